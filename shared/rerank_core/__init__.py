@@ -1,0 +1,43 @@
+"""One reranking core: scoring, thresholding and batching behind one call.
+
+Importing this package loads no SDK, no torch and no framework.
+"""
+
+from rerank_core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidResponseError,
+    MissingExtraError,
+    RateLimitError,
+    RequestTooLargeError,
+    RerankError,
+    ScorerError,
+    ScorerTimeoutError,
+    ScorerUnavailableError,
+)
+from rerank_core.registry import load_scorer
+from rerank_core.reranker import Reranker
+from rerank_core.scorers.base import Scorer
+from rerank_core.selection import Selection
+from rerank_core.types import RankedDocument, Ranking, Scored, Usage
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "InvalidResponseError",
+    "MissingExtraError",
+    "RankedDocument",
+    "Ranking",
+    "RateLimitError",
+    "RequestTooLargeError",
+    "RerankError",
+    "Reranker",
+    "Scored",
+    "Scorer",
+    "ScorerError",
+    "ScorerTimeoutError",
+    "ScorerUnavailableError",
+    "Selection",
+    "Usage",
+    "load_scorer",
+]

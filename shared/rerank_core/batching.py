@@ -1,0 +1,79 @@
+"""Batching: what goes into one pass of a model, and whether what came out can be trusted. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Literal
+
+from rerank_core.errors import InvalidResponseError
+
+__all__ = ["Scale", "batch_end", "checked_probabilities", "sigmoid"]
+
+Scale = Literal["probability", "logit"]
+
+_ROUNDING = 1e-6
+"""How far a probability may leave [0, 1]: single-precision sums of a softmax do, by a few ulp."""
+
+
+def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:
+    """Return where the batch that begins at ``start`` ends, in sequences sorted longest first.
+
+    All sequences of a batch are padded to its longest, which is its first, so a batch of ``n`` costs
+    ``n × lengths[start]`` tokens; as many are taken as the budget of padded tokens allows, at least one.
+
+    >>> lengths = [300, 200, 128, 128, 100]
+    >>> batch_end(lengths, 0, budget=512), batch_end(lengths, 2, budget=512)
+    (1, 5)
+    """
+    longest = max(1, lengths[start])
+    return min(len(lengths), start + max(1, budget // longest))
+
+
+def sigmoid(logit: float) -> float:
+    """Return the logistic function of a logit, in [0, 1], without overflow at either end."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    exp = math.exp(logit)
+    return exp / (1.0 + exp)
+
+
+def checked_probabilities(
+    scores: Sequence[object], *, expected: int, scale: Scale, scorer: str
+) -> list[float]:
+    """Return a scorer's answer as Python floats in [0, 1], in the same order.
+
+    Raises:
+        InvalidResponseError: too few or too many scores, one that is no number, NaN or infinite, or a
+            probability outside [0, 1] by more than 1e-6.
+    """
+    if len(scores) != expected:
+        raise InvalidResponseError(
+            f"{scorer} returned {len(scores)} scores for {expected} texts: nothing can be ranked from that"
+        )
+    numbers = [_finite(score, index, scorer) for index, score in enumerate(scores)]
+    if scale == "logit":
+        return [sigmoid(number) for number in numbers]
+    for index, number in enumerate(numbers):
+        if not 0.0 <= number <= 1.0:
+            if not -_ROUNDING <= number <= 1.0 + _ROUNDING:
+                raise InvalidResponseError(
+                    f"{scorer} returned {number!r} for text {index}, outside [0, 1]: "
+                    "if it returns logits, its scale must be 'logit'"
+                )
+            numbers[index] = min(1.0, max(0.0, number))
+    return numbers
+
+
+def _finite(score: object, index: int, scorer: str) -> float:
+    if type(score) is not float and (isinstance(score, bool) or not isinstance(score, Real)):
+        raise InvalidResponseError(
+            f"{scorer} returned a {type(score).__name__} for text {index}: a number was expected"
+        )
+    number = float(score)
+    if not math.isfinite(number):
+        raise InvalidResponseError(
+            f"{scorer} returned {number!r} for text {index}: a finite number was expected"
+        )
+    return number

@@ -1,0 +1,72 @@
+"""The exceptions of rerank_core, one tree.
+
+::
+
+    RerankError
+    ├── ConfigurationError        (also ValueError)    an option or an input is not usable
+    ├── MissingExtraError         (also ImportError)   an optional dependency is not installed
+    └── ScorerError                                    a scorer could not score
+        ├── AuthenticationError                        no key, or the key was refused
+        ├── RateLimitError                             too many requests
+        ├── RequestTooLargeError                       more than the scorer takes in one request
+        ├── ScorerUnavailableError                     the service or the model cannot be reached
+        ├── ScorerTimeoutError    (also TimeoutError)  a deadline passed
+        └── InvalidResponseError                       an answer that cannot be trusted
+
+Each message names the scorer, the value or status, and the fix. None holds a secret or a document's text.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "InvalidResponseError",
+    "MissingExtraError",
+    "RateLimitError",
+    "RequestTooLargeError",
+    "RerankError",
+    "ScorerError",
+    "ScorerTimeoutError",
+    "ScorerUnavailableError",
+]
+
+
+class RerankError(Exception):
+    """Base of every exception that this package raises on purpose."""
+
+
+class ConfigurationError(RerankError, ValueError):
+    """An option or an input is not usable: the message names it, its limits and the fix."""
+
+
+class MissingExtraError(RerankError, ImportError):
+    """An optional dependency is not installed: the message names the extra that brings it."""
+
+
+class ScorerError(RerankError):
+    """A scorer could not score; ``on_error="passthrough"`` degrades on these and on nothing else."""
+
+
+class AuthenticationError(ScorerError):
+    """No key was given, or the service refused it."""
+
+
+class RateLimitError(ScorerError):
+    """The service refused the request because too many were sent."""
+
+
+class RequestTooLargeError(ScorerError):
+    """The request holds more than the scorer takes, and splitting it would change the scores."""
+
+
+class ScorerUnavailableError(ScorerError):
+    """The service or the model's files cannot be reached."""
+
+
+class ScorerTimeoutError(ScorerError, TimeoutError):
+    """The deadline of a request or of the whole call passed."""
+
+
+class InvalidResponseError(ScorerError):
+    """The scorer's answer is incomplete, out of range or not numbers, so no ranking is built from it."""

@@ -1,0 +1,74 @@
+"""From a name such as ``"cross-encoder:BAAI/bge-reranker-v2-m3"`` to a scorer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rerank_core.errors import ConfigurationError
+from rerank_core.scorers.base import Scorer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["ENTRY_POINT_GROUP", "load_scorer"]
+
+ENTRY_POINT_GROUP = "rerank_core.scorers"
+"""Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
+
+
+def load_scorer(name: str, **options: Any) -> Scorer:
+    """Return the scorer called ``"provider"`` or ``"provider:model"``.
+
+    The provider is looked up in the entry-point group ``rerank_core.scorers``, so that an installed package can
+    bring its own. Weights and connections are loaded by the first call, or by ``Reranker.warm_up()``.
+
+    Args:
+        name: the provider, and after the first colon the model, a local folder or an address.
+        options: passed on to the scorer; each scorer's class documents its own.
+
+    Raises:
+        ConfigurationError: an unknown provider or option; names those that there are.
+        MissingExtraError: the scorer needs a package that is not installed.
+
+    >>> load_scorer("embedded", max_length=128).name
+    'embedded'
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f"the scorer's name is {name!r}: give 'provider' or 'provider:model'")
+    provider, _, model = name.strip().partition(":")
+    factory = _factory(provider)
+    _check_options(provider, factory, options)
+    return factory(model, **options)
+
+
+def _factory(provider: str) -> Callable[..., Scorer]:
+    found = _entry_points(provider)
+    if not found:
+        known = (
+            ", ".join(sorted({point.name for point in _entry_points(None)})) or "none: install rerank-bridge"
+        )
+        raise ConfigurationError(f"no scorer is called {provider!r}: known are {known}")
+    factory: Callable[..., Scorer] = found[0].load()
+    return factory
+
+
+def _entry_points(provider: str | None) -> list[EntryPoint]:
+    from importlib.metadata import entry_points
+
+    selected = entry_points(group=ENTRY_POINT_GROUP)
+    return list(selected if provider is None else selected.select(name=provider))
+
+
+def _check_options(provider: str, factory: Callable[..., Scorer], options: dict[str, Any]) -> None:
+    parameters = list(inspect.signature(factory).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = {parameter.name for parameter in parameters}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"the scorer {provider!r} takes no option {', '.join(map(repr, unknown))}: "
+            f"it takes {', '.join(sorted(known)) or 'none'}"
+        )

@@ -1,0 +1,335 @@
+"""The one place that a call flows through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+import anyio
+
+from rerank_core import runtime
+from rerank_core._optional import require
+from rerank_core._texts import Texts, checked_query, checked_texts
+from rerank_core.batching import checked_probabilities
+from rerank_core.errors import ConfigurationError, RerankError, ScorerError, ScorerTimeoutError
+from rerank_core.registry import load_scorer
+from rerank_core.scorers.base import Scorer
+from rerank_core.selection import Selection
+from rerank_core.types import RankedDocument, Ranking, Scored
+
+__all__ = ["OnError", "Reranker"]
+
+D = TypeVar("D")
+T = TypeVar("T")
+OnError = Literal["raise", "passthrough"]
+
+_logger = logging.getLogger("rerank_core")
+
+_MANY_AT_ONCE = 32
+"""Queries of ``rerank_many`` under way at once: enough to fill a local model's batches, few enough to bound
+memory; a provider's scorer has its own limit below this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[D]):
+    """A call, checked and ready: no user code runs after this."""
+
+    query: str
+    documents: list[D]
+    texts: list[str]
+    selection: Selection
+    started: float = field(default_factory=perf_counter)
+
+
+class Reranker:
+    """Ranks documents by their relevance to a query, with any scorer.
+
+    One reranker may be shared by any number of threads and event loops; it is cheap to make, and rerankers of
+    the same local model share its weights. Pickling and copying keep the configuration, not connections.
+
+    Args:
+        scorer: a scorer, or a name for :func:`rerank_core.load_scorer` such as ``"embedded"``.
+        selection: which documents survive; a call may give another.
+        timeout: seconds that a call may take as a whole, waiting and retries included; None for no limit.
+            In ``rerank_many`` it holds for each query, from the moment that its turn comes.
+        on_error: ``"raise"``, or ``"passthrough"``: on a :class:`ScorerError` (a deadline is one) return the
+            first stage's order cut to ``top_n``, scores None, the error in ``ranking.error``, and log one
+            warning. Bad input and bad configuration always raise.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or the scorer's name is unknown.
+        MissingExtraError: the scorer needs a package that is not installed.
+
+    >>> from rerank_core.testing import FakeScorer
+    >>> reranker = Reranker(FakeScorer(), selection=Selection(top_n=1))
+    >>> ranking = reranker.rerank("memory leak", ["Paris in spring", "finding a memory leak"])
+    >>> ranking[0].document, ranking[0].index, ranking[0].rank
+    ('finding a memory leak', 1, 1)
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str,
+        *,
+        selection: Selection = Selection(),  # noqa: B008 - frozen
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        self.scorer = load_scorer(scorer) if isinstance(scorer, str) else scorer
+        if not isinstance(self.scorer, Scorer):
+            raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
+        if not isinstance(selection, Selection):
+            raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
+        if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
+            raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0, or None for no limit")
+        if on_error not in get_args(OnError):
+            raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
+        self.selection = selection
+        self.timeout = timeout
+        self.on_error = on_error
+
+    def __repr__(self) -> str:
+        return f"Reranker({self.scorer.name!r}, {self.selection!r})"
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[D],
+        *,
+        text_fn: Callable[[D], str] | None = None,
+        selection: Selection | None = None,
+    ) -> Ranking[D]:
+        """Rank documents for a query.
+
+        Args:
+            query: what the user asks; not blank.
+            documents: strings, or any objects with ``text_fn``, in the first stage's order. They are returned
+                as they are, never copied or changed. Blank texts are not sent and score 0.0.
+            text_fn: returns the text of a document, which the model reads.
+            selection: instead of the reranker's own.
+
+        Raises:
+            ConfigurationError: the query is blank (with documents to rank), or a text is no string.
+            ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
+        """
+        request = self._request(query, documents, text_fn, selection)
+        return runtime.run(self._rank(request)) if request.texts else self._empty(request)
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Iterable[D],
+        *,
+        text_fn: Callable[[D], str] | None = None,
+        selection: Selection | None = None,
+    ) -> Ranking[D]:
+        """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
+        request = self._request(query, documents, text_fn, selection)
+        return await runtime.arun(self._rank(request)) if request.texts else self._empty(request)
+
+    def rerank_many(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[D]],
+        *,
+        text_fn: Callable[[D], str] | None = None,
+        selection: Selection | None = None,
+        progress: bool = False,
+    ) -> list[Ranking[D]]:
+        """Rank each query's documents: what a loop of :meth:`rerank` returns, in less time.
+
+        Args:
+            queries: as many as there are lists of documents.
+            documents_per_query: one collection of documents a query.
+            text_fn: as in :meth:`rerank`.
+            selection: as in :meth:`rerank`.
+            progress: show a tqdm bar, one step a query.
+
+        Raises:
+            ConfigurationError: the lengths differ, or as :meth:`rerank`; nothing is sent then.
+            ScorerError: the first failure; the rest is cancelled.
+            MissingExtraError: ``progress`` without tqdm installed.
+        """
+        requests = self._requests(queries, documents_per_query, text_fn, selection)
+        return runtime.run(self._rank_all(requests, progress=progress))
+
+    async def arerank_many(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[D]],
+        *,
+        text_fn: Callable[[D], str] | None = None,
+        selection: Selection | None = None,
+        progress: bool = False,
+    ) -> list[Ranking[D]]:
+        """Rank each query's documents, as :meth:`rerank_many` does."""
+        requests = self._requests(queries, documents_per_query, text_fn, selection)
+        return await runtime.arun(self._rank_all(requests, progress=progress))
+
+    def warm_up(self) -> None:
+        """Load the model now, so that the first call does not wait for it."""
+        runtime.run(self._guarded(self.scorer.warm_up()))
+
+    async def awarm_up(self) -> None:
+        """Load the model now, as :meth:`warm_up` does."""
+        await runtime.arun(self._guarded(self.scorer.warm_up()))
+
+    def close(self) -> None:
+        """Release the scorer's connections; also done by leaving a ``with`` block."""
+        runtime.run(self.scorer.aclose())
+
+    async def aclose(self) -> None:
+        """Release the scorer's connections; also done by leaving an ``async with`` block."""
+        await runtime.arun(self.scorer.aclose())
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Reranker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _request(
+        self,
+        query: str,
+        documents: Iterable[D],
+        text_fn: Callable[[D], str] | None,
+        selection: Selection | None,
+    ) -> _Request[D]:
+        if isinstance(documents, (str, bytes)):
+            raise ConfigurationError(
+                f"documents is a single {type(documents).__name__}: give a list of documents"
+            )
+        objects = list(documents)
+        if objects:
+            query = checked_query(query)
+        return _Request(query, objects, checked_texts(objects, text_fn), selection or self.selection)
+
+    def _requests(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[D]],
+        text_fn: Callable[[D], str] | None,
+        selection: Selection | None,
+    ) -> list[_Request[D]]:
+        if isinstance(queries, str):
+            raise ConfigurationError("queries is a single string: give a list of queries")
+        if len(queries) != len(documents_per_query):
+            raise ConfigurationError(
+                f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
+            )
+        return [
+            self._request(query, documents, text_fn, selection)
+            for query, documents in zip(queries, documents_per_query, strict=True)
+        ]
+
+    def _empty(self, request: _Request[D]) -> Ranking[D]:
+        return Ranking(request.query, self.scorer.name)
+
+    async def _rank_all(self, requests: Sequence[_Request[D]], *, progress: bool) -> list[Ranking[D]]:
+        rankings: dict[int, Ranking[D]] = {}
+        waiting = iter(enumerate(requests))
+        bar = _progress_bar(len(requests)) if progress else None
+        failure: RerankError | None = None
+
+        async def work() -> None:
+            nonlocal failure
+            for position, request in waiting:
+                try:
+                    rankings[position] = await self._rank(replace(request, started=perf_counter()))
+                except RerankError as exc:
+                    failure = failure or exc
+                    group.cancel_scope.cancel()
+                if bar is not None:
+                    bar.update()
+
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(_MANY_AT_ONCE, len(requests))):
+                    group.start_soon(work)
+        finally:
+            if bar is not None:
+                bar.close()
+        if failure is not None:
+            raise failure
+        return [rankings[position] for position in range(len(requests))]
+
+    async def _rank(self, request: _Request[D]) -> Ranking[D]:
+        if not request.texts:
+            return self._empty(request)
+        texts = Texts.of(request.texts)
+        try:
+            scored, distinct = await self._score(request, texts.distinct)
+        except ScorerError as exc:
+            if self.on_error == "raise":
+                raise
+            return self._passthrough(request, exc)
+        scores = texts.spread(distinct, blank=0.0)
+        usage = replace(scored.usage, documents=len(texts.distinct), seconds=perf_counter() - request.started)
+        return Ranking(
+            request.query,
+            scored.model or self.scorer.name,
+            _ranked(request, request.selection.select(scores), scores),
+            tuple(scores),
+            usage,
+        )
+
+    async def _score(self, request: _Request[D], texts: list[str]) -> tuple[Scored, list[float]]:
+        if not texts:
+            return Scored(()), []
+        limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
+        with anyio.move_on_after(limit) as deadline:
+            scored = await self._guarded(self.scorer.score(request.query, texts))
+        if deadline.cancelled_caught:
+            raise ScorerTimeoutError(
+                f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
+                "give it longer, send fewer documents, or use on_error='passthrough'"
+            )
+        return scored, checked_probabilities(
+            scored.scores, expected=len(texts), scale=self.scorer.scale, scorer=self.scorer.name
+        )
+
+    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a scorer's work; an exception from outside the tree becomes a ScorerError with that cause."""
+        try:
+            return await work
+        except RerankError:
+            raise
+        except Exception as exc:
+            # The message stays out: a foreign exception may quote a document or a key.
+            raise ScorerError(f"{self.scorer.name} failed with {type(exc).__name__}: see the cause") from exc
+
+    def _passthrough(self, request: _Request[D], error: ScorerError) -> Ranking[D]:
+        _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)
+        order = range(len(request.texts))[: request.selection.top_n]
+        none: list[float | None] = [None] * len(request.texts)
+        return Ranking(
+            request.query, self.scorer.name, _ranked(request, order, none), tuple(none), error=error
+        )
+
+
+def _ranked(
+    request: _Request[D], order: Iterable[int], scores: Sequence[float | None]
+) -> tuple[RankedDocument[D], ...]:
+    return tuple(
+        RankedDocument(request.documents[index], request.texts[index], index, rank, scores[index])
+        for rank, index in enumerate(order, start=1)
+    )
+
+
+def _progress_bar(total: int) -> Any:
+    tqdm = require("tqdm.auto", extra="notebook", purpose="progress=True")
+    return tqdm.tqdm(total=total, desc="reranking", unit="query")

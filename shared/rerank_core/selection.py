@@ -1,0 +1,74 @@
+"""Thresholding: which documents survive, and in which order. Pure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from rerank_core.errors import ConfigurationError
+
+__all__ = ["Selection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Order by relevance score, cut by threshold, never below ``min_keep``, then ``top_n``.
+
+    Attributes:
+        score_threshold: keep score ≥ this; in [0, 1]; None for no absolute cut.
+        adaptive_ratio: keep score ≥ this × the best score; in [0, 1]; None for no relative cut. Scores of
+            one model differ from query to query, so a ratio of the best often transfers where an absolute
+            threshold does not. Both cuts may be combined: a document must pass both.
+        min_keep: how many survive the cuts at least, the best first; ≥ 0.
+        top_n: how many survive at most; ≥ 1; None for all. Applied last, so it also bounds ``min_keep``.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+
+    >>> Selection(adaptive_ratio=0.5, top_n=3).select([0.2, 0.9, 0.5, 0.1])
+    [1, 2]
+    """
+
+    score_threshold: float | None = None
+    adaptive_ratio: float | None = None
+    min_keep: int = 0
+    top_n: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "adaptive_ratio"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _fraction(name, value))
+        object.__setattr__(self, "min_keep", _count("min_keep", self.min_keep, least=0))
+        if self.top_n is not None:
+            object.__setattr__(self, "top_n", _count("top_n", self.top_n, least=1))
+
+    def select(self, scores: Sequence[float]) -> list[int]:
+        """Return the indices of the surviving scores, best first; ties keep the order of the input."""
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        cut = self._cut(scores[order[0]]) if order else 0.0
+        kept = sum(1 for score in scores if score >= cut)
+        return order[: max(kept, self.min_keep)][: self.top_n]
+
+    def _cut(self, best: float) -> float:
+        absolute = 0.0 if self.score_threshold is None else self.score_threshold
+        relative = 0.0 if self.adaptive_ratio is None else self.adaptive_ratio * best
+        return max(absolute, relative)
+
+
+def _fraction(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+        raise ConfigurationError(f"{name} is {value!r}: give a number from 0.0 to 1.0, or None for no cut")
+    return float(value)
+
+
+def _count(name: str, value: object, *, least: int) -> int:
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = -1
+    if isinstance(value, bool) or count < least:
+        raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least {least}")
+    return count

@@ -1,0 +1,122 @@
+"""The values that flow through a call: immutable, slotted, free of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, overload
+
+from rerank_core.errors import RerankError
+
+__all__ = ["RankedDocument", "Ranking", "Scored", "Usage"]
+
+D = TypeVar("D", covariant=True)
+
+_REPR_QUERY_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call consumed; adds up with ``+``.
+
+    Attributes:
+        requests: requests sent to a service, or calls of a local model.
+        documents: texts that a model scored: blank texts and repeated ones are not scored.
+        tokens: tokens that the scorer read, 0 where it does not count them.
+        seconds: wall-clock time of the call in seconds.
+    """
+
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            requests=self.requests + other.requests,
+            documents=self.documents + other.documents,
+            tokens=self.tokens + other.tokens,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A scorer's answer: one score a text, in the order of the input.
+
+    Attributes:
+        scores: on the scorer's declared scale, as many as there were texts.
+        usage: what this answer consumed.
+        model: who answered, where that is not the scorer's own name (a fallback, say).
+    """
+
+    scores: Sequence[float]
+    usage: Usage = field(default_factory=Usage)
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument(Generic[D]):
+    """One document that survived the selection.
+
+    Attributes:
+        document: the caller's own object, untouched.
+        text: what the model read.
+        index: position in the caller's input, from 0.
+        rank: position in the ranking, from 1, best first.
+        score: relevance score in [0, 1], higher is better; None where nothing was scored (passthrough).
+    """
+
+    document: D
+    text: str
+    index: int
+    rank: int
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Ranking(Sequence[RankedDocument[D]], Generic[D]):
+    """The result of a call: the surviving documents, best first.
+
+    Attributes:
+        query: the query.
+        model: name of the scorer that answered.
+        documents: the surviving documents, best first; the ranking itself is a sequence of these.
+        scores: relevance scores in [0, 1] in the order of the caller's input, of dropped documents too;
+            all None in a passthrough.
+        usage: what the call consumed.
+        error: why nothing was scored (``on_error="passthrough"``), else None.
+    """
+
+    query: str
+    model: str
+    documents: tuple[RankedDocument[D], ...] = ()
+    scores: tuple[float | None, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    error: RerankError | None = None
+
+    @overload
+    def __getitem__(self, item: int) -> RankedDocument[D]: ...
+    @overload
+    def __getitem__(self, item: slice) -> tuple[RankedDocument[D], ...]: ...
+    def __getitem__(self, item: int | slice) -> RankedDocument[D] | tuple[RankedDocument[D], ...]:
+        return self.documents[item]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __iter__(self) -> Iterator[RankedDocument[D]]:
+        return iter(self.documents)
+
+    def __repr__(self) -> str:
+        query = self.query
+        if len(query) > _REPR_QUERY_CHARS:
+            query = query[: _REPR_QUERY_CHARS - 1] + "…"
+        parts = [f"query={query!r}", f"model={self.model!r}", f"{len(self)} of {len(self.scores)} documents"]
+        if self.documents and self.documents[0].score is not None:
+            parts.append(f"best={self.documents[0].score:.3f}")
+        if self.error is not None:
+            parts.append(f"error={type(self.error).__name__}")
+        return f"<Ranking {', '.join(parts)}>"

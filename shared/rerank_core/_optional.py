@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from rerank_core.errors import MissingExtraError
 
-__all__ = ["require"]
+__all__ = ["check_installed", "require"]
 
 
 def require(module: str, *, extra: str, purpose: str) -> Any:
@@ -23,8 +24,22 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
         package = module.partition(".")[0]
         if exc.name is None or exc.name.partition(".")[0] != package:
             raise
-        raise MissingExtraError(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f'pip install "rerank-bridge[{extra}]"',
-            name=exc.name,
-        ) from exc
+        raise _missing(package, extra, purpose) from exc
+
+
+def check_installed(*packages: str, extra: str, purpose: str) -> None:
+    """Check that packages can be imported, without the time that importing takes.
+
+    Raises:
+        MissingExtraError: one is not installed; names the extra.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise _missing(package, extra, purpose)
+
+
+def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(
+        f'{purpose} needs the package {package!r}, which is not installed: pip install "rerank-bridge[{extra}]"',
+        name=package,
+    )

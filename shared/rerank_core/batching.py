@@ -39,9 +39,7 @@ def sigmoid(logit: float) -> float:
     return exp / (1.0 + exp)
 
 
-def checked_probabilities(
-    scores: Sequence[object], *, expected: int, scale: Scale, scorer: str
-) -> list[float]:
+def checked_probabilities(scores: Sequence[object], *, expected: int, scale: Scale, scorer: str) -> list[float]:
     """Return a scorer's answer as Python floats in [0, 1], in the same order.
 
     Raises:
@@ -73,7 +71,5 @@ def _finite(score: object, index: int, scorer: str) -> float:
         )
     number = float(score)
     if not math.isfinite(number):
-        raise InvalidResponseError(
-            f"{scorer} returned {number!r} for text {index}: a finite number was expected"
-        )
+        raise InvalidResponseError(f"{scorer} returned {number!r} for text {index}: a finite number was expected")
     return number

@@ -46,9 +46,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
 def _factory(provider: str) -> Callable[..., Scorer]:
     found = _entry_points(provider)
     if not found:
-        known = (
-            ", ".join(sorted({point.name for point in _entry_points(None)})) or "none: install rerank-bridge"
-        )
+        known = ", ".join(sorted({point.name for point in _entry_points(None)})) or "none: install rerank-bridge"
         raise ConfigurationError(f"no scorer is called {provider!r}: known are {known}")
     factory: Callable[..., Scorer] = found[0].load()
     return factory

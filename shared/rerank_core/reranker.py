@@ -210,9 +210,7 @@ class Reranker:
         selection: Selection | None,
     ) -> _Request[D]:
         if isinstance(documents, (str, bytes)):
-            raise ConfigurationError(
-                f"documents is a single {type(documents).__name__}: give a list of documents"
-            )
+            raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
         objects = list(documents)
         if objects:
             query = checked_query(query)
@@ -316,9 +314,7 @@ class Reranker:
         _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
-        return Ranking(
-            request.query, self.scorer.name, _ranked(request, order, none), tuple(none), error=error
-        )
+        return Ranking(request.query, self.scorer.name, _ranked(request, order, none), tuple(none), error=error)
 
 
 def _ranked(

@@ -55,9 +55,7 @@ class _Call(Generic[T]):
             self._loop.call_soon_threadsafe(self._start)
         except RuntimeError as exc:
             self._coroutine.close()
-            raise ScorerUnavailableError(
-                "the interpreter is shutting down: nothing can be scored now"
-            ) from exc
+            raise ScorerUnavailableError("the interpreter is shutting down: nothing can be scored now") from exc
 
     def cancel(self) -> None:
         try:
@@ -75,9 +73,7 @@ class _Call(Generic[T]):
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
-            self.future.set_exception(
-                ScorerUnavailableError("the call was cancelled: the event loop was stopped")
-            )
+            self.future.set_exception(ScorerUnavailableError("the call was cancelled: the event loop was stopped"))
         elif (error := task.exception()) is not None:
             self.future.set_exception(error)
         else:

@@ -41,7 +41,7 @@ class FakeScorer(Scorer):
     """A scorer without a model: a pure function of query and text, and counters to look at.
 
     Args:
-        relevance: returns the score in (0, 1) of a query and a text; by default the share of the query's words in it.
+        relevance: returns the score in (0, 1) of a query and a text; by default mostly the share of words found.
         scale: ``"logit"`` returns log-odds of the same scores.
         latency: seconds that a call takes.
         error: raised by every call instead of an answer.

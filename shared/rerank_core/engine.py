@@ -1,0 +1,257 @@
+"""The local engine: one owner thread a model, and batches that callers share.
+
+Every local model runs in one thread of its own, so that no tokenizer is raced for and no core is fought over.
+Calls wait in a queue; whatever waits is merged into batches by token budget. Each batch is begun by the next
+call in turn with its longest item, and filled up with the items of any call that are next in length: padding
+stays small, and a small call never waits for the end of a large one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+from rerank_core.batching import batch_end
+
+__all__ = ["Engine", "Job", "LocalModel", "shared_engine"]
+
+Item = TypeVar("Item", bound=Sized)
+Output = TypeVar("Output")
+Item_contra = TypeVar("Item_contra", bound=Sized, contravariant=True)
+Output_co = TypeVar("Output_co", covariant=True)
+
+_CHUNK = 512
+"""Texts of one call that are tokenised and sorted at a time: bounds memory at any number of texts."""
+
+_STOP_SECONDS = 5.0
+
+
+class LocalModel(Protocol[Item_contra, Output_co]):
+    """What the engine runs: it is made, called and dropped in the engine's thread only."""
+
+    def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
+        """Return one output an item; the items of a batch are padded to the longest."""
+
+
+class Job(ABC, Generic[Item, Output]):
+    """One call's work; both methods run in the engine's thread.
+
+    Attributes:
+        count: how many texts there are.
+    """
+
+    count: int
+
+    @abstractmethod
+    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Item]]:
+        """Return the texts ``start`` to ``stop`` as (position, item); what needs no model may be left out."""
+
+    @abstractmethod
+    def accept(self, position: int, output: Output) -> None:
+        """Take the model's output for one item."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A job on its way: what is tokenised, what is still out, and who waits for it."""
+
+    job: Job[Any, Any]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+    encoded: int = 0
+    pending: int = 0
+    over: bool = False
+
+    @property
+    def exhausted(self) -> bool:
+        return not self.pending and self.encoded >= self.job.count
+
+    def finish(self, error: BaseException | None = None) -> None:
+        self.over = True
+        try:
+            self.loop.call_soon_threadsafe(self._resolve, error)
+        except RuntimeError:  # the loop is gone, and with it everybody who waited
+            return
+
+    def _resolve(self, error: BaseException | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+_Entry = tuple[_Call, int, Any]
+
+
+class _Worker:
+    """The thread that owns a model. It holds no reference to its engine, so that dropping that ends it."""
+
+    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+        self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        self._load = load
+        self._budget = tokens_per_batch
+        self._model: LocalModel[Any, Any] | None = None
+        self._stopping = False
+        self._calls: deque[_Call] = deque()
+        self._window: list[_Entry] = []  # longest first
+        self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
+        self.thread.start()
+        # A daemon thread must not be inside native code when the interpreter is torn down.
+        atexit.register(self._stop_at_exit)
+
+    def _stop_at_exit(self) -> None:
+        self._stopping = True
+        self.inbox.put(None)
+        self.thread.join(_STOP_SECONDS)
+
+    def _serve(self) -> None:
+        while not self._stopping and self._receive():
+            try:
+                self._step()
+            except Exception as exc:
+                self._fail(self._calls, exc)
+            self._forget_finished()
+        atexit.unregister(self._stop_at_exit)
+
+    def _receive(self) -> bool:
+        """Take in what waits, and wait if there is nothing to do; False when told to end."""
+        while not self._calls or not self.inbox.empty():
+            call = self.inbox.get()
+            if call is None:
+                return False
+            self._calls.append(call)
+        return True
+
+    def _step(self) -> None:
+        """Run one batch, begun by the call whose turn it is."""
+        self._forget_finished()
+        if self._model is None:
+            self._model = self._load()
+        self._refill(self._model)
+        if self._window:
+            self._forward(self._model, self._next_batch())
+
+    def _refill(self, model: LocalModel[Any, Any]) -> None:
+        for call in self._calls:
+            try:
+                while not call.pending and not call.exhausted:
+                    stop = min(call.job.count, call.encoded + _CHUNK)
+                    items = call.job.encode(model, call.encoded, stop)
+                    call.encoded, call.pending = stop, len(items)
+                    self._window.extend((call, position, item) for position, item in items)
+                if call.exhausted:
+                    call.finish()
+            except Exception as exc:
+                self._fail([call], exc)
+        self._window.sort(key=lambda entry: -len(entry[2]))
+
+    def _next_batch(self) -> list[_Entry]:
+        turn = next(call for call in self._calls if call.pending)
+        self._calls.remove(turn)
+        self._calls.append(turn)
+        start = next(index for index, entry in enumerate(self._window) if entry[0] is turn)
+        end = batch_end([len(entry[2]) for entry in self._window], start, self._budget)
+        batch = self._window[start:end]
+        del self._window[start:end]
+        return batch
+
+    def _forward(self, model: LocalModel[Any, Any], batch: list[_Entry]) -> None:
+        calls = list({id(call): call for call, _, _ in batch}.values())
+        try:
+            outputs = model.forward([item for _, _, item in batch])
+            for (call, position, _), output in zip(batch, outputs, strict=True):
+                call.pending -= 1
+                call.job.accept(position, output)
+        except Exception as exc:
+            self._fail(calls, exc)
+        for call in calls:
+            if call.exhausted and not call.over:
+                call.finish()
+
+    def _fail(self, calls: Iterable[_Call], error: Exception) -> None:
+        for call in calls:
+            call.finish(error)
+
+    def _forget_finished(self) -> None:
+        if any(call.over for call in self._calls):
+            self._calls = deque(call for call in self._calls if not call.over)
+            self._window = [entry for entry in self._window if not entry[0].over]
+
+
+class Engine:
+    """A local model and the thread that owns it; both begin with the first call and end with the engine.
+
+    Args:
+        load: makes the model, in its thread.
+        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own.
+    """
+
+    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+        self._load = load
+        self._tokens_per_batch = tokens_per_batch
+        self._worker: _Worker | None = None
+        _engines.add(self)
+
+    async def run(self, job: Job[Any, Any]) -> None:
+        """Run a job to its end; cancelling it takes what is left of it out of the queue.
+
+        Raises:
+            Exception: whatever loading, encoding or running the model raised.
+        """
+        loop = asyncio.get_running_loop()
+        call = _Call(job, loop, loop.create_future())
+        self._owner().inbox.put(call)
+        try:
+            await call.done
+        finally:
+            call.over = True
+
+    def _owner(self) -> _Worker:
+        # Only ever called on the background loop, so no lock is needed.
+        if self._worker is None:
+            self._worker = _Worker(self._load, self._tokens_per_batch)
+            weakref.finalize(self, self._worker.inbox.put, None)
+        return self._worker
+
+    def forget(self) -> None:
+        """Abandon the thread and the model, in a forked child, which has neither."""
+        if self._worker is not None:
+            # Native thread pools join their threads when they are destroyed, and wait for ever in a child, where
+            # those threads are not: the model is leaked on purpose, past the end of the interpreter too.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._worker))
+            self._worker = None
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
+
+
+def shared_engine(key: Hashable, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> Engine:
+    """Return the engine of this process for a model and its options, made if nobody holds it.
+
+    Called on the background loop only, so that two callers never make it twice.
+    """
+    engine = _shared.get(key)
+    if engine is None:
+        engine = _shared[key] = Engine(load, tokens_per_batch)
+    return engine
+
+
+def _forget_all() -> None:
+    for engine in list(_engines):
+        engine.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

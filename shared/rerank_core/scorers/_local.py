@@ -1,0 +1,140 @@
+"""What the scorers of local models share: one engine a model and its options, and pairs as its jobs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from rerank_core.batching import Scale
+from rerank_core.engine import Engine, Job, LocalModel, shared_engine
+from rerank_core.errors import ConfigurationError
+from rerank_core.scorers.base import Scorer
+from rerank_core.types import Scored, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Activation", "LocalScorer", "PairModel", "PairScorer", "check_options", "one_number_each", "scale_of"]
+
+Activation = Literal["auto", "sigmoid", "softmax", "identity"]
+"""How a cross-encoder's output becomes a score in [0, 1].
+
+- ``auto``: the sigmoid of one logit, the softmax's second label of two;
+- ``sigmoid``: the output is one logit;
+- ``softmax``: the output is two logits, the second one for "relevant" (monoBERT style);
+- ``identity``: the output is a probability already, because the model ends in a sigmoid of its own.
+"""
+
+
+class LocalScorer(Scorer):
+    """A scorer whose model runs in this process; subclasses are frozen dataclasses of their options.
+
+    Equal options share one engine, so that two rerankers with the same model load it once.
+    """
+
+    tokens_per_batch: int
+
+    @abstractmethod
+    def load(self) -> LocalModel[Any, Any]:
+        """Load the model; runs in the engine's thread."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process for these options; kept alive by the scorers that use it."""
+        engine: Engine | None = self.__dict__.get("_engine")
+        if engine is None:
+            key = (type(self), *(getattr(self, option.name) for option in fields(self)))  # type: ignore[arg-type]
+            engine = shared_engine(key, self.load, self.tokens_per_batch)
+            self.__dict__["_engine"] = engine
+        return engine
+
+    async def warm_up(self) -> None:
+        """Load the model and run it once, as the first call would."""
+        await self.score("warm up", ["warm up"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
+
+class PairModel(LocalModel[Any, float], Protocol):
+    """A model that reads query and text together and returns one number a pair."""
+
+    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
+        """Return the tokenised pairs, in order; their length is their number of tokens."""
+
+
+class _PairJob(Job[Any, float]):
+    def __init__(self, query: str, texts: Sequence[str]) -> None:
+        self.count = len(texts)
+        self.scores = [0.0] * len(texts)
+        self.tokens = 0
+        self._query = query
+        self._texts = texts
+
+    def encode(self, model: PairModel, start: int, stop: int) -> Sequence[tuple[int, Any]]:
+        items = model.tokenize(self._query, self._texts[start:stop])
+        self.tokens += sum(map(len, items))
+        return list(enumerate(items, start))
+
+    def accept(self, position: int, output: float) -> None:
+        self.scores[position] = output
+
+
+class PairScorer(LocalScorer):
+    """A cross-encoder in this process."""
+
+    activation: Activation
+
+    @abstractmethod
+    def load(self) -> PairModel:
+        """Load the model; runs in the engine's thread."""
+
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Return one logit a text, or one probability with ``activation="identity"``."""
+        job = _PairJob(query, texts)
+        await self.engine.run(job)
+        return Scored(job.scores, Usage(requests=1, tokens=job.tokens))
+
+
+def scale_of(activation: Activation) -> Scale:
+    """Return the scale of scores that come out of a model with this activation."""
+    return "probability" if activation == "identity" else "logit"
+
+
+def check_options(scorer: Any, *, counts: Sequence[str]) -> None:
+    """Check the options that local scorers share.
+
+    Raises:
+        ConfigurationError: one that counts something is no whole number of at least 1, or the activation is
+            unknown.
+    """
+    for name in counts:
+        value = getattr(scorer, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least 1")
+    activation = getattr(scorer, "activation", "auto")
+    if activation not in get_args(Activation):
+        raise ConfigurationError(f"activation is {activation!r}: give one of {', '.join(get_args(Activation))}")
+
+
+def one_number_each(logits: npt.NDArray[np.floating[Any]], activation: Activation, scorer: str) -> list[float]:
+    """Return one number a pair from outputs of shape (pairs, labels).
+
+    The difference of two logits is the logit of the softmax's second label, so both kinds of model give logits.
+
+    Raises:
+        ConfigurationError: neither one label nor two, or not as many as the activation takes.
+    """
+    labels = logits.shape[1]
+    wanted = {"auto": (1, 2), "sigmoid": (1,), "softmax": (2,), "identity": (1, 2)}[activation]
+    if labels not in wanted:
+        raise ConfigurationError(
+            f"{scorer} has {labels} output labels, and activation={activation!r} takes "
+            f"{' or '.join(map(str, wanted))}: a reranker has one, or two with the second one for 'relevant'"
+        )
+    numbers = logits.astype("float64")
+    wanted_column = numbers[:, -1] if labels == 1 or activation == "identity" else numbers[:, 1] - numbers[:, 0]
+    return [float(number) for number in wanted_column]

@@ -1,0 +1,155 @@
+"""Cross-encoders on ONNX Runtime: no torch, any model with an ONNX file and a ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_core._cpu import available_cores
+from rerank_core._optional import check_installed, require
+from rerank_core.batching import Scale
+from rerank_core.errors import ConfigurationError
+from rerank_core.scorers._checkpoint import Checkpoint, find_folder
+from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["OnnxScorer", "open_session", "padded"]
+
+_FILES = ("model.onnx", "onnx/model.onnx")
+_BESIDE = ("*.json", "*.onnx_data", "*.onnx.data", "onnx/*.onnx_data", "onnx/*.onnx.data")
+_CHARACTERS_PER_TOKEN = 20
+
+
+@dataclass(frozen=True)
+class OnnxScorer(PairScorer):
+    """A cross-encoder run by ONNX Runtime on the CPU.
+
+    Attributes:
+        model: a local folder, or a hub id, with ``model.onnx`` or ``onnx/model.onnx``, ``tokenizer.json`` and
+            ``config.json``; one output logit, or two (the second one for "relevant").
+        file_name: the ONNX file within it, where it is called otherwise.
+        max_length: tokens of query and text together that are read, at least 1; by default what the model's
+            files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
+        tokens_per_batch: padded tokens a batch, at least 1.
+        threads: cores to use, at least 1; by default all that the process and its container may use.
+        activation: see :data:`Activation`.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub; use what its cache on this machine has.
+
+    Raises:
+        ConfigurationError: an option is out of its range; on first use, a file is missing.
+        MissingExtraError: onnxruntime or tokenizers is not installed.
+        ScorerUnavailableError: on first use, the hub cannot be reached.
+    """
+
+    model: str
+    file_name: str | None = None
+    max_length: int | None = None
+    tokens_per_batch: int = 1024
+    threads: int | None = None
+    activation: Activation = "auto"
+    revision: str | None = None
+    local_files_only: bool = False
+    name: str = field(init=False)
+    scale: Scale = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
+        check_options(self, counts=("max_length", "tokens_per_batch", "threads"))
+        object.__setattr__(self, "name", f"onnx:{self.model}")
+        object.__setattr__(self, "scale", scale_of(self.activation))
+
+    def load(self) -> _OnnxPairs:
+        """Find the files, and load the model and its tokenizer."""
+        names = _FILES if self.file_name is None else (self.file_name,)
+        folder = find_folder(
+            self.name, self.model, [*names, *_BESIDE], revision=self.revision, offline=self.local_files_only
+        )
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found is None:
+            raise ConfigurationError(
+                f"{self.name}: {folder} has no {' or '.join(names)}: give file_name=, or export the model "
+                "to ONNX, or use 'cross-encoder:' which runs it with torch"
+            )
+        checkpoint = Checkpoint(self.name, folder)
+        tokenizer = checkpoint.tokenizer(self.max_length or checkpoint.max_length())
+        session = open_session(found, threads=self.threads, scorer=self.name)
+        return _OnnxPairs(self, session, tokenizer, checkpoint.pad_id(tokenizer))
+
+
+class _Pair:
+    """One tokenised pair."""
+
+    __slots__ = ("ids", "type_ids")
+
+    def __init__(self, ids: Sequence[int], type_ids: Sequence[int]) -> None:
+        self.ids = ids
+        self.type_ids = type_ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class _OnnxPairs:
+    def __init__(self, scorer: OnnxScorer, session: Any, tokenizer: Any, pad_id: int) -> None:
+        self._scorer = scorer.name
+        self._activation = scorer.activation
+        self._session = session
+        self._inputs = {node.name for node in session.get_inputs()}
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
+
+    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
+        limit = self._tokenizer.truncation["max_length"]
+        pairs = [(query, text[: limit * _CHARACTERS_PER_TOKEN]) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(pairs)
+        for index, text in enumerate(texts):
+            # A text that was cut by characters yet filled less than all tokens was cut too short.
+            if len(pairs[index][1]) < len(text) and len(encodings[index].ids) < limit:
+                encodings[index] = self._tokenizer.encode_batch_fast([(query, text)])[0]
+        return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+    def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
+        feed = padded([item.ids for item in items], self._pad_id)
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = padded([item.type_ids for item in items], 0)["input_ids"]
+        (logits, *_) = self._session.run(None, {name: feed[name] for name in self._inputs & feed.keys()})
+        return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return ``input_ids`` and ``attention_mask`` of shape (sequences, longest), padded on the right."""
+    import numpy as np
+
+    shape = (len(sequences), max(map(len, sequences)))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def open_session(model: Path | bytes, *, threads: int | None, scorer: str) -> Any:
+    """Return an ONNX Runtime session on the CPU, from a file or from a model in memory.
+
+    Raises:
+        ConfigurationError: ONNX Runtime does not take the file.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    ort = require("onnxruntime", extra="onnx", purpose=scorer)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as exc:
+        where = "the model in memory" if isinstance(model, bytes) else str(model)
+        raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc

@@ -1,0 +1,131 @@
+"""The options that both adapters have, as fields of a pydantic model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
+
+from rerank_core.errors import ConfigurationError
+from rerank_core.registry import load_scorer
+from rerank_core.reranker import OnError, Reranker
+from rerank_core.selection import Selection
+
+__all__ = ["RerankSettings", "labelled"]
+
+_SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
+_SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
+
+
+class RerankSettings(BaseModel):
+    """Options of a reranker inside a framework; an unknown one is an error.
+
+    The scorer is made at once, so that a wrong name or a missing key shows here; weights and connections wait
+    for the first call. A copy that is pickled or dumped holds no key: it looks in the environment again.
+
+    Raises:
+        pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.
+        MissingExtraError: the model needs a package that is not installed.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+    model: str = "embedded"
+    """``"provider"`` or ``"provider:model"``, as :func:`rerank_core.load_scorer` takes it."""
+    top_n: int | None = 5
+    """How many documents survive at most, at least 1; None for all."""
+    score_threshold: float | None = None
+    """Keep documents of at least this relevance score, in [0, 1]."""
+    adaptive_ratio: float | None = None
+    """Keep documents of at least this ratio of the best score, in [0, 1]."""
+    min_keep: int = 0
+    """How many documents survive the thresholds at least."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """The provider's key; by default its environment variable. Never dumped or pickled."""
+    base_url: str | None = None
+    """The provider's or server's address, where it is not the usual one."""
+    timeout: float | None = None
+    """Seconds that a call may take as a whole, above 0; None for no limit."""
+    on_error: OnError = "raise"
+    """``"passthrough"`` returns the first stage's order, unscored, when the scorer fails."""
+    metadata_fields: Sequence[str] = ()
+    """Metadata that the model reads before the text, as lines such as ``title: …``."""
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of the scorer, such as ``{"max_length": 256}``."""
+    text_fn: Callable[[Any], str] | None = Field(default=None, exclude=True)
+    """Returns what the model reads of a document, instead of its text and ``metadata_fields``."""
+    reranker: InstanceOf[Reranker] | None = Field(default=None, exclude=True)
+    """A ready reranker, instead of the options that would make one; its selection holds where no option of
+    this object was given."""
+
+    _made: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Make the scorer, and check the options against each other."""
+        super().model_post_init(context)
+        if isinstance(self.metadata_fields, str):
+            raise ConfigurationError(
+                f"metadata_fields is the string {self.metadata_fields!r}: give a list of names"
+            )
+        if self.reranker is not None:
+            self._check_reranker_alone()
+        self.selection()
+        self.core()
+
+    def _check_reranker_alone(self) -> None:
+        fields = type(self).model_fields
+        also = [
+            name for name in _SCORER if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+        if also:
+            raise ConfigurationError(f"reranker= was given, which brings its own {', '.join(also)}: leave one out")
+
+    def core(self) -> Reranker:
+        """Return the reranker that these options describe, the same one until an option changes."""
+        if self.reranker is not None:
+            return self.reranker
+        wanted = [getattr(self, name) for name in _SCORER[:-1]] + [dict(self.model_options)]
+        made = self._made
+        if made is None or made[0] != wanted:
+            options = dict(self.model_options)
+            if self.api_key is not None:
+                options["api_key"] = self.api_key
+            if self.base_url is not None:
+                options["base_url"] = self.base_url
+            scorer = load_scorer(self.model, **options)
+            made = self._made = (wanted, Reranker(scorer, timeout=self.timeout, on_error=self.on_error))
+        return made[1]
+
+    def selection(self) -> Selection:
+        """Return which documents survive: this object's options, and the reranker's where none was given."""
+        if self.reranker is None:
+            return Selection(**{name: getattr(self, name) for name in _SELECTION})
+        given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
+        return replace(self.reranker.selection, **given)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state: dict[Any, Any] = super().__getstate__()
+        values = {**state["__dict__"], "api_key": None}
+        for name in ("text_fn", "reranker"):
+            if values.get(name) is None and getattr(self, name) is not None:
+                raise ConfigurationError(f"{name} cannot be pickled, and would be lost: define it in a module")
+        return {**state, "__dict__": values, "__pydantic_private__": {"_made": None}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        values = dict(state["__dict__"])
+        for name, field in type(self).model_fields.items():
+            if name not in values:
+                values[name] = field.get_default(call_default_factory=True)
+        BaseModel.__setstate__(self, {**state, "__dict__": values})
+
+
+def labelled(content: str, metadata: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Return a text with the named metadata before it, a line each; what is absent or None is left out.
+
+    >>> labelled("It was a dark night.", {"title": "Paul Clifford", "year": None}, ["title", "year"])
+    'title: Paul Clifford\\nIt was a dark night.'
+    """
+    lines = [f"{name}: {metadata[name]}" for name in fields if metadata.get(name) is not None]
+    return "\n".join([*lines, content])

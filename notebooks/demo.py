@@ -54,7 +54,9 @@ class Bm25Retriever(BaseRetriever):
     stage: Any
     k: int = CANDIDATES
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [
             Document(passage.text, metadata={"title": passage.title})
             for passage, _ in self.stage.search(query, self.k)
@@ -86,7 +88,8 @@ def langchain_search(stage: FirstStage) -> Callable[[str], Ranked]:
         compressor=RerankCompressor(top_n=SHOWN, metadata_fields=["title"]),
     )
     return lambda question: [
-        (document.metadata["title"], document.metadata["relevance_score"]) for document in retriever.invoke(question)
+        (document.metadata["title"], document.metadata["relevance_score"])
+        for document in retriever.invoke(question)
     ]
 
 

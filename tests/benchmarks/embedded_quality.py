@@ -35,11 +35,14 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) == 2 else Path()
     if not (folder / "corpus.jsonl").is_file():
         sys.exit(f"no collection at {folder}: give a folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
-    corpus = {row["_id"]: f"{row.get('title', '')}\n{row['text']}".strip() for row in rows(folder / "corpus.jsonl")}
+    corpus = {
+        row["_id"]: f"{row.get('title', '')}\n{row['text']}".strip() for row in rows(folder / "corpus.jsonl")
+    }
     queries = {row["_id"]: row["text"] for row in rows(folder / "queries.jsonl")}
     with (folder / "qrels" / "test.tsv").open(encoding="utf-8") as file:
         qrels = [
-            Qrel(row["query-id"], row["corpus-id"], int(row["score"])) for row in csv.DictReader(file, delimiter="\t")
+            Qrel(row["query-id"], row["corpus-id"], int(row["score"]))
+            for row in csv.DictReader(file, delimiter="\t")
         ]
     ids = list(corpus)
     stem = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}

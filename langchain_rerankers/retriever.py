@@ -25,7 +25,7 @@ class RerankRetriever(BaseRetriever):
     'Fixing a memory leak.'
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
     retriever: RetrieverLike
     """The first stage: any retriever, or another runnable from a query to a list of documents."""
@@ -51,4 +51,7 @@ class RerankRetriever(BaseRetriever):
 
     def _second_stage(self, k: int | None) -> RerankCompressor:
         top_n = self.k if k is None else k
-        return self.compressor if top_n is None else self.compressor.model_copy(update={"top_n": top_n})
+        if top_n is None:
+            return self.compressor
+        self.compressor.core()  # made here, once, and not by every copy
+        return self.compressor.model_copy(update={"top_n": top_n})

@@ -11,6 +11,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
+from pydantic import model_validator
 
 from rerank_core import ConfigurationError, RankedDocument, Ranking
 from rerank_core.settings import RerankSettings, labelled
@@ -44,6 +45,19 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Return the name that serialised objects carry."""
         return "RerankPostprocessor"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_class_name(cls, data: Any) -> Any:
+        """Take what ``model_dump`` returns, in which LlamaIndex writes the class's name."""
+        if isinstance(data, dict) and data.get("class_name") == cls.class_name():
+            return {name: value for name, value in data.items() if name != "class_name"}
+        return data
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        del state["__dict__"]["callback_manager"]  # its handlers belong to this process
+        return state
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -102,15 +116,18 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         return node.get_content(self.metadata_mode)
 
     def _kept(self, ranking: Ranking[NodeWithScore]) -> list[NodeWithScore]:
-        return [NodeWithScore(node=self._node(ranked), score=ranked.score) for ranked in ranking]
+        return [
+            ranked.document.model_copy(update={"node": self._node(ranked), "score": ranked.score})
+            for ranked in ranking
+        ]
 
     def _node(self, ranked: RankedDocument[NodeWithScore]) -> BaseNode:
-        node = ranked.document.node
+        node, score = ranked.document.node, ranked.document.score
         if not self.keep_retrieval_score:
             return node
         return node.model_copy(
             update={
-                "metadata": {**node.metadata, _RETRIEVAL_SCORE: ranked.document.score},
+                "metadata": {**node.metadata, _RETRIEVAL_SCORE: None if score is None else float(score)},
                 "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, _RETRIEVAL_SCORE],
                 "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, _RETRIEVAL_SCORE],
             }

@@ -120,7 +120,7 @@ class _Worker:
         while not self._stopping and self._receive():
             try:
                 self._step()
-            except Exception as exc:
+            except BaseException as exc:
                 self._fail(self._calls, exc)
             self._forget_finished()
         atexit.unregister(self._stop_at_exit)
@@ -153,7 +153,7 @@ class _Worker:
                     self._window.extend((call, position, item) for position, item in items)
                 if call.exhausted:
                     call.finish()
-            except Exception as exc:
+            except BaseException as exc:
                 self._fail([call], exc)
         self._window.sort(key=lambda entry: -len(entry[2]))
 
@@ -174,13 +174,17 @@ class _Worker:
             for (call, position, _), output in zip(batch, outputs, strict=True):
                 call.pending -= 1
                 call.job.accept(position, output)
-        except Exception as exc:
+        except BaseException as exc:
             self._fail(calls, exc)
         for call in calls:
             if call.exhausted and not call.over:
                 call.finish()
 
-    def _fail(self, calls: Iterable[_Call], error: Exception) -> None:
+    def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            # A panic in native code, say; a future takes no StopIteration, and no caller awaits an exit.
+            error, cause = RuntimeError(f"the model's thread met a {type(error).__name__}"), error
+            error.__cause__ = cause
         for call in calls:
             call.finish(error)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
@@ -146,11 +147,12 @@ class _BackgroundLoop:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    while True:
-        try:
-            return loop.run_forever()
-        except BaseException:  # a scorer's SystemExit, say: it reaches its caller, and other callers go on
-            continue
+    stopped = False
+    while not stopped:
+        # A scorer's SystemExit reaches its caller, and must not end the loop of the others.
+        with contextlib.suppress(BaseException):
+            loop.run_forever()
+            stopped = True
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

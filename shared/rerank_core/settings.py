@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import OnError, Reranker
 from rerank_core.selection import Selection
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["RerankSettings", "labelled"]
 
@@ -23,14 +36,17 @@ class RerankSettings(BaseModel):
     """Options of a reranker inside a framework; an unknown one is an error.
 
     The scorer is made at once, so that a wrong name or a missing key shows here; weights and connections wait
-    for the first call. A copy that is pickled or dumped holds no key: it looks in the environment again.
+    for the first call. A changed option counts from the next call on. Copies share the scorer, and a
+    ``reranker``. What is pickled or dumped holds no key: it looks in the environment again.
 
     Raises:
         pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.
         MissingExtraError: the model needs a package that is not installed.
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, protected_namespaces=(), validate_assignment=True
+    )
 
     model: str = "embedded"
     """``"provider"`` or ``"provider:model"``, as :func:`rerank_core.load_scorer` takes it."""
@@ -65,14 +81,25 @@ class RerankSettings(BaseModel):
     def model_post_init(self, context: Any, /) -> None:
         """Make the scorer, and check the options against each other."""
         super().model_post_init(context)
-        if isinstance(self.metadata_fields, str):
-            raise ConfigurationError(
-                f"metadata_fields is the string {self.metadata_fields!r}: give a list of names"
-            )
-        if self.reranker is not None:
-            self._check_reranker_alone()
         self.selection()
         self.core()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hide_input(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+        """Leave the options out of ``ValidationError.errors()`` too: one of them may be a key."""
+        try:
+            return handler(data)
+        except ValidationError as exc:
+            errors = [
+                InitErrorDetails(
+                    type=PydanticCustomError(error["type"], error["msg"], error.get("ctx")),
+                    loc=error["loc"],
+                    input=None,
+                )
+                for error in exc.errors(include_input=False)
+            ]
+            raise ValidationError.from_exception_data(exc.title, errors, hide_input=True) from None
 
     def _check_reranker_alone(self) -> None:
         fields = type(self).model_fields
@@ -85,11 +112,15 @@ class RerankSettings(BaseModel):
     def core(self) -> Reranker:
         """Return the reranker that these options describe, the same one until an option changes."""
         if self.reranker is not None:
+            self._check_reranker_alone()
             return self.reranker
         wanted = [getattr(self, name) for name in _SCORER[:-1]] + [dict(self.model_options)]
         made = self._made
         if made is None or made[0] != wanted:
             options = dict(self.model_options)
+            for name in ("api_key", "base_url"):
+                if name in options:
+                    raise ConfigurationError(f"model_options holds {name!r}: give {name}= instead")
             if self.api_key is not None:
                 options["api_key"] = self.api_key
             if self.base_url is not None:
@@ -105,13 +136,18 @@ class RerankSettings(BaseModel):
         given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
         return replace(self.reranker.selection, **given)
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A scorer copies as it pickles, without its key; so copies share it.
+        memo = {} if memo is None else memo
+        memo.update({id(shared): shared for shared in (self._made, self.reranker)})
+        return super().__deepcopy__(memo)
+
     def __getstate__(self) -> dict[Any, Any]:
-        state: dict[Any, Any] = super().__getstate__()
-        values = {**state["__dict__"], "api_key": None}
-        for name in ("text_fn", "reranker"):
-            if values.get(name) is None and getattr(self, name) is not None:
-                raise ConfigurationError(f"{name} cannot be pickled, and would be lost: define it in a module")
-        return {**state, "__dict__": values, "__pydantic_private__": {"_made": None}}
+        # Not super(): LlamaIndex's takes what it cannot pickle out of this very object.
+        state: dict[Any, Any] = BaseModel.__getstate__(self)
+        values = {name: value for name, value in state["__dict__"].items() if name != "api_key"}
+        private = {**state["__pydantic_private__"], "_made": None}
+        return {**state, "__dict__": values, "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         values = dict(state["__dict__"])

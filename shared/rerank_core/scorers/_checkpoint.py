@@ -11,7 +11,7 @@ from typing import Any
 from rerank_core._optional import require
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["Checkpoint", "find_folder", "is_hub_id", "unavailable"]
+__all__ = ["Checkpoint", "find_folder", "is_hub_id", "is_hub_out_of_reach", "unavailable"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NO_LIMIT = 1_000_000
@@ -19,6 +19,9 @@ _NO_LIMIT = 1_000_000
 _DEFAULT_LENGTH = 512
 _POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Model types whose position ids begin after the padding id, so that many positions are never used."""
+_GENERIC_CLASS = "TokenizersBackend"
+"""Class of tokenizers that transformers 5 saves where no model type has one of its own; has no token types."""
+_PROBE_SECONDS = 10.0
 
 
 def is_hub_id(model: str) -> bool:
@@ -47,6 +50,20 @@ def find_folder(scorer: str, model: str, files: Sequence[str], *, revision: str 
         )
     except Exception as exc:
         raise unavailable(scorer, model) from exc
+
+
+def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
+    """Tell whether the hub cannot be reached, by one request: its client would go on trying for a minute."""
+    purpose = f"fetching {model!r} from the hub"
+    hub = require("huggingface_hub", extra="onnx", purpose=purpose)
+    errors = require("huggingface_hub.errors", extra="onnx", purpose=purpose)
+    try:
+        hub.HfApi().model_info(model, revision=revision, timeout=_PROBE_SECONDS)
+    except errors.HfHubHTTPError:
+        return False
+    except Exception:
+        return True
+    return False
 
 
 def unavailable(scorer: str, model: str) -> ScorerUnavailableError:
@@ -85,7 +102,7 @@ class Checkpoint:
         """Return the tokenizer, truncating the longer of query and text first, as its model was used to.
 
         Raises:
-            ConfigurationError: the folder has no ``tokenizer.json``.
+            ConfigurationError: the folder has no ``tokenizer.json``, or one that cannot be read.
         """
         tokenizers = require("tokenizers", extra="onnx", purpose=self._scorer)
         path = self.folder / "tokenizer.json"
@@ -94,7 +111,10 @@ class Checkpoint:
                 f"{self._scorer}: {self.folder} has no tokenizer.json: save the tokenizer there with "
                 "AutoTokenizer.from_pretrained(…).save_pretrained(…), which writes one"
             )
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as exc:
+            raise ConfigurationError(f"{self._scorer}: {path} is no tokenizer: {exc}") from exc
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length, strategy="longest_first")
         return tokenizer
@@ -106,6 +126,13 @@ class Checkpoint:
             token = token.get("content")
         known = None if token is None else tokenizer.token_to_id(token)
         return int(known if known is not None else self.config.get("pad_token_id") or 0)
+
+    def has_token_types(self) -> bool:
+        """Tell whether the model was given the types of its tokens, 0 in the query and 1 in the text."""
+        names = self._tokenizer_config.get("model_input_names")
+        if names is None:
+            return self._tokenizer_config.get("tokenizer_class") != _GENERIC_CLASS
+        return "token_type_ids" in names
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -47,7 +48,8 @@ class LocalScorer(Scorer):
         engine: Engine | None = self.__dict__.get("_engine")
         if engine is None:
             key = (type(self), *(getattr(self, option.name) for option in fields(self)))  # type: ignore[arg-type]
-            engine = shared_engine(key, self.load, self.tokens_per_batch)
+            # By a copy: the engine's thread keeps the method's owner, which must not keep the engine in turn.
+            engine = shared_engine(key, copy(self).load, self.tokens_per_batch)
             self.__dict__["_engine"] = engine
         return engine
 
@@ -104,16 +106,18 @@ def scale_of(activation: Activation) -> Scale:
     return "probability" if activation == "identity" else "logit"
 
 
-def check_options(scorer: Any, *, counts: Sequence[str]) -> None:
-    """Check the options that local scorers share.
+def check_options(scorer: Any, *, counts: Sequence[str], optional: Sequence[str]) -> None:
+    """Check the options that local scorers share: ``counts``, and ``optional`` ones which may be None.
 
     Raises:
         ConfigurationError: one that counts something is no whole number of at least 1, or the activation is
             unknown.
     """
-    for name in counts:
+    for name in (*counts, *optional):
         value = getattr(scorer, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is None and name in optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least 1")
     activation = getattr(scorer, "activation", "auto")
     if activation not in get_args(Activation):

@@ -64,10 +64,7 @@ class _Minilm:
         table = self._expanded("inner." + prefix + "position_embeddings.weight")
         table = table + self._weights["inner." + prefix + "token_type_embeddings.weight"][0]
         positions = graph.node("Slice", [graph.weight(table[None]), *self._bounds()])
-        normalisation = [self._constant(prefix + "LayerNorm.weight"), self._constant(prefix + "LayerNorm.bias")]
-        return graph.node(
-            "LayerNormalization", [graph.node("Add", [words, positions]), *normalisation], {"epsilon": _EPSILON}
-        )
+        return self._normalised(graph.node("Add", [words, positions]), prefix + "LayerNorm.")
 
     def _bounds(self) -> list[str]:
         import numpy as np
@@ -90,14 +87,14 @@ class _Minilm:
         return self._sum(hidden, inner, down, prefix + "output.")
 
     def _sum(self, residual: str, inner: str, matrix: str, prefix: str) -> str:
-        names = ("LayerNorm.weight", "LayerNorm.bias", "dense.bias")
-        projected = self._product(inner, matrix)
-        return self._graph.node(
-            "SkipLayerNormalization",
-            [residual, projected, *(self._constant(prefix + name) for name in names)],
-            {"epsilon": _EPSILON},
-            _FUSED,
-        )
+        # Spelt out on purpose: SkipLayerNormalization, which does all of this, takes longer.
+        graph = self._graph
+        projected = graph.node("Add", [self._product(inner, matrix), self._constant(prefix + "dense.bias")])
+        return self._normalised(graph.node("Add", [projected, residual]), prefix + "LayerNorm.")
+
+    def _normalised(self, rows: str, prefix: str) -> str:
+        parameters = [self._constant(prefix + "weight"), self._constant(prefix + "bias")]
+        return self._graph.node("LayerNormalization", [rows, *parameters], {"epsilon": _EPSILON})
 
     def _constant(self, *names: str) -> str:
         import numpy as np

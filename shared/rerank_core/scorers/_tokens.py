@@ -17,15 +17,27 @@ _CHARACTERS_PER_TOKEN = 20
 def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, query: str | None = None) -> list[Any]:
     """Return the tokenizer's encodings of texts, or of pairs of a query and a text, in order.
 
-    A tokenizer reads all of a text before it truncates, so only the beginning of a very long one is given to it; a
-    text whose beginning does not fill ``limit`` tokens is encoded again as a whole.
+    A tokenizer reads all of a text before it truncates, so only the beginning of a very long one is given to it,
+    up to a blank, where no token is torn; it is encoded again as a whole where that gives other tokens.
     """
     ends = limit * _CHARACTERS_PER_TOKEN
-    encodings: list[Any] = tokenizer.encode_batch([_input(query, text[:ends]) for text in texts])
+    beginnings = [_beginning(text, ends) for text in texts]
+    encodings: list[Any] = tokenizer.encode_batch([_input(query, beginning) for beginning in beginnings])
     for index, text in enumerate(texts):
-        if len(text) > ends and len(encodings[index].ids) < limit:
+        if len(beginnings[index]) < len(text) and _too_short(encodings[index], limit):
             (encodings[index],) = tokenizer.encode_batch([_input(query, text)])
     return encodings
+
+
+def _beginning(text: str, ends: int) -> str:
+    blank = text.rfind(" ", 0, ends) if len(text) > ends else 0
+    return text[:blank] if blank > 0 else text
+
+
+def _too_short(encoding: Any, limit: int) -> bool:
+    """Tell whether the rest of a text would matter: room is left, or the query was cut as the longer one."""
+    sequences = encoding.sequence_ids
+    return len(sequences) < limit or 0 < sequences.count(1) < sequences.count(0)
 
 
 def _input(query: str | None, text: str) -> str | tuple[str, str]:

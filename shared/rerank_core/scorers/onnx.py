@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class OnnxScorer(PairScorer):
 
     def __post_init__(self) -> None:
         check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
-        check_options(self, counts=("max_length", "tokens_per_batch", "threads"))
+        check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
         object.__setattr__(self, "name", f"onnx:{self.model}")
         object.__setattr__(self, "scale", scale_of(self.activation))
 
@@ -75,7 +76,7 @@ class OnnxScorer(PairScorer):
         checkpoint = Checkpoint(self.name, folder)
         tokenizer = checkpoint.tokenizer(self.max_length or checkpoint.max_length())
         session = open_session(found, threads=self.threads, scorer=self.name)
-        return _OnnxPairs(self, session, tokenizer, checkpoint.pad_id(tokenizer))
+        return _OnnxPairs(self, session, tokenizer, checkpoint)
 
 
 class _Pair:
@@ -92,18 +93,21 @@ class _Pair:
 
 
 class _OnnxPairs:
-    def __init__(self, scorer: OnnxScorer, session: Any, tokenizer: Any, pad_id: int) -> None:
+    def __init__(self, scorer: OnnxScorer, session: Any, tokenizer: Any, checkpoint: Checkpoint) -> None:
         self._scorer = scorer.name
         self._activation = scorer.activation
         self._session = session
         self._inputs = {node.name for node in session.get_inputs()}
         self._tokenizer = tokenizer
-        self._pad_id = pad_id
+        self._pad_id = checkpoint.pad_id(tokenizer)
+        self._has_token_types = checkpoint.has_token_types()
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
         limit = self._tokenizer.truncation["max_length"]
         encodings = encode(self._tokenizer, texts, limit, query=query)
-        return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
+        if self._has_token_types:
+            return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
+        return [_Pair(encoding.ids, [0] * len(encoding.ids)) for encoding in encodings]
 
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
         feed = {
@@ -122,6 +126,9 @@ def open_session(model: Path | bytes, *, threads: int | None, scorer: str) -> An
         ConfigurationError: ONNX Runtime does not take the file.
         MissingExtraError: onnxruntime is not installed.
     """
+    # Read when onnxruntime is imported: its wheels report their use over the network unless told not to, from a
+    # thread that a forked child waits for when it exits. Whoever wants that says so in the environment.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     ort = require("onnxruntime", extra="onnx", purpose=scorer)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()

@@ -1,0 +1,66 @@
+"""How LangChain applications use the adapter, for the type checker: this file is checked, not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tools import create_retriever_tool
+from langchain_core.vectorstores import VectorStore
+from pydantic import SecretStr
+
+from langchain_rerankers import RerankCompressor, RerankRetriever
+from rerank_core import Reranker
+
+
+def title(document: Document) -> str:
+    """Return what the model reads of a document."""
+    return str(document.metadata["title"])
+
+
+def compressor(documents: Sequence[Document]) -> list[Document]:
+    """Check the options and the calls of the compressor."""
+    made = RerankCompressor(
+        model="cohere:rerank-v3.5",
+        top_n=None,
+        score_threshold=0.5,
+        adaptive_ratio=0.5,
+        min_keep=1,
+        api_key=SecretStr("key"),
+        base_url="https://rerank.example",
+        timeout=3.0,
+        on_error="passthrough",
+        metadata_fields=["title"],
+        model_options={"max_length": 256},
+        score_key="score",
+        text_fn=title,
+    )
+    generic: BaseDocumentCompressor = made
+    core: Reranker = made.core()
+    top_n: int | None = made.model_copy(update={"top_n": 3}).top_n
+    print(generic, core, top_n)
+    return made.compress_documents(documents, "query")
+
+
+async def retriever(store: VectorStore) -> list[Document]:
+    """Check the options and the calls of the retriever."""
+    made = RerankRetriever(
+        retriever=store.as_retriever(), compressor=RerankCompressor(reranker=Reranker("embedded"))
+    )
+    generic: BaseRetriever = made
+    chain: Runnable[str, int] = made | RunnableLambda(len)
+    tool = create_retriever_tool(RerankRetriever(retriever=generic, k=3), "search", "Searches.")
+    print(chain, tool.name)
+    documents: list[Document] = made.invoke("query", k=3)
+    documents += await RerankCompressor().acompress_documents(documents, "query", callbacks=None)
+    return documents + await made.ainvoke("query")
+
+
+def mistakes() -> None:
+    """Check that mistakes are seen: each ignored error must be one, or the checker complains of the comment."""
+    RerankCompressor(top_k=3)  # type: ignore[call-arg]
+    RerankRetriever(compressor=RerankCompressor())  # type: ignore[call-arg]
+    RerankCompressor().compress_documents(["text"], "query")  # type: ignore[list-item]
+    RerankCompressor().top_n.bit_length()  # type: ignore[union-attr]

@@ -1,0 +1,117 @@
+"""The public names of every module, and what importing the package loads."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support.scripts import run_script
+
+import rerank_core
+
+MODULES = ["rerank_core", *(found.name for found in pkgutil.walk_packages(rerank_core.__path__, "rerank_core."))]
+
+NOT_LOADED = {
+    "cohere",
+    "httpx",
+    "langchain_core",
+    "llama_index",
+    "numpy",
+    "onnxruntime",
+    "pydantic",
+    "sentence_transformers",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+    "voyageai",
+}
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """Return the names without an underscore that a module defines itself, type variables apart."""
+    assert module.__file__ is not None
+    return set(_defined(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))))
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        names: list[str] = []
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Assign) and not _is_type_variable(node.value):
+            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names = [node.target.id]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def _is_type_variable(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "TypeVar"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_is_sorted_and_every_name_is_there(name: str) -> None:
+    """A star import works, and a diff of ``__all__`` shows what changed."""
+    module = importlib.import_module(name)
+    listed = getattr(module, "__all__", [])
+    assert listed == sorted(set(listed))
+    assert [entry for entry in listed if not hasattr(module, entry)] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "._" not in name])
+def test_all_is_complete(name: str) -> None:
+    """Every name without an underscore is listed in a public module: what is not meant for others has one."""
+    module = importlib.import_module(name)
+    assert public_names(module) - set(getattr(module, "__all__", [])) == set()
+
+
+def test_the_package_lists_what_it_imports() -> None:
+    """What ``rerank_core/__init__.py`` imports is public."""
+    tree = ast.parse(Path(rerank_core.__file__).read_text(encoding="utf-8"))
+    imported = [
+        name.asname or name.name
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    ]
+    assert sorted(imported) == rerank_core.__all__
+
+
+def test_importing_the_package_loads_no_sdk_no_torch_and_no_framework() -> None:
+    """In a fresh process; neither does making a reranker around a fake scorer."""
+    loaded = run_script(
+        """
+        import json, sys
+        import rerank_core
+        from rerank_core.testing import FakeScorer
+        rerank_core.Reranker(FakeScorer()).rerank("which?", ["this", "that"])
+        print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+        """
+    )
+    assert NOT_LOADED & set(json.loads(loaded)) == set()
+
+
+def test_making_a_local_scorer_loads_no_model_library() -> None:
+    """Libraries wait for the first call, weights too."""
+    loaded = run_script(
+        """
+        import json, sys
+        from rerank_core import Reranker
+        for name in ("embedded", "onnx:some/model", "cross-encoder:some/model"):
+            Reranker(name)
+        print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+        """
+    )
+    assert NOT_LOADED & set(json.loads(loaded)) == set()
+
+
+def test_the_package_is_typed() -> None:
+    """A type checker reads the annotations of an installed copy."""
+    assert (Path(rerank_core.__file__).parent / "py.typed").is_file()

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers.base import Scorer
 
@@ -40,6 +42,9 @@ def load_scorer(name: str, **options: Any) -> Scorer:
     provider, _, model = name.strip().partition(":")
     factory = _factory(provider)
     _check_options(provider, factory, options)
+    if isinstance(options.get("api_key"), str):
+        # From here on no frame of a traceback shows it.
+        options["api_key"] = SecretStr(options["api_key"])
     return factory(model, **options)
 
 

@@ -183,11 +183,14 @@ class _Encoder:
     def __init__(self, options: EmbeddedScorer) -> None:
         import numpy as np
 
+        # Imported here because it needs numpy, which importing this module must not.
+        from rerank_core.scorers._minilm import fused
+
         tokenizers = require("tokenizers", extra="embedded", purpose=options.name)
         self._tokenizer = tokenizers.BertWordPieceTokenizer(str(_DATA / "vocab.txt"), lowercase=True)
         self._tokenizer.enable_truncation(options.max_length)
         self._idf = np.load(_DATA / "idf.npy")
-        self._session = open_session(_weights(), threads=options.threads, scorer=options.name)
+        self._session = open_session(fused(_weights()), threads=options.threads, scorer=options.name)
         self.cache = _VectorCache(options.cache_bytes)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -196,9 +199,7 @@ class _Encoder:
     def forward(self, items: Sequence[_Tokens], /) -> Sequence[_TokenVectors]:
         import numpy as np
 
-        feed = padded([item.ids for item in items], 0)
-        feed["token_type_ids"] = np.zeros_like(feed["input_ids"])
-        (hidden,) = self._session.run(None, feed)
+        (hidden,) = self._session.run(None, padded([item.ids for item in items], 0))
         outputs = []
         for item, vectors in zip(items, hidden, strict=True):
             vectors = vectors[: len(item)]

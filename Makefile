@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
+	$(BIN)/python notebooks/demo.py
+
+test: $(VENV)/.test  ## run the whole suite
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lint: $(VENV)/.lint  ## static checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the evaluation on that collection
+	$(BIN)/python tests/benchmarks/import_time.py
+	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/embedded_speed.py
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/embedded_quality.py $(CRANFIELD))
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.demo: pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable ".[cli,embedded,eval,langchain,llamaindex]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[all]" --group test
+	touch $@ $(VENV)/.demo
+
+# The type checker reads the installed packages, so it needs what the tests need.
+$(VENV)/.lint: $(VENV)/.test
+	$(INSTALL) --group lint
+	touch $@

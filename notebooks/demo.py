@@ -1,0 +1,156 @@
+"""What `make demo` shows: BM25 over Python's own documentation, then the embedded reranker, in both frameworks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import bm25s
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import get_response_synthesizer
+from llama_index.core.retrievers import BaseRetriever as LlamaIndexRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from rich.console import Console
+from rich.table import Table
+from stdlib_corpus import Passage, passages
+
+from langchain_rerankers import RerankCompressor, RerankRetriever
+from llamaindex_rerankers import RerankPostprocessor
+from rerank_core import Reranker
+
+QUESTIONS = (
+    "How do I find what is leaking memory in my program?",
+    "Run a command and capture what it prints, but give up after ten seconds",
+    "What should I use to compare two versions of a text and show the differences?",
+)
+CANDIDATES = 50
+SHOWN = 5
+
+
+class FirstStage:
+    """BM25 over passages, with the search library's own English stop words."""
+
+    def __init__(self, corpus: Sequence[Passage]) -> None:
+        self.corpus = corpus
+        self._index = bm25s.BM25()
+        texts = [f"{passage.title.replace('.', ' ')}\n{passage.text}" for passage in corpus]
+        self._index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+
+    def search(self, query: str, top_k: int) -> list[tuple[Passage, float]]:
+        """Return the best passages and their BM25 scores."""
+        tokens = bm25s.tokenize(query, show_progress=False)
+        indices, scores = self._index.retrieve(tokens, k=top_k, show_progress=False)
+        return [(self.corpus[index], float(score)) for index, score in zip(indices[0], scores[0], strict=True)]
+
+
+class Bm25Retriever(BaseRetriever):
+    """The first stage as LangChain sees it."""
+
+    stage: Any
+    k: int = CANDIDATES
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return [
+            Document(passage.text, metadata={"title": passage.title})
+            for passage, _ in self.stage.search(query, self.k)
+        ]
+
+
+class Bm25NodeRetriever(LlamaIndexRetriever):
+    """The first stage as LlamaIndex sees it."""
+
+    def __init__(self, stage: FirstStage, k: int = CANDIDATES) -> None:
+        super().__init__()
+        self._stage = stage
+        self._k = k
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [
+            NodeWithScore(node=TextNode(text=passage.text, metadata={"title": passage.title}), score=score)
+            for passage, score in self._stage.search(query_bundle.query_str, self._k)
+        ]
+
+
+Ranked = list[tuple[str, float]]
+
+
+def langchain_search(stage: FirstStage) -> Callable[[str], Ranked]:
+    """Return a search through a LangChain retriever."""
+    retriever = RerankRetriever(
+        retriever=Bm25Retriever(stage=stage),
+        compressor=RerankCompressor(top_n=SHOWN, metadata_fields=["title"]),
+    )
+    return lambda question: [
+        (document.metadata["title"], document.metadata["relevance_score"])
+        for document in retriever.invoke(question)
+    ]
+
+
+def llamaindex_search(stage: FirstStage) -> Callable[[str], Ranked]:
+    """Return a search through a LlamaIndex query engine."""
+    engine = RetrieverQueryEngine(
+        retriever=Bm25NodeRetriever(stage),
+        response_synthesizer=get_response_synthesizer(llm=MockLLM()),
+        node_postprocessors=[RerankPostprocessor(top_n=SHOWN, metadata_fields=["title"])],
+    )
+    return lambda question: [
+        (node.metadata["title"], node.score or 0.0) for node in engine.query(question).source_nodes
+    ]
+
+
+def compared(question: str, first: Ranked, reranked: Ranked, seconds: float) -> Table:
+    """Return the first stage's best beside the reranked best."""
+    ranks = {title: rank for rank, (title, _) in reversed(list(enumerate(first, start=1)))}
+    table = Table(
+        title=question,
+        title_justify="left",
+        title_style="bold",
+        caption=f"{CANDIDATES} candidates in {seconds * 1000:.0f} ms, {CANDIDATES / seconds:.0f} a second",
+        caption_justify="right",
+        expand=True,
+    )
+    table.add_column("#", justify="right")
+    table.add_column("BM25's order", ratio=1, no_wrap=True)
+    table.add_column("score", justify="right")
+    table.add_column("reranked", ratio=1, no_wrap=True, style="green")
+    table.add_column("score", justify="right")
+    table.add_column("was", justify="right")
+    for rank, ((before, bm25), (after, score)) in enumerate(zip(first, reranked, strict=False), start=1):
+        table.add_row(str(rank), before, f"{bm25:.1f}", after, f"{score:.2f}", f"{ranks[after]}")
+    return table
+
+
+def main() -> None:
+    """Show three questions in both frameworks."""
+    console = Console()
+    start = time.perf_counter()
+    stage = FirstStage(passages())
+    console.print(f"{len(stage.corpus)} passages of Python's documentation in {time.perf_counter() - start:.1f} s")
+    start = time.perf_counter()
+    Reranker("embedded").warm_up()
+    console.print(f"embedded model loaded in {time.perf_counter() - start:.1f} s")
+    searches = {
+        "LangChain: RerankRetriever": langchain_search(stage),
+        "LlamaIndex: RetrieverQueryEngine with RerankPostprocessor": llamaindex_search(stage),
+    }
+    for heading, search in searches.items():
+        console.rule(heading)
+        for question in QUESTIONS:
+            first = [(passage.title, score) for passage, score in stage.search(question, CANDIDATES)]
+            start = time.perf_counter()
+            reranked = search(question)
+            console.print(compared(question, first, reranked, time.perf_counter() - start))
+    console.print(
+        "The second round is faster because the embedded model keeps the vectors of recently scored documents."
+    )
+
+
+if __name__ == "__main__":
+    main()

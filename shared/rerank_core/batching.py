@@ -181,7 +181,10 @@ def _finite(score: object, index: int, scorer: str) -> float:
         raise InvalidResponseError(
             f"{scorer} returned a {type(score).__name__} for text {index}: a number was expected"
         )
-    number = float(score)
+    try:
+        number = float(score)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise InvalidResponseError(f"{scorer} returned {number!r} for text {index}: a finite number was expected")
     return number

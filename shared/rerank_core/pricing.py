@@ -39,11 +39,12 @@ class Price:
 
     def cost(self, *, search_units: float, tokens: int) -> float:
         """Return what this many units cost, in US dollars."""
-        return (self.per_1k_search_units or 0.0) * search_units / 1e3 + (self.per_1m_tokens or 0.0) * tokens / 1e6
+        by_units = (self.per_1k_search_units or 0.0) * search_units / 1e3
+        return by_units + (self.per_1m_tokens or 0.0) * tokens / 1e6
 
 
 PRICES_AS_OF = datetime.date(2026, 11, 1)
-"""When the providers' price pages said what :data:`PRICES` says. Prices change: the option ``prices`` overrides."""
+"""When the providers' price pages said what :data:`PRICES` says. The option ``prices`` overrides."""
 
 PRICES: Mapping[str, Price] = MappingProxyType(
     {

@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers.base import Scorer
 
@@ -43,6 +41,8 @@ def load_scorer(name: str, **options: Any) -> Scorer:
     factory = _factory(provider)
     _check_options(provider, factory, options)
     if isinstance(options.get("api_key"), str):
+        from pydantic import SecretStr  # takes long to import, and most scorers have no key
+
         # From here on no frame of a traceback shows it.
         options["api_key"] = SecretStr(options["api_key"])
     return factory(model, **options)

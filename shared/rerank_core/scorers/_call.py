@@ -166,7 +166,7 @@ class Call:
         try:
             scores = scores_by_index(answer.rows, expected=len(batch), scorer=name)
             if self._facts.cosine:
-                scores = [from_cosine(score) for score in scores]
+                scores = [_from_cosine(score) for score in scores]
             checked_probabilities(scores, expected=len(batch), scale=self._scorer.scale, scorer=name)
         except InvalidResponseError as exc:
             exc.attempts, exc.status, exc.request_id = attempts, 200, answer.request_id
@@ -230,9 +230,11 @@ class Call:
         self._error = self._error or error
 
 
-def from_cosine(score: object) -> object:
-    """Return a cosine as a score in [0, 1], and what is no number as it is."""
-    return (1.0 + score) / 2.0 if isinstance(score, (int, float)) and not isinstance(score, bool) else score
+def _from_cosine(score: object) -> object:
+    """Return a cosine as a score in [0, 1], and what is no such number as it is."""
+    return (
+        (1.0 + score) / 2.0 if isinstance(score, (int, float)) and -2 < score < 2 and score is not True else score
+    )
 
 
 def _deadline() -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import warnings
+import weakref
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -71,8 +74,8 @@ class Transport(Protocol):
     async def send(self, query: str, texts: Sequence[str]) -> Reply | Failure:
         """Send one request; a failure is returned, not raised, so that no traceback holds a key or a text."""
 
-    async def aclose(self) -> None:
-        """Close the connections."""
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """Close the connections; may be called again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,8 @@ class RemoteScorer(Scorer):
             transport = await anyio.to_thread.run_sync(self.open_transport)
             session = self.__dict__.get("_session")
             if session is None or session.loop is not loop:
+                self.__dict__["_abandoned"] = session
+                weakref.finalize(self, _close_later, transport, loop, os.getpid())
                 limiter = Limiter(
                     self.max_concurrency,
                     requests_per_minute=self.requests_per_minute,
@@ -259,6 +264,20 @@ class RemoteScorer(Scorer):
         self.__dict__.update(state)
         self._set("api_key", None)
         self._set("api_key", self.find_key())
+
+
+def _close_later(transport: Transport, loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Close what nobody closed, so that no library warns about it."""
+    if os.getpid() != process:
+        return
+    closing = transport.aclose()
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(closing, loop)
+        return
+    # The loop is closed, at exit: there is nothing to wait for any more.
+    with contextlib.suppress(Exception):
+        closing.send(None)
+    closing.close()
 
 
 _COUNTS = {

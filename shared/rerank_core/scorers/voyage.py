@@ -107,21 +107,20 @@ class _VoyageTransport:
         self._client: Any = self._sdk.AsyncClient(
             scorer.secret(), max_retries=0, timeout=scorer.timeout, base_url=_versioned(scorer.base_url)
         )
-        self._scorer = scorer
+        self._options = {"model": scorer.model, "truncation": scorer.truncation}
+        self._connections = scorer.max_concurrency
         self._session: Any = None
 
     async def send(self, query: str, texts: Sequence[str]) -> Reply | Failure:
         if self._session is None:
             # Made here, because it belongs to the running loop. The SDK alone would open one for each request.
-            connector = self._aiohttp.TCPConnector(limit=self._scorer.max_concurrency)
+            connector = self._aiohttp.TCPConnector(limit=self._connections)
             self._session = self._aiohttp.ClientSession(connector=connector, trust_env=True)
         tap = _Tap(self._session)
         token = self._sdk.aiosession.set(tap)
         failure: Failure | None = None
         try:
-            await self._client.rerank(
-                query, list(texts), self._scorer.model, top_k=len(texts), truncation=self._scorer.truncation
-            )
+            await self._client.rerank(query, list(texts), top_k=len(texts), **self._options)
         except Exception as exc:
             failure = self._failure_of(exc)
         finally:

@@ -13,6 +13,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 import zlib
 from collections import Counter
@@ -135,7 +136,7 @@ class _Service:
         self.counts[fault or "answered"] += 1
         self.counts["documents"] += 0 if fault else len(texts)
         if self.record:
-            self.requests.append({"path": path, "headers": headers, "body": request})
+            self.requests.append({"path": path, "headers": headers, "body": request, "at": time.monotonic()})
         self.active += 1
         self.most_active = max(self.most_active, self.active)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ __all__ = ["VoyageScorer"]
 
 _INSTRUCTIONS = "{instruction}\n{query}"
 _KEY_FILE = "VOYAGE_API_KEY_PATH"
+_LARGE_BYTES = 2**20
+"""From here on aiohttp wants a stream: it would write bytes at once, and hold up the loop."""
 
 
 def _facts(pair: int, instructions: str | None = _INSTRUCTIONS) -> ModelFacts:
@@ -159,8 +162,9 @@ class _Tap:
         self._session = session
         self.reply: Reply | None = None
 
-    async def request(self, **options: Any) -> _Shown:
-        async with self._session.request(**options) as response:
+    async def request(self, *, data: bytes, **options: Any) -> _Shown:
+        stream = data if len(data) <= _LARGE_BYTES else io.BytesIO(data)
+        async with self._session.request(data=stream, **options) as response:
             body = await response.read()
         headers = {name.lower(): value for name, value in response.headers.items()}
         self.reply = Reply(response.status, headers, body)

@@ -216,7 +216,9 @@ def test_a_base_url_may_end_in_v1_or_not(loopback: Loopback, provider: str, suff
     assert loopback.stats()["requests"][0]["path"] == PATHS[provider]
 
 
-def test_coheres_address_may_come_from_the_environment(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coheres_address_may_come_from_the_environment(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``CO_API_URL`` is what the SDK itself reads, and ``base_url`` wins over it."""
     loopback.plan()
     monkeypatch.setenv("CO_API_URL", loopback.url("cohere"))
@@ -234,7 +236,7 @@ def test_a_cancelled_call_sends_nothing_more(loopback: Loopback, provider: str) 
 
     async def cancelled() -> None:
         call = asyncio.ensure_future(reranker.arerank(QUERY, TEXTS))
-        while not (await asyncio.to_thread(loopback.stats))["requests"]:
+        while not (await asyncio.to_thread(loopback.stats))["requests"]:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -121,6 +121,8 @@ class Call:
         tokens = self._estimate(batch) if scorer.tokens_per_minute is not None else 0
         outcome: Reply | Failure = Failure("timeout", message=f"no answer within timeout={scorer.timeout} s")
         async with self._session.limiter.slot(tokens):
+            if self._error is not None:
+                return outcome  # a sibling failed while this one waited for its turn; its error is the call's
             self._requests += 1
             started = perf_counter()
             with anyio.move_on_after(scorer.timeout):

@@ -98,23 +98,22 @@ def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:
     [range(0, 3), range(3, 5)]
     """
     size = _even_size(len(documents), limits)
+    if limits.tokens is None or limits.read(query, max(documents, default=0)) * size <= limits.tokens:
+        return [range(start, min(start + size, len(documents))) for start in range(0, len(documents), size)]
     ranges: list[range] = []
     start, tokens = 0, 0
     for position, document in enumerate(documents):
         more = limits.read(query, document)
-        over = limits.tokens is not None and tokens + more > limits.tokens
-        if position > start and (over or position - start == size):
+        if position > start and (tokens + more > limits.tokens or position - start == size):
             ranges.append(range(start, position))
             start, tokens = position, 0
         tokens += more
-    if documents:
-        ranges.append(range(start, len(documents)))
-    return ranges
+    return [*ranges, range(start, len(documents))]
 
 
 def _even_size(documents: int, limits: Limits) -> int:
     requests = max(1, -(-documents // limits.documents))
-    size = -(-documents // requests)
+    size = max(1, -(-documents // requests))
     rounded = -(-size // limits.multiple) * limits.multiple
     return rounded if rounded <= limits.documents else limits.documents
 

@@ -94,6 +94,8 @@ class Call:
                     "texts, so send fewer, or accept that with allow_split=True"
                 )
             return [range(len(self._texts))]
+        if limits.tokens is None:
+            return split(0, [0] * len(self._texts), limits)
         return split(self._query_length, self._lengths, limits)
 
     async def _batch(self, batch: range) -> None:
@@ -119,10 +121,11 @@ class Call:
         scorer = self._scorer
         texts = [self._texts[position] for position in batch]
         tokens = self._estimate(batch) if scorer.tokens_per_minute is not None else 0
-        outcome: Reply | Failure = Failure("timeout", message=f"no answer within timeout={scorer.timeout} s")
+        late = Failure("timeout", message=f"no answer within timeout={scorer.timeout} s")
+        outcome: Reply | Failure = late
         async with self._session.limiter.slot(tokens):
             if self._error is not None:
-                return outcome  # a sibling failed while this one waited for its turn; its error is the call's
+                return late  # a sibling failed while this one waited for its turn; its error is the call's
             self._requests += 1
             started = perf_counter()
             with anyio.move_on_after(scorer.timeout):
@@ -216,17 +219,13 @@ class Call:
 
     def _truncated(self) -> int:
         limits = self._facts.limits
-        if limits.pair is None and limits.document is None:
+        most = min(limits.pair or math.inf, limits.document or math.inf)
+        if most == math.inf:
             return 0
         query = least_tokens(self._query)
-
-        def cut(text: str) -> bool:
-            # A token takes a character at least, and a word two with its space: most texts need no counting.
-            if query + len(text) / 2 <= min(limits.pair or math.inf, limits.document or math.inf):
-                return False
-            return limits.read(query, document := least_tokens(text)) < query + document
-
-        return sum(cut(text) for text in self._texts)
+        # A word takes two characters with its space: most texts need no counting.
+        candidates = [text for text in self._texts if query + len(text) / 2 > most]
+        return sum(limits.read(query, words) < query + words for words in map(least_tokens, candidates))
 
     def _fail(self, error: ScorerError) -> None:
         self._error = self._error or error

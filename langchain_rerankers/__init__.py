@@ -1,6 +1,10 @@
 """Reranking for LangChain: a document compressor and a two-stage retriever."""
 
-from langchain_rerankers.compressor import RerankCompressor
-from langchain_rerankers.retriever import RerankRetriever
+from rerank_core._optional import check_installed
+
+check_installed("langchain_core", extra="langchain", purpose="langchain_rerankers")
+
+from langchain_rerankers.compressor import RerankCompressor  # noqa: E402
+from langchain_rerankers.retriever import RerankRetriever  # noqa: E402
 
 __all__ = ["RerankCompressor", "RerankRetriever"]

@@ -1,5 +1,9 @@
 """Reranking for LlamaIndex: a node postprocessor."""
 
-from llamaindex_rerankers.postprocessor import RerankPostprocessor
+from rerank_core._optional import check_installed
+
+check_installed("llama_index", extra="llamaindex", purpose="llamaindex_rerankers")
+
+from llamaindex_rerankers.postprocessor import RerankPostprocessor  # noqa: E402
 
 __all__ = ["RerankPostprocessor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -157,6 +157,8 @@ def checked_probabilities(scores: Sequence[object], *, expected: int, scale: Sca
         InvalidResponseError: too few or too many scores, one that is no number, NaN or infinite, or a
             probability outside [0, 1] by more than 1e-6.
     """
+    if not isinstance(scores, Sized):
+        raise InvalidResponseError(f"{scorer} returned a {type(scores).__name__}: a list of scores was expected")
     if len(scores) != expected:
         raise InvalidResponseError(
             f"{scorer} returned {len(scores)} scores for {expected} texts: nothing can be ranked from that"
@@ -182,7 +184,7 @@ def _finite(score: object, index: int, scorer: str) -> float:
         )
     try:
         number = float(score)
-    except OverflowError:
+    except OverflowError:  # a whole number beyond all floats
         number = math.inf
     if not math.isfinite(number):
         raise InvalidResponseError(f"{scorer} returned {number!r} for text {index}: a finite number was expected")

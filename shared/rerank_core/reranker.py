@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -15,7 +16,13 @@ from rerank_core import runtime, telemetry
 from rerank_core._optional import require
 from rerank_core._texts import Texts, checked_query, checked_texts
 from rerank_core.batching import checked_probabilities
-from rerank_core.errors import ConfigurationError, RerankError, ScorerError, ScorerTimeoutError
+from rerank_core.errors import (
+    ConfigurationError,
+    InvalidResponseError,
+    RerankError,
+    ScorerError,
+    ScorerTimeoutError,
+)
 from rerank_core.registry import load_scorer
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
@@ -82,14 +89,10 @@ class Reranker:
         self.scorer = load_scorer(scorer) if isinstance(scorer, str) else scorer
         if not isinstance(self.scorer, Scorer):
             raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
-        if not isinstance(selection, Selection):
-            raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
-        if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
-            raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0, or None for no limit")
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
-        self.selection = selection
-        self.timeout = timeout
+        self.selection = _checked_selection(selection)
+        self.timeout = None if timeout is None else _checked_timeout(timeout)
         self.on_error = on_error
         self._total_usage = Usage()
 
@@ -181,19 +184,19 @@ class Reranker:
 
     def warm_up(self) -> None:
         """Load the model now, so that the first call does not wait for it."""
-        runtime.run(self._guarded(self.scorer.warm_up()))
+        runtime.run(self._guarded(self.scorer.warm_up))
 
     async def awarm_up(self) -> None:
         """Load the model now, as :meth:`warm_up` does."""
-        await runtime.arun(self._guarded(self.scorer.warm_up()))
+        await runtime.arun(self._guarded(self.scorer.warm_up))
 
     def close(self) -> None:
         """Release the scorer's connections; also done by leaving a ``with`` block."""
-        runtime.run(self.scorer.aclose())
+        runtime.run(self._guarded(self.scorer.aclose))
 
     async def aclose(self) -> None:
         """Release the scorer's connections; also done by leaving an ``async with`` block."""
-        await runtime.arun(self.scorer.aclose())
+        await runtime.arun(self._guarded(self.scorer.aclose))
 
     def __enter__(self) -> Reranker:
         return self
@@ -223,7 +226,8 @@ class Reranker:
         objects = list(documents)
         if objects:
             query = checked_query(query)
-        return _Request(query, objects, checked_texts(objects, text_fn), selection or self.selection)
+        chosen = self.selection if selection is None else _checked_selection(selection)
+        return _Request(query, objects, checked_texts(objects, text_fn), chosen)
 
     def _requests(
         self,
@@ -250,18 +254,21 @@ class Reranker:
         rankings: dict[int, Ranking[D]] = {}
         waiting = iter(enumerate(requests))
         bar = _progress_bar(len(requests)) if progress else None
-        failure: RerankError | None = None
+        failure: Exception | None = None
 
         async def work() -> None:
             nonlocal failure
             for position, request in waiting:
+                if failure is not None:  # a scorer that never waits is never cancelled
+                    return
                 try:
                     rankings[position] = await self._rank(replace(request, started=perf_counter()))
-                except RerankError as exc:
+                except Exception as exc:
                     failure = failure or exc
                     group.cancel_scope.cancel()
-                if bar is not None:
-                    bar.update()
+                else:
+                    if bar is not None:
+                        bar.update()
 
         try:
             async with anyio.create_task_group() as group:
@@ -324,20 +331,24 @@ class Reranker:
             return Scored(()), []
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit) as deadline:
-            scored = await self._guarded(self.scorer.score(request.query, texts))
+            scored: object = await self._guarded(self.scorer.score, request.query, texts)
         if deadline.cancelled_caught:
             raise ScorerTimeoutError(
                 f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
                 "give it longer, send fewer documents, or use on_error='passthrough'"
             )
+        if not isinstance(scored, Scored):
+            raise InvalidResponseError(
+                f"{self.scorer.name} returned a {type(scored).__name__}: a Scored was expected"
+            )
         return scored, checked_probabilities(
             scored.scores, expected=len(texts), scale=self.scorer.scale, scorer=self.scorer.name
         )
 
-    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _guarded(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
         """Await a scorer's work; an exception from outside the tree becomes a ScorerError with that cause."""
         try:
-            return await work
+            return await work(*arguments)
         except RerankError:
             raise
         except Exception as exc:
@@ -350,6 +361,18 @@ class Reranker:
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
         return Ranking(request.query, self.scorer.name, _ranked(request, order, none), tuple(none), usage, error)
+
+
+def _checked_selection(selection: object) -> Selection:
+    if not isinstance(selection, Selection):
+        raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
+    return selection
+
+
+def _checked_timeout(timeout: object) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) > 0:
+        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0, or None for no limit")
+    return float(timeout)
 
 
 def _ranked(

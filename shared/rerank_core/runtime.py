@@ -146,7 +146,11 @@ class _BackgroundLoop:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    while True:
+        try:
+            return loop.run_forever()
+        except BaseException:  # a scorer's SystemExit, say: it reaches its caller, and other callers go on
+            continue
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,9 +60,13 @@ class Selection:
 
 
 def _fraction(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
+    if not 0.0 <= number <= 1.0:
         raise ConfigurationError(f"{name} is {value!r}: give a number from 0.0 to 1.0, or None for no cut")
-    return float(value)
+    return number
 
 
 def _count(name: str, value: object, *, least: int) -> int:

@@ -2,12 +2,12 @@
 
 The package's own graph computes the same, with attention, GELU and layer normalisation spelt out operator by
 operator; here each is one operator, which takes less time to load and to run. Weights are int8 with a scale a
-column (a row for the embeddings); the matrices are expanded once, and all arithmetic is in single precision.
+column (a row for the embeddings); by default the matrices are expanded once, and all arithmetic is in single
+precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.scorers._onnx_format import GraphBuilder, read_weights
@@ -22,20 +22,28 @@ _LAYERS, _HEADS = 6, 12
 _EPSILON = 1e-12
 _FUSED = "com.microsoft"
 _INT32 = 6
+_BLOCK = 32
+_INT8_ROWS = 4
+"""The accuracy level of MatMulNBits at which the rows too are rounded to int8."""
 
 
-def fused(package_model: bytes) -> bytes:
+def fused(package_model: bytes, *, int8: bool = False) -> bytes:
     """Return the model as an ONNX file with inputs ``input_ids`` and ``attention_mask``.
+
+    Args:
+        package_model: the package's file.
+        int8: multiply in int8, each row rounded in blocks of 32 values, instead of expanding the matrices.
 
     Raises:
         KeyError: a weight is missing, so these are not the package's weights.
     """
-    return _Minilm(read_weights(package_model)).model()
+    return _Minilm(read_weights(package_model), int8=int8).model()
 
 
 class _Minilm:
-    def __init__(self, weights: dict[str, Any]) -> None:
+    def __init__(self, weights: dict[str, Any], *, int8: bool) -> None:
         self._weights = weights
+        self._product = self._int8_product if int8 else self._float_product
         # The exporter numbered the matrices in the order of their use: query, key, value, output, up, down.
         self._matrices = [name[:-2] for name in weights if name.startswith("val_") and name.endswith("_q")]
         self._graph = GraphBuilder(opset=17)
@@ -72,20 +80,18 @@ class _Minilm:
         graph, prefix = self._graph, f"encoder.layer.{layer}."
         query, key, value, output, up, down = self._matrices[6 * layer : 6 * layer + 6]
         biases = [prefix + f"attention.self.{name}.bias" for name in ("query", "key", "value")]
+        projections = [self._product(hidden, matrix) for matrix in (query, key, value)]
         attention = graph.node(
-            "Attention",
-            [hidden, self._matrix([query, key, value]), self._constant(*biases), mask],
-            {"num_heads": _HEADS},
-            _FUSED,
+            "MultiHeadAttention", [*projections, self._constant(*biases), mask], {"num_heads": _HEADS}, _FUSED
         )
         hidden = self._sum(hidden, attention, output, prefix + "attention.output.")
-        inner = graph.node("MatMul", [hidden, self._matrix([up])])
+        inner = self._product(hidden, up)
         inner = graph.node("BiasGelu", [inner, self._constant(prefix + "intermediate.dense.bias")], domain=_FUSED)
         return self._sum(hidden, inner, down, prefix + "output.")
 
     def _sum(self, residual: str, inner: str, matrix: str, prefix: str) -> str:
         names = ("LayerNorm.weight", "LayerNorm.bias", "dense.bias")
-        projected = self._graph.node("MatMul", [inner, self._matrix([matrix])])
+        projected = self._product(inner, matrix)
         return self._graph.node(
             "SkipLayerNormalization",
             [residual, projected, *(self._constant(prefix + name) for name in names)],
@@ -99,10 +105,22 @@ class _Minilm:
         values = [self._weights["inner." + name] for name in names]
         return self._graph.weight(values[0] if len(values) == 1 else np.concatenate(values))
 
-    def _matrix(self, names: Sequence[str]) -> str:
+    def _float_product(self, rows: str, matrix: str) -> str:
+        return self._graph.node("MatMul", [rows, self._graph.weight(self._expanded(matrix))])
+
+    def _int8_product(self, rows: str, matrix: str) -> str:
         import numpy as np
 
-        return self._graph.weight(np.concatenate([self._expanded(name) for name in names], axis=1))
+        weights, scales = self._weights[matrix + "_q"], self._weights[matrix + "_scale"]
+        inner, outer = weights.shape
+        blocks = inner // _BLOCK
+        # The operator takes unsigned weights around 128, and a scale for each block of a column.
+        unsigned = (weights.T.astype(np.int16) + 128).astype(np.uint8).reshape(outer, blocks, _BLOCK)
+        repeated = np.repeat(scales.reshape(outer, 1), blocks, axis=1)
+        sizes = {"K": inner, "N": outer, "bits": 8, "block_size": _BLOCK, "accuracy_level": _INT8_ROWS}
+        return self._graph.node(
+            "MatMulNBits", [rows, self._graph.weight(unsigned), self._graph.weight(repeated)], sizes, _FUSED
+        )
 
     def _expanded(self, name: str) -> npt.NDArray[np.float32]:
         import numpy as np

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rerank_core._cpu import available_cores
 from rerank_core._optional import check_installed, require
@@ -13,16 +13,12 @@ from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import Checkpoint, find_folder
 from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
+from rerank_core.scorers._tokens import encode, padded
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-__all__ = ["OnnxScorer", "open_session", "padded"]
+__all__ = ["OnnxScorer", "open_session"]
 
 _FILES = ("model.onnx", "onnx/model.onnx")
 _BESIDE = ("*.json", "*.onnx_data", "*.onnx.data", "onnx/*.onnx_data", "onnx/*.onnx.data")
-_CHARACTERS_PER_TOKEN = 20
 
 
 @dataclass(frozen=True)
@@ -106,33 +102,17 @@ class _OnnxPairs:
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
         limit = self._tokenizer.truncation["max_length"]
-        pairs = [(query, text[: limit * _CHARACTERS_PER_TOKEN]) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(pairs)
-        for index, text in enumerate(texts):
-            # A text that was cut by characters yet filled less than all tokens was cut too short.
-            if len(pairs[index][1]) < len(text) and len(encodings[index].ids) < limit:
-                encodings[index] = self._tokenizer.encode_batch_fast([(query, text)])[0]
+        encodings = encode(self._tokenizer, texts, limit, query=query)
         return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
 
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
-        feed = padded([item.ids for item in items], self._pad_id)
-        if "token_type_ids" in self._inputs:
-            feed["token_type_ids"] = padded([item.type_ids for item in items], 0)["input_ids"]
-        (logits, *_) = self._session.run(None, {name: feed[name] for name in self._inputs & feed.keys()})
+        feed = {
+            "input_ids": padded([item.ids for item in items], self._pad_id),
+            "attention_mask": padded([[1] * len(item) for item in items], 0),
+            "token_type_ids": padded([item.type_ids for item in items], 0),
+        }
+        (logits, *_) = self._session.run(None, {name: feed[name] for name in feed.keys() & self._inputs})
         return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
-
-
-def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Return ``input_ids`` and ``attention_mask`` of shape (sequences, longest), padded on the right."""
-    import numpy as np
-
-    shape = (len(sequences), max(map(len, sequences)))
-    ids = np.full(shape, pad_id, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def open_session(model: Path | bytes, *, threads: int | None, scorer: str) -> Any:

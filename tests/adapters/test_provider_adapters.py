@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.response_synthesizers import ResponseMode
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from support.loopback import Loopback, score
 from support.providers import KEY, MODELS
@@ -63,9 +63,10 @@ def test_langchain_chain(loopback: Loopback, provider: str) -> None:
 def test_llamaindex_query_engine(loopback: Loopback, provider: str) -> None:
     """A query engine, sync and async: the answer is made of the best, best first."""
     loopback.plan(record=False)
-    engine = RetrieverQueryEngine(
+    engine = RetrieverQueryEngine.from_args(
         ListRetriever(),
-        response_synthesizer=get_response_synthesizer(llm=MockLLM(), response_mode=ResponseMode.NO_TEXT),
+        llm=MockLLM(),
+        response_mode=ResponseMode.NO_TEXT,
         node_postprocessors=[RerankPostprocessor(**options(provider, loopback))],
     )
     expected = [(text, pytest.approx(score(QUERY, text))) for text in BEST]

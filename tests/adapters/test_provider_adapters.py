@@ -12,7 +12,6 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import ResponseMode
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from support.loopback import Loopback, score
 from support.providers import KEY, MODELS
@@ -66,7 +65,6 @@ def test_llamaindex_query_engine(loopback: Loopback, provider: str) -> None:
     engine = RetrieverQueryEngine.from_args(
         ListRetriever(),
         llm=MockLLM(),
-        response_mode=ResponseMode.NO_TEXT,
         node_postprocessors=[RerankPostprocessor(**options(provider, loopback))],
     )
     expected = [(text, pytest.approx(score(QUERY, text))) for text in BEST]

@@ -15,7 +15,7 @@ from support.loopback import Loopback, score
 from support.providers import KEY, MODELS, scorer_of
 from support.scripts import run_script
 
-from rerank_core import ConfigurationError, RequestTooLargeError, Reranker, load_scorer
+from rerank_core import ConfigurationError, MissingExtraError, RequestTooLargeError, Reranker, load_scorer
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it"]
@@ -347,3 +347,35 @@ def test_threads_that_start_together_share_one_client(loopback: Loopback) -> Non
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(call, range(8))) == [3] * 8
     assert loopback.stats()["connections"] == 1
+
+
+@pytest.mark.parametrize("provider", ["cohere", "voyage", "jina"])
+def test_the_environments_proxy_is_used(
+    loopback: Loopback, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Voyage AI's client too, whose SDK looks for none."""
+    loopback.plan()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{loopback.port}")
+    scorer = scorer_of(provider, loopback, base_url=f"http://rerank.invalid/{provider}")
+    assert len(Reranker(scorer).rerank(QUERY, TEXTS)) == 3
+    assert loopback.stats()["requests"][0]["headers"]["host"] == "rerank.invalid"
+
+
+@pytest.mark.parametrize(
+    ("provider", "extra"), [("cohere:rerank-v3.5", "cohere"), ("voyage:rerank-2.5", "voyage")]
+)
+def test_a_missing_sdk_names_the_extra(provider: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the scorer is made, not when the first question is asked."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=rf"rerank-bridge\[{extra}\]"):
+        load_scorer(provider, api_key=KEY)
+
+
+def test_tokens_per_minute_hold_back_the_next(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of about 40 estimated tokens, 100 of them in any window, here of half a second."""
+    monkeypatch.setattr("rerank_core.scorers._limiter._WINDOW_SECONDS", 0.5)
+    loopback.plan()
+    scorer = scorer_of("jina", loopback, tokens_per_minute=100, documents_per_request=1)
+    Reranker(scorer).rerank(QUERY, [f"{number}".ljust(100, "x") for number in range(5)])
+    times = [request["at"] for request in loopback.stats()["requests"]]
+    assert all(later - earlier >= 0.45 for earlier, later in zip(times, times[2:], strict=False))

@@ -26,6 +26,7 @@ QUERY = "find a memory leak"
 TEXTS = ("a memory leak", "Paris in spring", "how to find it", "leak of memory", "nothing at all")
 
 _BY_STATUS: dict[str, type[ScorerError]] = {
+    "307": ScorerError,
     "400": ScorerError,
     "401": AuthenticationError,
     "403": AuthenticationError,
@@ -36,7 +37,7 @@ _BY_STATUS: dict[str, type[ScorerError]] = {
     "429": RateLimitError,
     "429-retry-after": RateLimitError,
 }
-_FINAL = {"400", "401", "403", "404", "413", "422"}
+_FINAL = {"307", "400", "401", "403", "404", "413", "422"}
 _BROKEN = {*ROW_FAULTS, "html-200", "not-utf-8", "truncated-json"}
 
 

@@ -23,7 +23,23 @@ from typing import Any
 
 __all__ = ["FAULTS", "Loopback", "running", "score"]
 
-STATUS_FAULTS = ("400", "401", "403", "404", "408", "413", "422", "429", "500", "501", "502", "503", "520", "529")
+STATUS_FAULTS = (
+    "307",
+    "400",
+    "401",
+    "403",
+    "404",
+    "408",
+    "413",
+    "422",
+    "429",
+    "500",
+    "501",
+    "502",
+    "503",
+    "520",
+    "529",
+)
 BODY_FAULTS = ("html-200", "html-502", "truncated-json", "not-utf-8")
 WIRE_FAULTS = ("cut-body", "drop", "slow")
 ROW_FAULTS = (
@@ -106,6 +122,8 @@ class _Service:
                 }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 path = head[0].split(" ")[1]
+                if path.startswith("http://"):  # we are the proxy
+                    path = "/" + path.split("/", 3)[3]
                 if path.startswith("/_"):
                     self._control(path, body, writer)
                 else:
@@ -172,6 +190,8 @@ class _Service:
         if fault is not None and fault[:3].isdigit():
             status = int(fault[:3])
             reply = json.dumps({"detail": self.message, "message": self.message}).encode()
+            if fault == "307":
+                extra["location"] = f"/{shape}/elsewhere"
             if fault == "429-retry-after":
                 extra["retry-after"] = self.retry_after
         elif fault in BODY_FAULTS:

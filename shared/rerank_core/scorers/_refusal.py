@@ -40,6 +40,7 @@ _BY_STATUS: dict[int, tuple[type[ScorerError], str]] = {
     498: _REFUSED_KEY,
 }
 _UNAVAILABLE = (ScorerUnavailableError, "try again later, or see the service's status page")
+_ELSEWHERE = (ScorerError, "check base_url: a redirect is not followed, because the key would go with it")
 _REFUSED = (ScorerError, "check the model's name and the options")
 
 
@@ -72,6 +73,8 @@ def _class_and_fix(failure: Failure) -> tuple[type[ScorerError], str]:
         return _BY_KIND[failure.kind]
     if failure.status >= 500:
         return _UNAVAILABLE
+    if failure.status < 400:
+        return _ELSEWHERE
     if failure.may_pass:
         return _BY_STATUS.get(failure.status, _UNAVAILABLE)
     return _BY_STATUS.get(failure.status, _REFUSED)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
@@ -113,13 +116,14 @@ class _VoyageTransport:
         self._options = {"model": scorer.model, "truncation": scorer.truncation}
         self._connections = scorer.max_concurrency
         self._session: Any = None
+        self._proxy_for = functools.cache(_proxy_for)
 
     async def send(self, query: str, texts: Sequence[str]) -> Reply | Failure:
         if self._session is None:
             # Made here, because it belongs to the running loop. The SDK alone would open one for each request.
             connector = self._aiohttp.TCPConnector(limit=self._connections)
-            self._session = self._aiohttp.ClientSession(connector=connector, trust_env=True)
-        tap = _Tap(self._session)
+            self._session = self._aiohttp.ClientSession(connector=connector)
+        tap = _Tap(self._session, self._proxy_for)
         token = self._sdk.aiosession.set(tap)
         failure: Failure | None = None
         try:
@@ -150,6 +154,15 @@ def _versioned(address: str | None) -> str | None:
     return address if address is None or address.endswith("/v1") else f"{address}/v1"
 
 
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for an address; the SDK looks for none.
+
+    aiohttp's own ``trust_env`` would also replace the key by what a netrc file holds.
+    """
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
 class _Tap:
     """What the SDK takes for its aiohttp session, for one request: keeps the reply as it came.
 
@@ -158,13 +171,15 @@ class _Tap:
     are read from the reply, once and checked.
     """
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, proxy_for: Callable[[str], str | None]) -> None:
         self._session = session
+        self._proxy_for = proxy_for
         self.reply: Reply | None = None
 
-    async def request(self, *, data: bytes, **options: Any) -> _Shown:
+    async def request(self, *, url: str, data: bytes, **options: Any) -> _Shown:
         stream = data if len(data) <= _LARGE_BYTES else io.BytesIO(data)
-        async with self._session.request(data=stream, **options) as response:
+        options = {**options, "proxy": options.get("proxy") or self._proxy_for(url), "allow_redirects": False}
+        async with self._session.request(url=url, data=stream, **options) as response:
             body = await response.read()
         headers = {name.lower(): value for name, value in response.headers.items()}
         self.reply = Reply(response.status, headers, body)

@@ -316,9 +316,12 @@ class Reranker:
 
     def _partial(self, partial: Mapping[int, float], texts: Texts) -> dict[int, float]:
         """Return the scores that arrived, by position in the caller's input and in [0, 1]."""
-        scores = checked_probabilities(
-            list(partial.values()), expected=len(partial), scale=self.scorer.scale, scorer=self.scorer.name
-        )
+        try:
+            scores = checked_probabilities(
+                list(partial.values()), expected=len(partial), scale=self.scorer.scale, scorer=self.scorer.name
+            )
+        except InvalidResponseError:
+            return {}  # the scorer's own error says more
         arrived = dict(zip(partial, scores, strict=True))
         return {
             position: arrived[slot]

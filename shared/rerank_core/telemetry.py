@@ -116,11 +116,12 @@ class Span:
 @contextmanager
 def span(model: str, documents: int) -> Iterator[Span]:
     """Hold a span ``rerank {model}`` around a call; nothing where OpenTelemetry was not imported by anyone."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    # The attribute is missing while another thread is still importing the module.
+    get_tracer: Any = getattr(sys.modules.get("opentelemetry.trace"), "get_tracer", None)
+    if get_tracer is None:
         yield Span(None)
         return
-    tracer = trace.get_tracer("rerank_core")
+    tracer = get_tracer("rerank_core")
     attributes = {"gen_ai.operation.name": "rerank", "gen_ai.request.model": model, "rerank.documents": documents}
     with tracer.start_as_current_span(
         f"rerank {model}", attributes=attributes, record_exception=False, set_status_on_exception=False

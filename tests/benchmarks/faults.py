@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from rerank_core.scorers import _call
 def main() -> int:
     """Print the outcome where one request meets a fault, and where all do; scorers that agree share a row."""
     _call._backoff = wait_random(0.0, 0.01)
+    logging.getLogger("rerank_core").setLevel(logging.ERROR)
     surprises = 0
     with running() as loopback:
         table = FaultTable(loopback)

@@ -46,7 +46,10 @@ def checked_address(address: str, *, scorer: str) -> str:
         ConfigurationError: it is no http or https address, or holds a password, a query or a fragment, which
             would show in names and logs.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address if isinstance(address, str) else "")
+    except ValueError:
+        parts = urlsplit("")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError(
             f"{scorer}: base_url holds a user, a password, a query or a fragment: give the bare address, "

@@ -144,6 +144,8 @@ class RemoteScorer(Scorer):
         facts = self.facts
         self._set("listwise", facts.listwise)
         price_of(self.name, self.model, self.prices)
+        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
+            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
         if self.instruction is not None and facts.instructions is None:
             raise ConfigurationError(f"{self.name} follows no instruction: leave out instruction=")
         if facts.successor is not None:

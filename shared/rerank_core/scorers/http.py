@@ -27,16 +27,14 @@ _Row = TypeVar("_Row", "Preset", Wire)
 _BEFORE_QUERY = "{instruction}\n{query}"
 _QWEN3 = ModelFacts(instructions="<Instruct>: {instruction}\n<Query>: {query}")
 _PLAIN = ModelFacts()
-_SERVED = MappingProxyType(
-    {
-        "BAAI/bge-reranker-base": _PLAIN,
-        "BAAI/bge-reranker-large": _PLAIN,
-        "BAAI/bge-reranker-v2-m3": _PLAIN,
-        "Qwen/Qwen3-Reranker-0.6B": _QWEN3,
-        "Qwen/Qwen3-Reranker-4B": _QWEN3,
-        "Qwen/Qwen3-Reranker-8B": _QWEN3,
-    }
-)
+_SERVED = {
+    "BAAI/bge-reranker-base": _PLAIN,
+    "BAAI/bge-reranker-large": _PLAIN,
+    "BAAI/bge-reranker-v2-m3": _PLAIN,
+    "Qwen/Qwen3-Reranker-0.6B": _QWEN3,
+    "Qwen/Qwen3-Reranker-4B": _QWEN3,
+    "Qwen/Qwen3-Reranker-8B": _QWEN3,
+}
 _ANY_SERVED = ModelFacts(instructions=_BEFORE_QUERY)
 
 
@@ -68,15 +66,13 @@ def _served(provider: str, *keys: str, **service: Any) -> Service:
     return Service(provider, keys, key_required=False, **options)
 
 
-_NO_DOCUMENTS = MappingProxyType({"return_documents": False})
+_NO_DOCUMENTS = {"return_documents": False}
 _TEI_WIRE = Wire(results="", score="score", tokens_header="x-compute-tokens", too_large=frozenset({413, 422}))
-_JINA_MODELS = MappingProxyType(
-    {
-        "jina-reranker-m0": ModelFacts(Limits(pair=10_240)),
-        "jina-reranker-v2-base-multilingual": ModelFacts(Limits(pair=1024)),
-        "jina-reranker-v3": ModelFacts(Limits(documents=64, tokens=131_072), listwise=True, cosine=True),
-    }
-)
+_JINA_MODELS = {
+    "jina-reranker-m0": ModelFacts(Limits(pair=10_240)),
+    "jina-reranker-v2-base-multilingual": ModelFacts(Limits(pair=1024)),
+    "jina-reranker-v3": ModelFacts(Limits(documents=64, tokens=131_072), listwise=True, cosine=True),
+}
 _JINA_KEYS = ("JINA_API_KEY", "JINAAI_API_KEY", "JINA_AI_API_KEY")
 _TEI = _served("tei", wire=_TEI_WIRE, models={}, default=ModelFacts(Limits(documents=32), _BEFORE_QUERY))
 _MXBAI = Service("mixedbread", ("MXBAI_API_KEY", "MIXEDBREAD_API_KEY"), wire=Wire(results="data", score="score"))

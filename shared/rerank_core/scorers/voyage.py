@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from rerank_core._optional import check_installed, require
 from rerank_core.batching import Limits
 from rerank_core.errors import AuthenticationError, ConfigurationError
+from rerank_core.scorers._httpx import failure_of
 from rerank_core.scorers._remote import ModelFacts, RemoteScorer, Service, Transport
 from rerank_core.scorers._reply import Failure, Reply, Wire
 
@@ -30,7 +31,7 @@ _LARGE_BYTES = 2**20
 """From here on aiohttp wants a stream: it would write bytes at once, and hold up the loop."""
 
 
-def _facts(pair: int, instructions: str | None = _INSTRUCTIONS) -> ModelFacts:
+def _facts(pair: int | None, instructions: str | None = _INSTRUCTIONS) -> ModelFacts:
     return ModelFacts(Limits(documents=1000, tokens=600_000, pair=pair), instructions)
 
 
@@ -44,8 +45,8 @@ _SERVICE = Service(
             "rerank-2-lite": _facts(8_000, None),
             "rerank-2.5": _facts(32_000),
             "rerank-2.5-lite": _facts(32_000),
-            "rerank-3": _facts(32_000),
-            "rerank-3-lite": _facts(32_000),
+            "rerank-3": _facts(None),
+            "rerank-3-lite": _facts(None),
         }
     ),
     default=ModelFacts(Limits(documents=1000, tokens=600_000), _INSTRUCTIONS),
@@ -146,7 +147,7 @@ class _VoyageTransport:
         if isinstance(error, (self._sdk.error.APIConnectionError, self._aiohttp.ClientError, OSError)):
             cause = error.__cause__ or error
             return Failure("connection", message=f"no connection, or it broke ({type(cause).__name__})")
-        return Failure("invalid", message=f"the client raised {type(error).__name__}")
+        return failure_of(error)
 
 
 def _versioned(address: str | None) -> str | None:

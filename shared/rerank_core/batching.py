@@ -97,8 +97,10 @@ def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:
     >>> split(10, [100] * 5, Limits(tokens=330))
     [range(0, 3), range(3, 5)]
     """
+    if not documents:
+        return []
     size = _even_size(len(documents), limits)
-    if limits.tokens is None or limits.read(query, max(documents, default=0)) * size <= limits.tokens:
+    if limits.tokens is None or limits.read(query, max(documents)) * size <= limits.tokens:
         return [range(start, min(start + size, len(documents))) for start in range(0, len(documents), size)]
     ranges: list[range] = []
     start, tokens = 0, 0
@@ -112,8 +114,8 @@ def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:
 
 
 def _even_size(documents: int, limits: Limits) -> int:
-    requests = max(1, -(-documents // limits.documents))
-    size = max(1, -(-documents // requests))
+    requests = -(-documents // limits.documents)
+    size = -(-documents // requests)
     rounded = -(-size // limits.multiple) * limits.multiple
     return rounded if rounded <= limits.documents else limits.documents
 

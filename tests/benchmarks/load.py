@@ -6,14 +6,13 @@ default cohere, voyage and jina.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["NO_PROXY"] = "127.0.0.1"
-
-import logging
 
 from support.load import Load, LoadResult
 from support.loopback import running

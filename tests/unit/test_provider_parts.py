@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableError, Usage
@@ -32,6 +32,7 @@ limits = st.builds(
 
 
 @given(query=st.integers(0, 300), documents=lengths, limit=limits)
+@example(query=300, documents=[], limit=Limits(tokens=1))
 def test_a_split_keeps_the_order_and_the_limits(query: int, documents: list[int], limit: Limits) -> None:
     """Every document in one request, none too large unless one document alone is."""
     ranges = split(query, documents, limit)

@@ -100,12 +100,12 @@ def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:
     if not documents:
         return []
     size = _even_size(len(documents), limits)
-    if limits.tokens is None or limits.read(query, max(documents)) * size <= limits.tokens:
+    if limits.tokens is None or (query + max(documents)) * size <= limits.tokens:
         return [range(start, min(start + size, len(documents))) for start in range(0, len(documents), size)]
     ranges: list[range] = []
     start, tokens = 0, 0
     for position, document in enumerate(documents):
-        more = limits.read(query, document)
+        more = query + document  # whole: services count before they cut
         if position > start and (tokens + more > limits.tokens or position - start == size):
             ranges.append(range(start, position))
             start, tokens = position, 0

@@ -36,6 +36,7 @@ _BY_STATUS: dict[str, type[ScorerError]] = {
     "422": ScorerError,
     "429": RateLimitError,
     "429-retry-after": RateLimitError,
+    "html-429": RateLimitError,
 }
 _FINAL = {"307", "400", "401", "403", "404", "413", "422"}
 _BROKEN = {*ROW_FAULTS, "html-200", "not-utf-8", "truncated-json"}

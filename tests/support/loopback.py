@@ -40,7 +40,7 @@ STATUS_FAULTS = (
     "520",
     "529",
 )
-BODY_FAULTS = ("html-200", "html-502", "truncated-json", "not-utf-8")
+BODY_FAULTS = ("html-200", "html-429", "html-502", "truncated-json", "not-utf-8")
 WIRE_FAULTS = ("cut-body", "drop", "slow")
 ROW_FAULTS = (
     "empty-results",
@@ -197,12 +197,13 @@ class _Service:
         elif fault in BODY_FAULTS:
             reply = {
                 "html-200": b"<html><body>Welcome</body></html>",
+                "html-429": b"<html><body>Slow down</body></html>",
                 "html-502": b"<html><body>Bad gateway</body></html>",
                 "not-utf-8": b'{"results": "\xff\xfe"}',
                 "truncated-json": reply[: len(reply) // 2],
             }[fault]
-            status = 502 if fault == "html-502" else 200
-        kind = "text/html" if fault in ("html-200", "html-502") else "application/json"
+            status = {"html-429": 429, "html-502": 502}.get(fault, 200)
+        kind = "text/html" if (fault or "").startswith("html") else "application/json"
         if fault == "slow":
             for start in range(0, len(reply), max(1, len(reply) // 20)):
                 if start == 0:

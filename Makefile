@@ -20,6 +20,9 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(BIN)/python tests/benchmarks/import_time.py
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/embedded_speed.py
+	$(BIN)/python tests/benchmarks/providers.py
+	$(BIN)/python tests/benchmarks/faults.py
+	$(BIN)/python tests/benchmarks/load.py
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/embedded_quality.py $(CRANFIELD))
 
 clean:

@@ -7,11 +7,12 @@ import os
 # Read when the hub's client is imported: a test that would fetch something fails at once instead.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.loopback import Loopback, running
 from support.models import Shape, build_checkpoint, export_onnx
 
 # Cores are shared with whatever else runs, so an example may take any time.
@@ -32,3 +33,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Shape], Pa
         return built[shape]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def loopback() -> Iterator[Loopback]:
+    """Return the service that plays every provider; it runs in a process of its own."""
+    with running() as service:
+        yield service
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_proxy_and_no_key() -> None:
+    """Forget what the environment says about services: they are played on this machine."""
+    for name in list(os.environ):
+        if name.lower().endswith(("_proxy", "_api_key", "_api_key_path", "_api_url")):
+            del os.environ[name]

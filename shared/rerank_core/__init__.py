@@ -19,10 +19,12 @@ from rerank_core.registry import load_scorer
 from rerank_core.reranker import Reranker
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
+from rerank_core.telemetry import CallReport, on_usage
 from rerank_core.types import RankedDocument, Ranking, Scored, Usage
 
 __all__ = [
     "AuthenticationError",
+    "CallReport",
     "ConfigurationError",
     "InvalidResponseError",
     "MissingExtraError",
@@ -40,4 +42,5 @@ __all__ = [
     "Selection",
     "Usage",
     "load_scorer",
+    "on_usage",
 ]

@@ -18,6 +18,13 @@ Each message names the scorer, the value or status, and the fix. None holds a se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rerank_core.types import Usage
+
 __all__ = [
     "AuthenticationError",
     "ConfigurationError",
@@ -45,7 +52,22 @@ class MissingExtraError(RerankError, ImportError):
 
 
 class ScorerError(RerankError):
-    """A scorer could not score; ``on_error="passthrough"`` degrades on these and on nothing else."""
+    """A scorer could not score; ``on_error="passthrough"`` degrades on these and on nothing else.
+
+    Attributes:
+        partial: the relevance scores in [0, 1] that did arrive, by position in the caller's input (in the
+            scorer's input, and on its scale, where a scorer was called without a Reranker).
+        attempts: how often the request that failed was sent; 0 where none was.
+        status: the last HTTP status, None where no answer came.
+        request_id: the service's name for the request that failed, for its support.
+        usage: what the call consumed before it failed.
+    """
+
+    partial: Mapping[int, float] = MappingProxyType({})
+    attempts: int = 0
+    status: int | None = None
+    request_id: str | None = None
+    usage: Usage | None = None
 
 
 class AuthenticationError(ScorerError):

@@ -40,6 +40,11 @@ def load_scorer(name: str, **options: Any) -> Scorer:
     provider, _, model = name.strip().partition(":")
     factory = _factory(provider)
     _check_options(provider, factory, options)
+    if isinstance(options.get("api_key"), str):
+        from pydantic import SecretStr  # takes long to import, and most scorers have no key
+
+        # From here on no frame of a traceback shows it.
+        options["api_key"] = SecretStr(options["api_key"])
     return factory(model, **options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from time import perf_counter
@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 import anyio
 
-from rerank_core import runtime
+from rerank_core import runtime, telemetry
 from rerank_core._optional import require
 from rerank_core._texts import Texts, checked_query, checked_texts
 from rerank_core.batching import checked_probabilities
@@ -26,7 +26,7 @@ from rerank_core.errors import (
 from rerank_core.registry import load_scorer
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
-from rerank_core.types import RankedDocument, Ranking, Scored
+from rerank_core.types import RankedDocument, Ranking, Scored, Usage
 
 __all__ = ["OnError", "Reranker"]
 
@@ -94,6 +94,15 @@ class Reranker:
         self.selection = _checked_selection(selection)
         self.timeout = None if timeout is None else _checked_timeout(timeout)
         self.on_error = on_error
+        self._total_usage = Usage()
+
+    @property
+    def total_usage(self) -> Usage:
+        """What all calls of this reranker consumed so far, failed ones too; a copy starts from nothing."""
+        return self._total_usage
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_total_usage": Usage()}
 
     def __repr__(self) -> str:
         return f"Reranker({self.scorer.name!r}, {self.selection!r})"
@@ -275,22 +284,50 @@ class Reranker:
     async def _rank(self, request: _Request[D]) -> Ranking[D]:
         if not request.texts:
             return self._empty(request)
-        texts = Texts.of(request.texts)
-        try:
-            scored, distinct = await self._score(request, texts.distinct)
-        except ScorerError as exc:
-            if self.on_error == "raise":
-                raise
-            return self._passthrough(request, exc)
+        with telemetry.span(self.scorer.name, len(request.texts)) as span:
+            texts = Texts.of(request.texts)
+            try:
+                scored, distinct = await self._score(request, texts.distinct)
+            except ScorerError as exc:
+                exc.partial = self._partial(exc.partial, texts)
+                self._finish(span, request, self.scorer.name, exc.usage or Usage(), exc)
+                if self.on_error == "raise":
+                    raise
+                return self._passthrough(request, exc)
+            model = scored.model or self.scorer.name
+            usage = replace(scored.usage, documents=len(texts.distinct))
+            usage = self._finish(span, request, model, usage, None)
         scores = texts.spread(distinct, blank=0.0)
-        usage = replace(scored.usage, documents=len(texts.distinct), seconds=perf_counter() - request.started)
-        return Ranking(
-            request.query,
-            scored.model or self.scorer.name,
-            _ranked(request, request.selection.select(scores), scores),
-            tuple(scores),
-            usage,
-        )
+        ranked = _ranked(request, request.selection.select(scores), scores)
+        return Ranking(request.query, model, ranked, tuple(scores), usage)
+
+    def _finish(
+        self, span: telemetry.Span, request: _Request[D], model: str, usage: Usage, error: ScorerError | None
+    ) -> Usage:
+        """Add a call's usage to the total, tell those who listen, and return it with its time."""
+        usage = replace(usage, seconds=perf_counter() - request.started)
+        # Only the background loop's thread comes here, so that nothing is lost between reading and writing.
+        self._total_usage += usage
+        failed = None if error is None else type(error).__name__
+        call = telemetry.CallReport(model, len(request.texts), usage, failed)
+        span.finish(call)
+        telemetry.report(call)
+        return usage
+
+    def _partial(self, partial: Mapping[int, float], texts: Texts) -> dict[int, float]:
+        """Return the scores that arrived, by position in the caller's input and in [0, 1]."""
+        try:
+            scores = checked_probabilities(
+                list(partial.values()), expected=len(partial), scale=self.scorer.scale, scorer=self.scorer.name
+            )
+        except InvalidResponseError:
+            return {}  # the scorer's own error says more
+        arrived = dict(zip(partial, scores, strict=True))
+        return {
+            position: arrived[slot]
+            for position, slot in enumerate(texts.slots)
+            if slot is not None and slot in arrived
+        }
 
     async def _score(self, request: _Request[D], texts: list[str]) -> tuple[Scored, list[float]]:
         if not texts:
@@ -325,7 +362,8 @@ class Reranker:
         _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
-        return Ranking(request.query, self.scorer.name, _ranked(request, order, none), tuple(none), error=error)
+        usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
+        return Ranking(request.query, self.scorer.name, _ranked(request, order, none), tuple(none), usage, error)
 
 
 def _checked_selection(selection: object) -> Selection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.doors import DOORS, KINDS, Door
-from support.providers import installed_provider
+from support.keyed_provider import installed_provider
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)

@@ -13,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from pydantic import BaseModel, SecretStr, ValidationError
 from support.doors import BEST_FIRST, QUERY, TEXTS
-from support.providers import CHANGED_OPTIONS, KEY
+from support.keyed_provider import CHANGED_OPTIONS, KEY
 
 from llamaindex_rerankers import RerankPostprocessor
 from rerank_core import Reranker, Selection

@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableLambda
 from llama_index.core.schema import MetadataMode
 from pydantic import SecretStr, ValidationError
 from support.doors import BEST_FIRST, TEXTS, Door
-from support.providers import CHANGED_OPTIONS, KEY
+from support.keyed_provider import CHANGED_OPTIONS, KEY
 from support.scorers import Answers
 
 from langchain_rerankers import RerankCompressor, RerankRetriever

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rerank_core.batching import Scale
 from rerank_core.types import Scored
@@ -28,7 +27,7 @@ class Scorer(ABC):
 
     name: str
     scale: Scale = "probability"
-    listwise: ClassVar[bool] = False
+    listwise: bool = False
 
     @abstractmethod
     async def score(self, query: str, texts: Sequence[str]) -> Scored:

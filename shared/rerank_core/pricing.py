@@ -1,0 +1,97 @@
+"""List prices, with their date, and what a call costs by them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from rerank_core.errors import ConfigurationError
+
+__all__ = ["PRICES", "PRICES_AS_OF", "Price", "price_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A list price in US dollars; models are billed by one of the two units.
+
+    Attributes:
+        per_1k_search_units: of 1,000 search units (Cohere: a query with up to 100 documents), ≥ 0.
+        per_1m_tokens: of a million tokens, ≥ 0.
+
+    Raises:
+        ConfigurationError: a price is negative or no number, or there is none.
+    """
+
+    per_1k_search_units: float | None = None
+    per_1m_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.per_1k_search_units, self.per_1m_tokens):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0
+            ):
+                raise ConfigurationError(f"a price is {value!r}: give US dollars, at least 0")
+        if self.per_1k_search_units is None and self.per_1m_tokens is None:
+            raise ConfigurationError("a price is empty: give per_1k_search_units or per_1m_tokens")
+
+    def cost(self, *, search_units: float, tokens: int) -> float:
+        """Return what this many units cost, in US dollars."""
+        by_units = (self.per_1k_search_units or 0.0) * search_units / 1e3
+        return by_units + (self.per_1m_tokens or 0.0) * tokens / 1e6
+
+
+PRICES_AS_OF = datetime.date(2026, 11, 1)
+"""When the providers' price pages said what :data:`PRICES` says. The option ``prices`` overrides."""
+
+PRICES: Mapping[str, Price] = MappingProxyType(
+    {
+        "cohere:rerank-english-v3.0": Price(per_1k_search_units=2.00),
+        "cohere:rerank-multilingual-v3.0": Price(per_1k_search_units=2.00),
+        "cohere:rerank-v3.5": Price(per_1k_search_units=2.00),
+        "cohere:rerank-v4.0-fast": Price(per_1k_search_units=2.00),
+        "cohere:rerank-v4.0-pro": Price(per_1k_search_units=2.50),
+        "cohere:rerank-v5.0-fast": Price(per_1m_tokens=0.02),
+        "cohere:rerank-v5.0-pro": Price(per_1m_tokens=0.05),
+        "voyage:rerank-2": Price(per_1m_tokens=0.05),
+        "voyage:rerank-2-lite": Price(per_1m_tokens=0.02),
+        "voyage:rerank-2.5": Price(per_1m_tokens=0.05),
+        "voyage:rerank-2.5-lite": Price(per_1m_tokens=0.02),
+        "voyage:rerank-3": Price(per_1m_tokens=0.05),
+        "voyage:rerank-3-lite": Price(per_1m_tokens=0.02),
+    }
+)
+"""List prices by the scorer's name. A model that is not here has no known price, and its cost is None."""
+
+
+def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[str, Any]]) -> Price | None:
+    """Return the price of a scorer: the override for its model or its name, else the list price, else None.
+
+    Args:
+        scorer: the scorer's name, such as ``"cohere:rerank-v3.5"``.
+        model: its model, such as ``"rerank-v3.5"``.
+        overrides: prices, or dictionaries of their fields, by either of the two.
+
+    Raises:
+        ConfigurationError: an override is not a price.
+
+    >>> price_of("cohere:rerank-v3.5", "rerank-v3.5", {"rerank-v3.5": {"per_1k_search_units": 1.5}})
+    Price(per_1k_search_units=1.5, per_1m_tokens=None)
+    """
+    if not isinstance(overrides, Mapping):
+        raise ConfigurationError(
+            f"prices is a {type(overrides).__name__}: give a dictionary from models to prices"
+        )
+    given = {name: _price(name, value) for name, value in overrides.items()}
+    return given.get(scorer) or given.get(model) or PRICES.get(scorer)
+
+
+def _price(name: str, value: Price | Mapping[str, Any]) -> Price:
+    if isinstance(value, Price):
+        return value
+    known = [field.name for field in fields(Price)]
+    if not isinstance(value, Mapping) or not set(value) <= set(known):
+        raise ConfigurationError(f"prices[{name!r}] is not a price: give a dictionary of {' or '.join(known)}")
+    return Price(**value)

@@ -1,0 +1,354 @@
+"""A rerank service on loopback, in a process of its own, that speaks every provider's format and fails on demand.
+
+The first part of a path says which format: ``http://127.0.0.1:<port>/cohere`` is a base URL for Cohere's SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["FAULTS", "Loopback", "running", "score"]
+
+STATUS_FAULTS = (
+    "307",
+    "400",
+    "401",
+    "403",
+    "404",
+    "408",
+    "413",
+    "422",
+    "429",
+    "500",
+    "501",
+    "502",
+    "503",
+    "520",
+    "529",
+)
+BODY_FAULTS = ("html-200", "html-429", "html-502", "truncated-json", "not-utf-8")
+WIRE_FAULTS = ("cut-body", "drop", "slow")
+ROW_FAULTS = (
+    "empty-results",
+    "extra-result",
+    "index-duplicate",
+    "index-float",
+    "index-negative",
+    "index-out-of-range",
+    "index-string",
+    "missing-result",
+    "results-no-list",
+    "results-missing",
+    "row-no-object",
+    "score-bool",
+    "score-huge",
+    "score-infinite",
+    "score-missing",
+    "score-nan",
+    "score-null",
+    "score-string",
+)
+FAULTS = (*STATUS_FAULTS, "429-retry-after", *BODY_FAULTS, *WIRE_FAULTS, *ROW_FAULTS, "usage-missing")
+
+_STATUS_TEXT = {429: "Too Many Requests", 529: "Overloaded"}
+
+
+def score(query: str, text: str) -> float:
+    """Return the relevance in (0, 1) that the service gives a text: shared words, and a little of its own."""
+    words = set(query.lower().split())
+    shared = len(words & set(text.lower().split())) / max(1, len(words))
+    return 0.01 + 0.88 * shared + 0.1 * zlib.crc32(text.encode(errors="replace")) / 2**32
+
+
+class _Service:
+    def __init__(self) -> None:
+        self.reset({})
+
+    def reset(self, plan: dict[str, Any]) -> None:
+        """Take a plan: ``faults`` (a list, one a request, then none), ``always``, ``rates``, ``delay``, …"""
+        self.faults: list[str | None] = list(plan.get("faults", ()))
+        self.always: str | None = plan.get("always")
+        self.rates: dict[str, float] = plan.get("rates", {})
+        self.delay: float = plan.get("delay", 0.0)
+        self.retry_after: str = plan.get("retry_after", "0.05")
+        self.message: str = plan.get("message", "the service refuses this on demand")
+        self.only: str | None = plan.get("only")
+        self.record: bool = plan.get("record", True)
+        self.flat: bool = plan.get("flat", False)
+        self.replies: dict[tuple[str, int], bytes] = {}
+        self.random = random.Random(plan.get("seed", 0))
+        self.connections = 0
+        self.active = self.most_active = 0
+        self.counts: Counter[str] = Counter()
+        self.requests: list[dict[str, Any]] = []
+
+    def fault(self, documents: list[str]) -> str | None:
+        """Return the fault of the next request."""
+        if self.only is not None and self.only not in documents:
+            return None
+        if self.always is not None:
+            return self.always
+        if self.faults:
+            return self.faults.pop(0)
+        drawn = self.random.random() if self.rates else 1.0
+        for name, rate in self.rates.items():
+            if drawn < rate:
+                return name
+            drawn -= rate
+        return None
+
+    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        counted = False
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {
+                    name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
+                }
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                path = head[0].split(" ")[1]
+                if path.startswith("http://"):  # we are the proxy
+                    path = "/" + path.split("/", 3)[3]
+                if path.startswith("/_"):
+                    self._control(path, body, writer)
+                else:
+                    if not counted:
+                        self.connections += 1
+                        counted = True
+                    if not await self._rerank(path, headers, body, writer):
+                        break
+                await writer.drain()
+        writer.close()
+
+    def _control(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if path == "/_plan":
+            self.reset(json.loads(body))
+        stats = {
+            "connections": self.connections,
+            "counts": self.counts,
+            "most_active": self.most_active,
+            "requests": self.requests,
+        }
+        _send(writer, 200, json.dumps(stats).encode())
+
+    async def _rerank(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer a request; False where the connection ends with it."""
+        shape = path.split("/")[1]
+        request = json.loads(body)
+        texts = request.get("documents") or request.get("texts") or request.get("input") or []
+        fault = self.fault(texts)
+        self.counts["requests"] += 1
+        self.counts[fault or "answered"] += 1
+        self.counts["documents"] += 0 if fault else len(texts)
+        if self.record:
+            self.requests.append({"path": path, "headers": headers, "body": request, "at": time.monotonic()})
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        try:
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            return await self._answer(shape, request, texts, fault, writer)
+        finally:
+            self.active -= 1
+
+    def _flat_reply(self, shape: str, texts: list[str]) -> bytes:
+        """Return an answer that takes this process no time, for measuring the other one."""
+        key = (shape, len(texts))
+        if key not in self.replies:
+            self.replies[key] = _reply(shape, {"query": "a"}, [str(number) for number in range(len(texts))], None)
+        return self.replies[key]
+
+    async def _answer(
+        self,
+        shape: str,
+        request: dict[str, Any],
+        texts: list[str],
+        fault: str | None,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        if fault == "drop":
+            return False
+        status, extra = 200, {"x-request-id": "req-1"}
+        reply = self._flat_reply(shape, texts) if self.flat else _reply(shape, request, texts, fault)
+        if shape == "tei" and fault != "usage-missing":
+            extra["x-compute-tokens"] = str(7 * len(texts))
+        if fault is not None and fault[:3].isdigit():
+            status = int(fault[:3])
+            reply = json.dumps({"detail": self.message, "message": self.message}).encode()
+            if fault == "307":
+                extra["location"] = f"/{shape}/elsewhere"
+            if fault == "429-retry-after":
+                extra["retry-after"] = self.retry_after
+        elif fault in BODY_FAULTS:
+            reply = {
+                "html-200": b"<html><body>Welcome</body></html>",
+                "html-429": b"<html><body>Slow down</body></html>",
+                "html-502": b"<html><body>Bad gateway</body></html>",
+                "not-utf-8": b'{"results": "\xff\xfe"}',
+                "truncated-json": reply[: len(reply) // 2],
+            }[fault]
+            status = {"html-429": 429, "html-502": 502}.get(fault, 200)
+        kind = "text/html" if (fault or "").startswith("html") else "application/json"
+        if fault == "slow":
+            for start in range(0, len(reply), max(1, len(reply) // 20)):
+                if start == 0:
+                    _send(writer, status, b"", kind, extra, length=len(reply))
+                writer.write(reply[start : start + max(1, len(reply) // 20)])
+                await writer.drain()
+                await asyncio.sleep(0.1)
+            return True
+        if fault == "cut-body":
+            _send(writer, status, reply[: len(reply) // 2], kind, extra, length=len(reply))
+            await writer.drain()
+            return False
+        _send(writer, status, reply, kind, extra)
+        return True
+
+
+def _rows(shape: str, request: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
+    key = "score" if shape in ("tei", "mixedbread") else "relevance_score"
+    rows = [{"index": index, key: score(request["query"], text)} for index, text in enumerate(texts)]
+    rows.sort(key=lambda row: -row[key])
+    for row in rows:
+        if shape == "llamacpp":
+            row[key] = math.log(row[key] / (1.0 - row[key]))
+        if request.get("model") == "jina-reranker-v3":
+            row[key] = 2.0 * row[key] - 1.0
+    return rows
+
+
+def _reply(shape: str, request: dict[str, Any], texts: list[str], fault: str | None) -> bytes:
+    rows: Any = _rows(shape, request, texts)
+    key = "score" if shape in ("tei", "mixedbread") else "relevance_score"
+    if fault in ROW_FAULTS:
+        rows = _broken(rows, key, fault)
+    tokens = 7 * len(texts)
+    payload: Any = {"data" if shape in ("voyage", "mixedbread") else "results": rows}
+    if fault == "results-missing":
+        payload = {}
+    if fault != "usage-missing":
+        payload["usage"] = {"total_tokens": tokens}
+        if shape == "cohere":
+            units = {"search_units": float(-(-len(texts) // 100))}
+            payload = {
+                "id": "req-1",
+                **payload,
+                "meta": {"billed_units": units, "tokens": {"input_tokens": tokens}},
+            }
+    if shape == "tei" and fault != "results-missing":
+        payload = rows
+    return json.dumps(payload).encode()
+
+
+def _broken(rows: list[dict[str, Any]], key: str, fault: str) -> Any:
+    first = rows[0]
+    whole: dict[str, Any] = {
+        "empty-results": [],
+        "extra-result": [*rows, {"index": len(rows), key: 0.5}],
+        "missing-result": rows[1:],
+        "results-missing": rows,
+        "results-no-list": {"0": first},
+        "row-no-object": ["a", *rows[1:]],
+    }
+    if fault in whole:
+        return whole[fault]
+    changed: dict[str, tuple[str, Any]] = {
+        "index-duplicate": ("index", rows[-1]["index"]),
+        "index-float": ("index", 0.5),
+        "index-negative": ("index", -1),
+        "index-out-of-range": ("index", len(rows) + 6),
+        "index-string": ("index", str(first["index"])),
+        "score-bool": (key, True),
+        "score-huge": (key, 10**400),
+        "score-infinite": (key, math.inf),
+        "score-nan": (key, math.nan),
+        "score-null": (key, None),
+        "score-string": (key, "0.9"),
+    }
+    if fault == "score-missing":
+        return [{"index": first["index"]}, *rows[1:]]
+    name, value = changed[fault]
+    return [{**first, name: value}, *rows[1:]]
+
+
+def _send(
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: bytes,
+    kind: str = "application/json",
+    extra: dict[str, str] | None = None,
+    *,
+    length: int | None = None,
+) -> None:
+    lines = [
+        f"HTTP/1.1 {status} {_STATUS_TEXT.get(status, 'Status')}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body) if length is None else length}",
+        *(f"{name}: {value}" for name, value in (extra or {}).items()),
+    ]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+class Loopback:
+    """The running service, seen from a test."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def url(self, shape: str) -> str:
+        """Return the base URL of a format."""
+        return f"http://127.0.0.1:{self.port}/{shape}"
+
+    def plan(self, **plan: Any) -> None:
+        """Say what the next requests meet, and forget what was counted."""
+        self._call("/_plan", plan)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was counted since the last plan."""
+        stats: dict[str, Any] = self._call("/_stats", {})
+        return stats
+
+    def _call(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as response:
+            return json.loads(response.read())
+
+
+@contextmanager
+def running() -> Iterator[Loopback]:
+    """Start the service, and stop it at the end."""
+    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield Loopback(int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+async def _serve() -> None:
+    server = await asyncio.start_server(_Service().connection, "127.0.0.1", 0, backlog=1024, limit=2**26)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())

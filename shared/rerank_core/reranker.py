@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from numbers import Real
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import anyio
 
 from rerank_core import runtime, telemetry
-from rerank_core._optional import require
-from rerank_core._texts import Texts, checked_query, checked_texts
+from rerank_core._many import run_all
+from rerank_core._request import Request, checked_selection
+from rerank_core._texts import Texts
 from rerank_core.batching import checked_probabilities
 from rerank_core.errors import (
     ConfigurationError,
@@ -26,7 +27,7 @@ from rerank_core.errors import (
 from rerank_core.registry import load_scorer
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
-from rerank_core.types import RankedDocument, Ranking, Scored, Usage
+from rerank_core.types import Ranking, Scored, Usage
 
 __all__ = ["OnError", "Reranker"]
 
@@ -35,21 +36,6 @@ T = TypeVar("T")
 OnError = Literal["raise", "passthrough"]
 
 _logger = logging.getLogger("rerank_core")
-
-_MANY_AT_ONCE = 32
-"""Queries of ``rerank_many`` under way at once: enough to fill a local model's batches, few enough to bound
-memory; a provider's scorer has its own limit below this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request(Generic[D]):
-    """A call, checked and ready: no user code runs after this."""
-
-    query: str
-    documents: list[D]
-    texts: list[str]
-    selection: Selection
-    started: float = field(default_factory=perf_counter)
 
 
 class Reranker:
@@ -91,7 +77,7 @@ class Reranker:
             raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
-        self.selection = _checked_selection(selection)
+        self.selection = checked_selection(selection)
         self.timeout = None if timeout is None else _checked_timeout(timeout)
         self.on_error = on_error
         self._total_usage = Usage()
@@ -128,7 +114,7 @@ class Reranker:
             ConfigurationError: the query is blank (with documents to rank), or a text is no string.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = self._request(query, documents, text_fn, selection)
+        request = Request.of(query, documents, text_fn, self._chosen(selection))
         return runtime.run(self._rank(request)) if request.texts else self._empty(request)
 
     async def arerank(
@@ -140,7 +126,7 @@ class Reranker:
         selection: Selection | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = self._request(query, documents, text_fn, selection)
+        request = Request.of(query, documents, text_fn, self._chosen(selection))
         return await runtime.arun(self._rank(request)) if request.texts else self._empty(request)
 
     def rerank_many(
@@ -166,8 +152,8 @@ class Reranker:
             ScorerError: the first failure; the rest is cancelled.
             MissingExtraError: ``progress`` without tqdm installed.
         """
-        requests = self._requests(queries, documents_per_query, text_fn, selection)
-        return runtime.run(self._rank_all(requests, progress=progress))
+        requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
+        return runtime.run(run_all(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
         self,
@@ -179,8 +165,8 @@ class Reranker:
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
-        requests = self._requests(queries, documents_per_query, text_fn, selection)
-        return await runtime.arun(self._rank_all(requests, progress=progress))
+        requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
+        return await runtime.arun(run_all(self._rank_in_turn, requests, progress=progress))
 
     def warm_up(self) -> None:
         """Load the model now, so that the first call does not wait for it."""
@@ -214,74 +200,16 @@ class Reranker:
     ) -> None:
         await self.aclose()
 
-    def _request(
-        self,
-        query: str,
-        documents: Iterable[D],
-        text_fn: Callable[[D], str] | None,
-        selection: Selection | None,
-    ) -> _Request[D]:
-        if isinstance(documents, (str, bytes)):
-            raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
-        objects = list(documents)
-        if objects:
-            query = checked_query(query)
-        chosen = self.selection if selection is None else _checked_selection(selection)
-        return _Request(query, objects, checked_texts(objects, text_fn), chosen)
+    def _chosen(self, selection: Selection | None) -> Selection:
+        return self.selection if selection is None else selection
 
-    def _requests(
-        self,
-        queries: Sequence[str],
-        documents_per_query: Sequence[Iterable[D]],
-        text_fn: Callable[[D], str] | None,
-        selection: Selection | None,
-    ) -> list[_Request[D]]:
-        if isinstance(queries, str):
-            raise ConfigurationError("queries is a single string: give a list of queries")
-        if len(queries) != len(documents_per_query):
-            raise ConfigurationError(
-                f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
-            )
-        return [
-            self._request(query, documents, text_fn, selection)
-            for query, documents in zip(queries, documents_per_query, strict=True)
-        ]
-
-    def _empty(self, request: _Request[D]) -> Ranking[D]:
+    def _empty(self, request: Request[D]) -> Ranking[D]:
         return Ranking(request.query, self.scorer.name)
 
-    async def _rank_all(self, requests: Sequence[_Request[D]], *, progress: bool) -> list[Ranking[D]]:
-        rankings: dict[int, Ranking[D]] = {}
-        waiting = iter(enumerate(requests))
-        bar = _progress_bar(len(requests)) if progress else None
-        failure: Exception | None = None
+    async def _rank_in_turn(self, request: Request[D]) -> Ranking[D]:
+        return await self._rank(replace(request, started=perf_counter()))
 
-        async def work() -> None:
-            nonlocal failure
-            for position, request in waiting:
-                if failure is not None:  # a scorer that never waits is never cancelled
-                    return
-                try:
-                    rankings[position] = await self._rank(replace(request, started=perf_counter()))
-                except Exception as exc:
-                    failure = failure or exc
-                    group.cancel_scope.cancel()
-                else:
-                    if bar is not None:
-                        bar.update()
-
-        try:
-            async with anyio.create_task_group() as group:
-                for _ in range(min(_MANY_AT_ONCE, len(requests))):
-                    group.start_soon(work)
-        finally:
-            if bar is not None:
-                bar.close()
-        if failure is not None:
-            raise failure
-        return [rankings[position] for position in range(len(requests))]
-
-    async def _rank(self, request: _Request[D]) -> Ranking[D]:
+    async def _rank(self, request: Request[D]) -> Ranking[D]:
         if not request.texts:
             return self._empty(request)
         with telemetry.span(self.scorer.name, len(request.texts)) as span:
@@ -298,11 +226,11 @@ class Reranker:
             usage = replace(scored.usage, documents=len(texts.distinct))
             usage = self._finish(span, request, model, usage, None)
         scores = texts.spread(distinct, blank=0.0)
-        ranked = _ranked(request, request.selection.select(scores), scores)
+        ranked = request.ranked(request.selection.select(scores), scores)
         return Ranking(request.query, model, ranked, tuple(scores), usage)
 
     def _finish(
-        self, span: telemetry.Span, request: _Request[D], model: str, usage: Usage, error: ScorerError | None
+        self, span: telemetry.Span, request: Request[D], model: str, usage: Usage, error: ScorerError | None
     ) -> Usage:
         """Add a call's usage to the total, tell those who listen, and return it with its time."""
         usage = replace(usage, seconds=perf_counter() - request.started)
@@ -329,7 +257,7 @@ class Reranker:
             if slot is not None and slot in arrived
         }
 
-    async def _score(self, request: _Request[D], texts: list[str]) -> tuple[Scored, list[float]]:
+    async def _score(self, request: Request[D], texts: list[str]) -> tuple[Scored, list[float]]:
         if not texts:
             return Scored(()), []
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
@@ -358,35 +286,15 @@ class Reranker:
             # The message stays out: a foreign exception may quote a document or a key.
             raise ScorerError(f"{self.scorer.name} failed with {type(exc).__name__}: see the cause") from exc
 
-    def _passthrough(self, request: _Request[D], error: ScorerError) -> Ranking[D]:
+    def _passthrough(self, request: Request[D], error: ScorerError) -> Ranking[D]:
         _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
-        return Ranking(request.query, self.scorer.name, _ranked(request, order, none), tuple(none), usage, error)
-
-
-def _checked_selection(selection: object) -> Selection:
-    if not isinstance(selection, Selection):
-        raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
-    return selection
+        return Ranking(request.query, self.scorer.name, request.ranked(order, none), tuple(none), usage, error)
 
 
 def _checked_timeout(timeout: object) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) > 0:
         raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0, or None for no limit")
     return float(timeout)
-
-
-def _ranked(
-    request: _Request[D], order: Iterable[int], scores: Sequence[float | None]
-) -> tuple[RankedDocument[D], ...]:
-    return tuple(
-        RankedDocument(request.documents[index], request.texts[index], index, rank, scores[index])
-        for rank, index in enumerate(order, start=1)
-    )
-
-
-def _progress_bar(total: int) -> Any:
-    tqdm = require("tqdm.auto", extra="notebook", purpose="progress=True")
-    return tqdm.tqdm(total=total, desc="reranking", unit="query")

@@ -81,7 +81,7 @@ def test_options_reach_the_scorer() -> None:
 def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
     """So that a typing error shows at once."""
     with pytest.raises(
-        ConfigurationError, match=r"no scorer is called 'coher': known are cross-encoder, embedded, onnx"
+        ConfigurationError, match=r"no scorer is called 'coher': known are cohere, cross-encoder, embedded, http, "
     ):
         load_scorer("coher:rerank-v3.5")
 

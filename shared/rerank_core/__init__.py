@@ -20,14 +20,16 @@ from rerank_core.reranker import Reranker
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
 from rerank_core.telemetry import CallReport, on_usage
-from rerank_core.types import RankedDocument, Ranking, Scored, Usage
+from rerank_core.types import Attempt, Passage, RankedDocument, Ranking, Scored, Usage
 
 __all__ = [
+    "Attempt",
     "AuthenticationError",
     "CallReport",
     "ConfigurationError",
     "InvalidResponseError",
     "MissingExtraError",
+    "Passage",
     "RankedDocument",
     "Ranking",
     "RateLimitError",

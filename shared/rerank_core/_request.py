@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from rerank_core._texts import checked_query, checked_texts
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection
-from rerank_core.types import RankedDocument
+from rerank_core.types import Passage, RankedDocument
 
 __all__ = ["Request", "checked_selection"]
 
@@ -72,10 +72,19 @@ class Request(Generic[D]):
         pairs = zip(queries, documents_per_query, strict=True)
         return [Request.of(query, documents, text_fn, selection) for query, documents in pairs]
 
-    def ranked(self, order: Iterable[int], scores: Sequence[float | None]) -> tuple[RankedDocument[D], ...]:
+    def ranked(
+        self, order: Iterable[int], scores: Sequence[float | None], passages: Sequence[Passage | None] = ()
+    ) -> tuple[RankedDocument[D], ...]:
         """Return the documents at these positions, in this order."""
         return tuple(
-            RankedDocument(self.documents[index], self.texts[index], index, rank, scores[index])
+            RankedDocument(
+                self.documents[index],
+                self.texts[index],
+                index,
+                rank,
+                scores[index],
+                passages[index] if passages else None,
+            )
             for rank, index in enumerate(order, start=1)
         )
 

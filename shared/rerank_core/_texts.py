@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,3 +88,11 @@ class Texts:
     def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
         """Return one value an input text, from one value a distinct text."""
         return [blank if slot is None else values[slot] for slot in self.slots]
+
+    def positions(self, values: Mapping[int, S]) -> dict[int, S]:
+        """Return values by position in the input, from values by position in ``distinct``."""
+        return {
+            position: values[slot]
+            for position, slot in enumerate(self.slots)
+            if slot is not None and slot in values
+        }

@@ -12,7 +12,7 @@ from rerank_core.scorers.base import Scorer
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["ENTRY_POINT_GROUP", "load_scorer"]
+__all__ = ["ENTRY_POINT_GROUP", "as_scorer", "load_scorer"]
 
 ENTRY_POINT_GROUP = "rerank_core.scorers"
 """Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
@@ -46,6 +46,20 @@ def load_scorer(name: str, **options: Any) -> Scorer:
         # From here on no frame of a traceback shows it.
         options["api_key"] = SecretStr(options["api_key"])
     return factory(model, **options)
+
+
+def as_scorer(scorer: Scorer | str) -> Scorer:
+    """Return a scorer, made by its name where that was given.
+
+    Raises:
+        ConfigurationError: neither a scorer nor a name, or an unknown name.
+        MissingExtraError: the scorer needs a package that is not installed.
+    """
+    if isinstance(scorer, str):
+        return load_scorer(scorer)
+    if not isinstance(scorer, Scorer):
+        raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
+    return scorer
 
 
 def _factory(provider: str) -> Callable[..., Scorer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from numbers import Real
 from time import perf_counter
@@ -13,18 +13,12 @@ from typing import Any, Literal, TypeVar, get_args
 import anyio
 
 from rerank_core import runtime, telemetry
+from rerank_core._asking import ask, guarded
 from rerank_core._many import run_all
 from rerank_core._request import Request, checked_selection
 from rerank_core._texts import Texts
-from rerank_core.batching import checked_probabilities
-from rerank_core.errors import (
-    ConfigurationError,
-    InvalidResponseError,
-    RerankError,
-    ScorerError,
-    ScorerTimeoutError,
-)
-from rerank_core.registry import load_scorer
+from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError
+from rerank_core.registry import as_scorer
 from rerank_core.scorers.base import Scorer
 from rerank_core.selection import Selection
 from rerank_core.types import Ranking, Scored, Usage
@@ -32,7 +26,6 @@ from rerank_core.types import Ranking, Scored, Usage
 __all__ = ["OnError", "Reranker"]
 
 D = TypeVar("D")
-T = TypeVar("T")
 OnError = Literal["raise", "passthrough"]
 
 _logger = logging.getLogger("rerank_core")
@@ -72,9 +65,7 @@ class Reranker:
         timeout: float | None = None,
         on_error: OnError = "raise",
     ) -> None:
-        self.scorer = load_scorer(scorer) if isinstance(scorer, str) else scorer
-        if not isinstance(self.scorer, Scorer):
-            raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
+        self.scorer = as_scorer(scorer)
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
         self.selection = checked_selection(selection)
@@ -170,19 +161,19 @@ class Reranker:
 
     def warm_up(self) -> None:
         """Load the model now, so that the first call does not wait for it."""
-        runtime.run(self._guarded(self.scorer.warm_up))
+        runtime.run(guarded(self.scorer, self.scorer.warm_up))
 
     async def awarm_up(self) -> None:
         """Load the model now, as :meth:`warm_up` does."""
-        await runtime.arun(self._guarded(self.scorer.warm_up))
+        await runtime.arun(guarded(self.scorer, self.scorer.warm_up))
 
     def close(self) -> None:
         """Release the scorer's connections; also done by leaving a ``with`` block."""
-        runtime.run(self._guarded(self.scorer.aclose))
+        runtime.run(guarded(self.scorer, self.scorer.aclose))
 
     async def aclose(self) -> None:
         """Release the scorer's connections; also done by leaving an ``async with`` block."""
-        await runtime.arun(self._guarded(self.scorer.aclose))
+        await runtime.arun(guarded(self.scorer, self.scorer.aclose))
 
     def __enter__(self) -> Reranker:
         return self
@@ -215,19 +206,20 @@ class Reranker:
         with telemetry.span(self.scorer.name, len(request.texts)) as span:
             texts = Texts.of(request.texts)
             try:
-                scored, distinct = await self._score(request, texts.distinct)
+                scored = await self._score(request, texts.distinct)
             except ScorerError as exc:
-                exc.partial = self._partial(exc.partial, texts)
+                exc.partial = texts.positions(exc.partial)
                 self._finish(span, request, self.scorer.name, exc.usage or Usage(), exc)
                 if self.on_error == "raise":
                     raise
                 return self._passthrough(request, exc)
             model = scored.model or self.scorer.name
-            usage = replace(scored.usage, documents=len(texts.distinct))
-            usage = self._finish(span, request, model, usage, None)
-        scores = texts.spread(distinct, blank=0.0)
-        ranked = request.ranked(request.selection.select(scores), scores)
-        return Ranking(request.query, model, ranked, tuple(scores), usage)
+            usage = self._finish(span, request, model, scored.usage, None)
+        scores = texts.spread(scored.scores, blank=0.0)
+        tiers = texts.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
+        passages = texts.spread(scored.passages, blank=None) if scored.passages else ()
+        ranked = request.ranked(request.selection.select(scores, tiers), scores, passages)
+        return Ranking(request.query, model, ranked, tuple(scores), usage, attempts=scored.attempts)
 
     def _finish(
         self, span: telemetry.Span, request: Request[D], model: str, usage: Usage, error: ScorerError | None
@@ -242,49 +234,16 @@ class Reranker:
         telemetry.report(call)
         return usage
 
-    def _partial(self, partial: Mapping[int, float], texts: Texts) -> dict[int, float]:
-        """Return the scores that arrived, by position in the caller's input and in [0, 1]."""
-        try:
-            scores = checked_probabilities(
-                list(partial.values()), expected=len(partial), scale=self.scorer.scale, scorer=self.scorer.name
-            )
-        except InvalidResponseError:
-            return {}  # the scorer's own error says more
-        arrived = dict(zip(partial, scores, strict=True))
-        return {
-            position: arrived[slot]
-            for position, slot in enumerate(texts.slots)
-            if slot is not None and slot in arrived
-        }
-
-    async def _score(self, request: Request[D], texts: list[str]) -> tuple[Scored, list[float]]:
+    async def _score(self, request: Request[D], texts: list[str]) -> Scored:
         if not texts:
-            return Scored(()), []
+            return Scored(())
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
-        with anyio.move_on_after(limit) as deadline:
-            scored: object = await self._guarded(self.scorer.score, request.query, texts)
-        if deadline.cancelled_caught:
-            raise ScorerTimeoutError(
-                f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
-                "give it longer, send fewer documents, or use on_error='passthrough'"
-            )
-        if not isinstance(scored, Scored):
-            raise InvalidResponseError(
-                f"{self.scorer.name} returned a {type(scored).__name__}: a Scored was expected"
-            )
-        return scored, checked_probabilities(
-            scored.scores, expected=len(texts), scale=self.scorer.scale, scorer=self.scorer.name
+        with anyio.move_on_after(limit):
+            return await ask(self.scorer, request.query, texts)
+        raise ScorerTimeoutError(
+            f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
+            "give it longer, send fewer documents, or use on_error='passthrough'"
         )
-
-    async def _guarded(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        """Await a scorer's work; an exception from outside the tree becomes a ScorerError with that cause."""
-        try:
-            return await work(*arguments)
-        except RerankError:
-            raise
-        except Exception as exc:
-            # The message stays out: a foreign exception may quote a document or a key.
-            raise ScorerError(f"{self.scorer.name} failed with {type(exc).__name__}: see the cause") from exc
 
     def _passthrough(self, request: Request[D], error: ScorerError) -> Ranking[D]:
         _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)

@@ -46,9 +46,13 @@ class Selection:
         if self.top_n is not None:
             object.__setattr__(self, "top_n", _count("top_n", self.top_n, least=1))
 
-    def select(self, scores: Sequence[float]) -> list[int]:
-        """Return the indices of the surviving scores, best first; ties keep the order of the input."""
-        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    def select(self, scores: Sequence[float], tiers: Sequence[int] = ()) -> list[int]:
+        """Return the indices of the surviving scores, best first.
+
+        Equal scores keep the order of the input, or that of their tiers where tiers are given, lowest first.
+        """
+        ties = tiers or [0] * len(scores)
+        order = sorted(range(len(scores)), key=lambda index: (-scores[index], ties[index]))
         cut = self._cut(scores[order[0]]) if order else 0.0
         kept = sum(1 for score in scores if score >= cut)
         return order[: max(kept, self.min_keep)][: self.top_n]

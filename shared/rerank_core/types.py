@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
-from rerank_core.errors import RerankError
+from rerank_core.errors import RerankError, ScorerError
 
-__all__ = ["RankedDocument", "Ranking", "Scored", "Usage"]
+__all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
 
 D = TypeVar("D", covariant=True)
 
@@ -21,7 +21,8 @@ class Usage:
 
     Attributes:
         requests: requests sent to a service, repeated ones too, or calls of a local model.
-        documents: texts that a model scored: blank texts and repeated ones are not scored.
+        documents: texts that a model scored: blank texts and repeated ones are not scored. A policy that asks
+            several models, or one model several times, counts each time.
         tokens: tokens that the scorer read, 0 where it does not count them.
         seconds: wall-clock time of the call in seconds.
         retries: requests that repeated a failed one.
@@ -29,6 +30,7 @@ class Usage:
         truncated: texts that were certainly longer than what the model reads; there may be more.
         cost: US dollars, 0.0 for a local model, None where the price is unknown.
         estimated: True where tokens or search units are our estimate, because the service did not report them.
+        cached: texts whose score came from a cache, and cost nothing.
     """
 
     requests: int = 0
@@ -40,6 +42,7 @@ class Usage:
     truncated: int = 0
     cost: float | None = 0.0
     estimated: bool = False
+    cached: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
@@ -54,7 +57,28 @@ class Usage:
             truncated=self.truncated + other.truncated,
             cost=None if self.cost is None or other.cost is None else self.cost + other.cost,
             estimated=self.estimated or other.estimated,
+            cached=self.cached + other.cached,
         )
+
+
+class Passage(NamedTuple):
+    """Where in a text the model found what it scored the text by: ``text[start:end]``, in characters."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A scorer that was tried, or skipped, before another one answered.
+
+    Attributes:
+        model: the scorer's name.
+        error: why it did not answer.
+    """
+
+    model: str
+    error: ScorerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +89,19 @@ class Scored:
         scores: on the scorer's declared scale, as many as there were texts.
         usage: what this answer consumed.
         model: who answered, where that is not the scorer's own name (a fallback, say).
+        attempts: who was asked before and did not answer.
+        passages: for each text the passage that its score is about, None for the whole text; empty where no
+            text has one.
+        tiers: for each text how soon it was given up, 0 for what was scored to the end; orders equal scores
+            before the order of the input does. Empty where all are equal.
     """
 
     scores: Sequence[float]
     usage: Usage = field(default_factory=Usage)
     model: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    passages: Sequence[Passage | None] = ()
+    tiers: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +114,7 @@ class RankedDocument(Generic[D]):
         index: position in the caller's input, from 0.
         rank: position in the ranking, from 1, best first.
         score: relevance score in [0, 1], higher is better; None where nothing was scored (passthrough).
+        passage: the passage of ``text`` that the score is about, None for the whole text.
     """
 
     document: D
@@ -89,6 +122,12 @@ class RankedDocument(Generic[D]):
     index: int
     rank: int
     score: float | None
+    passage: Passage | None = None
+
+    @property
+    def passage_text(self) -> str:
+        """The passage's text, the whole text where there is no passage."""
+        return self.text if self.passage is None else self.text[self.passage.start : self.passage.end]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,6 +142,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             all None in a passthrough.
         usage: what the call consumed.
         error: why nothing was scored (``on_error="passthrough"``), else None.
+        attempts: the scorers that were asked before, and why each did not answer.
     """
 
     query: str
@@ -111,6 +151,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
     scores: tuple[float | None, ...] = ()
     usage: Usage = field(default_factory=Usage)
     error: RerankError | None = None
+    attempts: tuple[Attempt, ...] = ()
 
     @overload
     def __getitem__(self, item: int) -> RankedDocument[D]: ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from numbers import Real
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, TypeVar, get_args
@@ -15,6 +14,7 @@ import anyio
 from rerank_core import runtime, telemetry
 from rerank_core._asking import ask, guarded
 from rerank_core._many import run_all
+from rerank_core._numbers import checked_seconds
 from rerank_core._request import Request, checked_selection
 from rerank_core._texts import Texts
 from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError
@@ -69,7 +69,7 @@ class Reranker:
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
         self.selection = checked_selection(selection)
-        self.timeout = None if timeout is None else _checked_timeout(timeout)
+        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self.on_error = on_error
         self._total_usage = Usage()
 
@@ -251,9 +251,3 @@ class Reranker:
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
         return Ranking(request.query, self.scorer.name, request.ranked(order, none), tuple(none), usage, error)
-
-
-def _checked_timeout(timeout: object) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) > 0:
-        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0, or None for no limit")
-    return float(timeout)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
+from rerank_core._numbers import checked_count
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["Selection"]
@@ -42,9 +42,9 @@ class Selection:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _fraction(name, value))
-        object.__setattr__(self, "min_keep", _count("min_keep", self.min_keep, least=0))
+        object.__setattr__(self, "min_keep", checked_count("min_keep", self.min_keep, least=0))
         if self.top_n is not None:
-            object.__setattr__(self, "top_n", _count("top_n", self.top_n, least=1))
+            object.__setattr__(self, "top_n", checked_count("top_n", self.top_n, least=1))
 
     def select(self, scores: Sequence[float], tiers: Sequence[int] = ()) -> list[int]:
         """Return the indices of the surviving scores, best first.
@@ -71,13 +71,3 @@ def _fraction(name: str, value: object) -> float:
     if not 0.0 <= number <= 1.0:
         raise ConfigurationError(f"{name} is {value!r}: give a number from 0.0 to 1.0, or None for no cut")
     return number
-
-
-def _count(name: str, value: object, *, least: int) -> int:
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        count = -1
-    if isinstance(value, bool) or count < least:
-        raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least {least}")
-    return count

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from rerank_core._numbers import checked_count
 from rerank_core.batching import Scale
 from rerank_core.engine import Engine, Job, LocalModel, shared_engine
 from rerank_core.errors import ConfigurationError
@@ -117,8 +118,7 @@ def check_options(scorer: Any, *, counts: Sequence[str], optional: Sequence[str]
         value = getattr(scorer, name)
         if value is None and name in optional:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least 1")
+        checked_count(name, value, least=1)
     activation = getattr(scorer, "activation", "auto")
     if activation not in get_args(Activation):
         raise ConfigurationError(f"activation is {activation!r}: give one of {', '.join(get_args(Activation))}")

@@ -1,0 +1,9 @@
+"""Policies: scorers made of scorers, which compose with each other and go wherever a scorer goes."""
+
+from rerank_core.policies.base import Policy
+from rerank_core.policies.breaker import Breaker
+from rerank_core.policies.cascade import Cascade
+from rerank_core.policies.fallback import Fallback
+from rerank_core.policies.hedged import Hedged
+
+__all__ = ["Breaker", "Cascade", "Fallback", "Hedged", "Policy"]

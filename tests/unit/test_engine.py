@@ -577,3 +577,58 @@ def test_a_panic_of_native_code_is_a_scorer_error(counted: list[str], monkeypatc
         with pytest.raises(ScorerError, match="counting failed with RuntimeError"):
             reranker.rerank("query", ["text"])
     assert len(Reranker(CountingScorer("calm")).rerank("query", ["text"])) == 1
+
+
+class Interruptible(Model):
+    """Runs until it is interrupted, or its gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = 0
+
+    def interrupt(self) -> None:
+        """Let go."""
+        self.interrupted += 1
+        self.gate.set()
+
+
+def test_a_batch_that_nobody_waits_for_any_more_is_interrupted() -> None:
+    """At once, when the last of its callers has given up, and the engine goes on."""
+    model = Interruptible()
+    engine = Engine(lambda: model, BUDGET)
+
+    async def scenario() -> dict[int, int]:
+        model.gate.clear()
+        first = asyncio.ensure_future(engine.run(Words("first")))
+        await until(lambda: model.batches)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        last = Words("last")
+        await engine.run(last)
+        return last.outputs
+
+    assert runtime.run(scenario()) == {0: 4}
+    assert model.interrupted == 1
+
+
+def test_a_batch_that_somebody_still_waits_for_is_not_interrupted() -> None:
+    """The others of the batch get their outputs when one gives up."""
+    model = Interruptible()
+    engine = Engine(lambda: model, BUDGET)
+    stays = Words("stays")
+
+    async def scenario() -> None:
+        model.gate.clear()
+        blocker = asyncio.ensure_future(engine.run(Words("blocker")))
+        await until(lambda: model.batches)
+        leaves, other = (asyncio.ensure_future(engine.run(job)) for job in (Words("leaves"), stays))
+        await asyncio.sleep(0)
+        model.gate.set()
+        await blocker
+        model.hook = lambda items: time.sleep(0.2)
+        leaves.cancel()
+        await other
+
+    runtime.run(scenario())
+    assert stays.outputs == stays.expected
+    assert model.interrupted == 0

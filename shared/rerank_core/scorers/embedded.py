@@ -31,8 +31,8 @@ from rerank_core.batching import Scale
 from rerank_core.engine import Job
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 from rerank_core.scorers._local import LocalScorer, check_options
+from rerank_core.scorers._session import Session
 from rerank_core.scorers._tokens import encode, padded
-from rerank_core.scorers.onnx import open_session
 from rerank_core.types import Scored, Usage
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class _Encoder:
         self._max_length = options.max_length
         self._idf = np.load(_DATA / "idf.npy")
         model = fused(_weights(), int8=options.precision == "int8")
-        self._session = open_session(model, threads=options.threads, scorer=options.name)
+        self._session = Session(model, threads=options.threads, scorer=options.name)
         self.cache = _VectorCache(options.cache_bytes)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -222,7 +222,7 @@ class _Encoder:
             "input_ids": padded([item.ids for item in items], 0),
             "attention_mask": padded([[1] * len(item) for item in items], 0),
         }
-        (hidden,) = self._session.run(None, feed)
+        (hidden,) = self._session.run(feed)
         outputs = []
         for item, vectors in zip(items, hidden, strict=True):
             vectors = vectors[: len(item)]
@@ -236,6 +236,9 @@ class _Encoder:
             self.cache.put(item.digest, encoded)
             outputs.append(encoded)
         return outputs
+
+    def interrupt(self) -> None:
+        self._session.interrupt()
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

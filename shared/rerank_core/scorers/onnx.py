@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from rerank_core._cpu import available_cores
-from rerank_core._optional import check_installed, require
+from rerank_core._optional import check_installed
 from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import Checkpoint, find_folder
 from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
+from rerank_core.scorers._session import Session
 from rerank_core.scorers._tokens import encode, padded
 
-__all__ = ["OnnxScorer", "open_session"]
+__all__ = ["OnnxScorer"]
 
 _FILES = ("model.onnx", "onnx/model.onnx")
 _BESIDE = ("*.json", "*.onnx_data", "*.onnx.data", "onnx/*.onnx_data", "onnx/*.onnx.data")
@@ -75,7 +73,7 @@ class OnnxScorer(PairScorer):
             )
         checkpoint = Checkpoint(self.name, folder)
         tokenizer = checkpoint.tokenizer(self.max_length or checkpoint.max_length())
-        session = open_session(found, threads=self.threads, scorer=self.name)
+        session = Session(found, threads=self.threads, scorer=self.name)
         return _OnnxPairs(self, session, tokenizer, checkpoint)
 
 
@@ -93,11 +91,11 @@ class _Pair:
 
 
 class _OnnxPairs:
-    def __init__(self, scorer: OnnxScorer, session: Any, tokenizer: Any, checkpoint: Checkpoint) -> None:
+    def __init__(self, scorer: OnnxScorer, session: Session, tokenizer: Any, checkpoint: Checkpoint) -> None:
         self._scorer = scorer.name
         self._activation = scorer.activation
         self._session = session
-        self._inputs = {node.name for node in session.get_inputs()}
+        self._inputs = session.inputs
         self._tokenizer = tokenizer
         self._pad_id = checkpoint.pad_id(tokenizer)
         self._has_token_types = checkpoint.has_token_types()
@@ -115,28 +113,8 @@ class _OnnxPairs:
             "attention_mask": padded([[1] * len(item) for item in items], 0),
             "token_type_ids": padded([item.type_ids for item in items], 0),
         }
-        (logits, *_) = self._session.run(None, {name: feed[name] for name in feed.keys() & self._inputs})
+        (logits, *_) = self._session.run({name: feed[name] for name in feed.keys() & self._inputs})
         return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
 
-
-def open_session(model: Path | bytes, *, threads: int | None, scorer: str) -> Any:
-    """Return an ONNX Runtime session on the CPU, from a file or from a model in memory.
-
-    Raises:
-        ConfigurationError: ONNX Runtime does not take the file.
-        MissingExtraError: onnxruntime is not installed.
-    """
-    # Read when onnxruntime is imported: its wheels report their use over the network unless told not to, from a
-    # thread that a forked child waits for when it exits. Whoever wants that says so in the environment.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    ort = require("onnxruntime", extra="onnx", purpose=scorer)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as exc:
-        where = "the model in memory" if isinstance(model, bytes) else str(model)
-        raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc
+    def interrupt(self) -> None:
+        self._session.interrupt()

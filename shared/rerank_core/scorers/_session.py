@@ -1,0 +1,62 @@
+"""ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rerank_core._cpu import available_cores
+from rerank_core._optional import require
+from rerank_core.errors import ConfigurationError
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A model that ONNX Runtime runs; one run at a time, which another thread may end.
+
+    Args:
+        model: a file, or a model in memory.
+        threads: cores to use, at least 1; None for all that there are.
+        scorer: whose model it is.
+
+    Raises:
+        ConfigurationError: ONNX Runtime does not take the model.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, model: Path | bytes, *, threads: int | None, scorer: str) -> None:
+        # Read when onnxruntime is imported: its wheels report their use over the network unless told not to, from
+        # a thread that a forked child waits for when it exits. Whoever wants that says so in the environment.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        self._ort: Any = require("onnxruntime", extra="onnx", purpose=scorer)
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.log_severity_level = 3
+        try:
+            self._session = self._ort.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as exc:
+            where = "the model in memory" if isinstance(model, bytes) else str(model)
+            raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc
+        self._run: Any = None
+
+    @property
+    def inputs(self) -> set[str]:
+        """Names of the model's inputs."""
+        return {node.name for node in self._session.get_inputs()}
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        """Return the model's outputs, arrays."""
+        self._run = self._ort.RunOptions()
+        self._run.log_severity_level = 4  # an interrupted run is no error worth a line
+        outputs: list[Any] = self._session.run(None, feed, self._run)
+        return outputs
+
+    def interrupt(self) -> None:
+        """End the run that is under way, which raises; called from any thread."""
+        if self._run is not None:
+            self._run.terminate = True

@@ -9,7 +9,7 @@ demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a Lla
 	$(BIN)/python notebooks/demo.py
 
 test: $(VENV)/.test  ## run the whole suite
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.lint  ## static checks
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = re.compile(
-    r"^## (?P<title>[^\n]+)\n(?:(?!^## ).)*?^```python\n(?P<code>.*?)^```(?P<rest>.*?)(?=^## |\Z)", re.M | re.S
+    r"^##+ (?P<title>[^\n]+)\n(?:(?!^##+ ).)*?^```python\n(?P<code>.*?)^```(?P<rest>.*?)(?=^##+ |\Z)", re.M | re.S
 )
 OUTPUT = re.compile(r"\A\s*^```text\n(.*?)^```", re.M | re.S)
 EXAMPLES = {match["title"]: match for match in EXAMPLE.finditer(README.read_text(encoding="utf-8"))}

@@ -38,6 +38,7 @@ SHARED = {
     "metadata_fields": (),
     "model_options": {},
     "text_fn": None,
+    "return_passage": False,
     "reranker": None,
 }
 OWN = {

@@ -5,7 +5,7 @@ It is a chain run, not a retriever run: who collects what retriever runs found w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -28,11 +28,13 @@ class Run:
         name: the run's name, where the caller's config has none.
         query: the query.
         documents: the documents that came in.
-        metadata: the options of the call.
+        metadata: returns the options of the call.
         outputs: what the call sets before it ends.
     """
 
-    def __init__(self, name: str, query: str, documents: Sequence[Document], metadata: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, query: str, documents: Sequence[Document], metadata: Callable[[], Mapping[str, Any]]
+    ) -> None:
         self.name = name
         self.query = query
         self.documents = documents
@@ -41,7 +43,7 @@ class Run:
 
     def start(self, manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig) -> Any:
         """Return the started run, which the async manager's caller awaits."""
-        manager.add_metadata(dict(self.metadata), inherit=False)
+        manager.add_metadata(dict(self.metadata()), inherit=False)
         inputs = {"query": self.query, "documents": list(self.documents)}
         name = config.get("run_name") or self.name
         return manager.on_chain_start(None, inputs, config.get("run_id"), name=name)
@@ -53,10 +55,9 @@ def config_of(callbacks: Callbacks) -> RunnableConfig:
 
 
 @contextmanager
-def run(shown: Run, config: RunnableConfig | None) -> Iterator[None]:
+def run(shown: Run, config: RunnableConfig) -> Iterator[None]:
     """Hold a run around a call; nothing where nobody listens."""
-    config = ensure_config(config)
-    manager = get_callback_manager_for_config(config)
+    manager = get_callback_manager_for_config(ensure_config(config))
     if not manager.handlers:
         yield
         return
@@ -70,10 +71,9 @@ def run(shown: Run, config: RunnableConfig | None) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def arun(shown: Run, config: RunnableConfig | None) -> AsyncIterator[None]:
+async def arun(shown: Run, config: RunnableConfig) -> AsyncIterator[None]:
     """Hold a run around a call, as :func:`run` does."""
-    config = ensure_config(config)
-    manager = get_async_callback_manager_for_config(config)
+    manager = get_async_callback_manager_for_config(ensure_config(config))
     if not manager.handlers:
         yield
         return

@@ -104,7 +104,7 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         return super().__deepcopy__(memo)
 
     def _compress(
-        self, documents: Sequence[Document], query: str, config: RunnableConfig | None
+        self, documents: Sequence[Document], query: str, config: RunnableConfig
     ) -> tuple[Ranking[Document], list[Document]]:
         shown = self._run(documents, query)
         with run(shown, config):
@@ -112,7 +112,7 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
             return ranking, self._finished(shown, ranking)
 
     async def _acompress(
-        self, documents: Sequence[Document], query: str, config: RunnableConfig | None
+        self, documents: Sequence[Document], query: str, config: RunnableConfig
     ) -> tuple[Ranking[Document], list[Document]]:
         shown = self._run(documents, query)
         async with arun(shown, config):
@@ -125,11 +125,12 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         return labelled(document.page_content, document.metadata, self.metadata_fields)
 
     def _run(self, documents: Sequence[Document], query: str) -> Run:
-        options = {f"rerank_{name}": getattr(self, name) for name in _SHOWN}
-        if self.reranker is not None:
-            options = {f"rerank_{name}": getattr(self.selection(), name) for name in _SHOWN}
-        name = self.core().scorer.name
-        return Run(type(self).__name__, query, documents, {"rerank_model": name, **options})
+        return Run(type(self).__name__, query, documents, self._shown)
+
+    def _shown(self) -> dict[str, Any]:
+        selection = self.selection() if self.reranker is not None else self
+        options = {f"rerank_{name}": getattr(selection, name) for name in _SHOWN}
+        return {"rerank_model": self.core().scorer.name, **options}
 
     def _finished(self, shown: Run, ranking: Ranking[Document]) -> list[Document]:
         documents = [self._document(ranked) for ranked in ranking]

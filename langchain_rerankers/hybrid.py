@@ -24,7 +24,7 @@ __all__ = ["HybridRetriever"]
 class HybridRetriever(BaseRetriever):
     """Asks several retrievers at once, and merges what they find by reciprocal rank fusion.
 
-    Documents are the same where they have the same ``id``; one without an id is the same as one of the same text.
+    Documents are the same where they have the same id; one without an id is the same as one of the same text.
     The merged document is a new one, with the metadata of all sources; where two name the same key, the first
     retriever's value stays. It finds candidates for a reranker, whose order counts in the end.
 
@@ -48,6 +48,8 @@ class HybridRetriever(BaseRetriever):
     """Constant of the fusion, at least 1: a document scores weight / (c + rank) in each source."""
     k: int | None = Field(default=None, ge=1)
     """How many documents are returned at most, at least 1; None for all."""
+    id_key: str = "_id"
+    """Metadata key of the id of documents without an ``id``, which is where Qdrant has it; need not be there."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
@@ -91,22 +93,31 @@ class HybridRetriever(BaseRetriever):
     ) -> list[BaseCallbackManager]:
         return [run_manager.get_child(tag=f"retriever_{number}") for number in range(1, len(self.retrievers) + 1)]
 
+    def _id(self, document: Document) -> str | None:
+        found = document.metadata.get(self.id_key) if document.id is None else document.id
+        return None if found is None or found == "" else str(found)
+
     def _fused(self, found: Sequence[Sequence[Document]]) -> list[Document]:
         weights = self.weights if self.weights is not None else [1.0] * len(found)
-        ids = {document.page_content: document.id for documents in found for document in documents if document.id}
+        ids = {
+            document.page_content: known
+            for documents in found
+            for document in documents
+            if (known := self._id(document)) is not None
+        }
         scores: dict[tuple[bool, str], float] = {}
         merged: dict[tuple[bool, str], Document] = {}
         for documents, weight in zip(found, weights, strict=True):
             seen = set()
             for rank, document in enumerate(documents, start=1):
-                known = document.id or ids.get(document.page_content)
-                key = (True, known) if known else (False, document.page_content)
+                known = self._id(document) or ids.get(document.page_content)
+                key = (True, known) if known is not None else (False, document.page_content)
                 if key in seen:  # a source's own duplicates count once
                     continue
                 seen.add(key)
                 scores[key] = scores.get(key, 0.0) + weight / (self.c + rank)
                 first = merged.get(key, document)
                 metadata = {**document.metadata, **first.metadata}
-                merged[key] = first.model_copy(update={"id": first.id or document.id, "metadata": metadata})
+                merged[key] = first.model_copy(update={"id": known, "metadata": metadata})
         best_first = sorted(merged, key=lambda key: -scores[key])
         return [merged[key] for key in best_first[: self.k]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from langgraph.types import Command
 
 __all__ = ["RerankMiddleware"]
+
+_MASK = "\0"
 
 Format = Callable[[Sequence[Document]], str]
 
@@ -109,7 +113,7 @@ class RerankMiddleware(AgentMiddleware[Any, Any, Any]):
             return None
         query = request.tool_call["args"].get(self._query_argument)
         if isinstance(query, str) and query.strip():
-            return _Found(result, query, getattr(request.runtime, "config", None))
+            return _Found(result, query, _config(request))
         if self._only is None:
             return None
         raise ConfigurationError(
@@ -153,12 +157,18 @@ class _Found:
 
     message: ToolMessage
     query: str
-    config: RunnableConfig | None
+    config: RunnableConfig
 
     @property
     def documents(self) -> list[Document]:
         documents: list[Document] = self.message.artifact
         return documents
+
+
+def _config(request: ToolCallRequest) -> RunnableConfig:
+    # Absent where a tool node is used without a graph.
+    config: RunnableConfig = getattr(request.runtime, "config", None) or {}
+    return config
 
 
 def _documents(artifact: object) -> bool:
@@ -168,23 +178,20 @@ def _documents(artifact: object) -> bool:
 def _parts(content: str, texts: Sequence[str], separator: str) -> list[str] | None:
     """Return each document's part of a message, None where they cannot be told apart.
 
-    A part is a document's text with whatever the tool wrote before and after it.
+    A part is a document's text with whatever the tool wrote before and after it, the same number of separators
+    for every document; those within texts do not count.
     """
-    if content == separator.join(texts):
-        return list(texts)
-    parts = content.split(separator)
-    if len(parts) == len(texts) and all(text in part for text, part in zip(texts, parts, strict=True)):
-        return parts
-    parts, begin, end = [], 0, 0
-    for number, text in enumerate(texts):
+    masked, end = content, 0
+    for text in filter(None, texts):
         start = content.find(text, end)
         if start < 0:
             return None
-        if number:
-            if content.count(separator, end, start) != 1:
-                return None
-            cut = content.index(separator, end)
-            parts.append(content[begin:cut])
-            begin = cut + len(separator)
         end = start + len(text)
-    return [*parts, content[begin:]]
+        masked = f"{masked[:start]}{_MASK * len(text)}{masked[end:]}"
+    cuts = [-len(separator), *(found.start() for found in re.finditer(re.escape(separator), masked)), len(content)]
+    each, left = divmod(len(cuts) - 1, len(texts))
+    if left or not each:
+        return None
+    cuts = cuts[::each]
+    parts = [content[start + len(separator) : stop] for start, stop in pairwise(cuts)]
+    return parts if all(text in part for text, part in zip(texts, parts, strict=True)) else None

@@ -167,8 +167,7 @@ class _Found:
 
 def _config(request: ToolCallRequest) -> RunnableConfig:
     # Absent where a tool node is used without a graph.
-    config: RunnableConfig = getattr(request.runtime, "config", None) or {}
-    return config
+    return getattr(request.runtime, "config", None) or RunnableConfig()
 
 
 def _documents(artifact: object) -> bool:

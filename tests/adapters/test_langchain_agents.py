@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -22,8 +25,9 @@ from support.doors import BEST_FIRST, QUERY, TEXTS
 from support.langchain_parts import FirstStage, Scripted, embedded, minilm
 
 from langchain_rerankers import RerankCompressor
+from langchain_rerankers import middleware as middleware_module
 from langchain_rerankers.middleware import RerankMiddleware
-from rerank_core import ConfigurationError, Reranker, ScorerError
+from rerank_core import ConfigurationError, MissingExtraError, Reranker, ScorerError
 from rerank_core.testing import FakeScorer
 
 
@@ -210,6 +214,15 @@ def test_wrong_options_are_refused(wrong: dict[str, Any], message: str) -> None:
     """When it is made."""
     with pytest.raises(ConfigurationError, match=message):
         RerankMiddleware(**wrong)
+
+
+def test_only_the_middleware_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter itself does without agents and LangGraph; without them, the error names the extra."""
+    check = "import sys, langchain_rerankers; sys.exit(bool({'langchain', 'langgraph'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=60).returncode == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"rerank-bridge\[agents\]"):
+        importlib.reload(middleware_module)
 
 
 def test_the_rerankers_run_is_in_the_agents_trace(is_async: bool) -> None:

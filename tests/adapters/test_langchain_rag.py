@@ -87,6 +87,14 @@ def store(request: pytest.FixtureRequest, embeddings: Embeddings) -> Iterator[Ve
         yield made
 
 
+@pytest.fixture
+def filled() -> VectorStore:
+    """Return langchain-core's own store, filled."""
+    store = InMemoryVectorStore(minilm())
+    store.add_documents(documents())
+    return store
+
+
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
 def is_async(request: pytest.FixtureRequest) -> bool:
     """Return False and True in turn."""
@@ -135,16 +143,16 @@ def answering(store: VectorStore) -> Runnable[str, str]:
     )
 
 
-def test_a_chain_answers_from_what_is_relevant(store: VectorStore, is_async: bool) -> None:
+def test_a_chain_answers_from_what_is_relevant(filled: VectorStore, is_async: bool) -> None:
     """The model reads what is above the threshold, and nothing else."""
-    answer = invoke(answering(store), QUERY, is_async=is_async)
+    answer = invoke(answering(filled), QUERY, is_async=is_async)
     first, *read = answer.splitlines()
     assert first == f"Answer {QUERY} from:"
     assert set(ABOUT_MEMORY) <= set(read)
     assert len(read) <= 5
 
 
-def test_a_chain_says_that_nothing_is_relevant(store: VectorStore, is_async: bool) -> None:
+def test_a_chain_says_that_nothing_is_relevant(filled: VectorStore, is_async: bool) -> None:
     """The store finds 20 documents all the same; none survives, and no model is asked."""
-    assert len(store.similarity_search(ELSEWHERE, k=20)) == 20
-    assert invoke(answering(store), ELSEWHERE, is_async=is_async) == NOTHING
+    assert len(filled.similarity_search(ELSEWHERE, k=20)) == 20
+    assert invoke(answering(filled), ELSEWHERE, is_async=is_async) == NOTHING

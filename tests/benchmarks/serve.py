@@ -88,9 +88,8 @@ async def load(process: subprocess.Popen[str], port: int, duration: float, clien
     tasks = [asyncio.ensure_future(client(number, port, until, seen, seconds)) for number in range(clients)]
     for _ in range(10):
         await asyncio.sleep(duration / 10)
-        print(
-            f"{time.perf_counter() - started:6.0f} s  {sum(seen.values()):7} asked  {resident(process.pid):6.0f} MiB"
-        )
+        elapsed, asked = time.perf_counter() - started, sum(seen.values())
+        print(f"{elapsed:6.0f} s  {asked:7} asked  {resident(process.pid):6.0f} MiB", flush=True)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     print("statuses (0: left early):", dict(sorted(seen.items())), f"clients that failed: {len(failed)}")
@@ -116,9 +115,8 @@ def batching(calls: int = 32) -> None:
         started = time.perf_counter()
         reranker.rerank_many([QUERY] * calls, documents)
         ratios.append(single / (time.perf_counter() - started))
-    print(
-        f"dynamic batching: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times faster"
-    )
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"dynamic batching: {statistics.median(ratios):.2f} times faster ({spread})")
 
 
 def main() -> None:

@@ -243,6 +243,9 @@ class _Encoder:
             outputs.append(encoded)
         return outputs
 
+    def arm(self) -> None:
+        self._session.arm()
+
     def interrupt(self) -> None:
         self._session.interrupt()
 

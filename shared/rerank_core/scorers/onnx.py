@@ -124,5 +124,8 @@ class _OnnxPairs:
         (logits, *_) = self._session.run({name: feed[name] for name in feed.keys() & self._inputs})
         return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
 
+    def arm(self) -> None:
+        self._session.arm()
+
     def interrupt(self) -> None:
         self._session.interrupt()

@@ -132,7 +132,7 @@ def _torn(text: str, span: tuple[int, int], ends: Sequence[int], size: int) -> I
         cut = ends[first + size - 1]
         while cut > start + 1 and cut < stop and _belongs(text, cut):
             cut -= 1
-        if cut <= start or _belongs(text, cut):
+        if _belongs(text, cut):
             cut = next((after for after in range(start + 1, stop) if not _belongs(text, after)), stop)
         yield cut
         start = cut

@@ -96,7 +96,9 @@ def _parsed(line: bytes) -> dict[str, QueryResult]:
         row = json.loads(line)
         key = row.pop("key")
         usage = Usage(**row.pop("usage"))
-        lists = {name: tuple(row.pop(name)) for name in ("candidates", "scores", "ranked", "ranked_scores")}
+        lists: dict[str, Any] = {
+            name: tuple(row.pop(name)) for name in ("candidates", "scores", "ranked", "ranked_scores")
+        }
         result = QueryResult(**lists, **row, usage=usage)
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # cut off, or not ours: asked again

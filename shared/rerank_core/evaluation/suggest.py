@@ -27,6 +27,7 @@ _Scores = Mapping[str, Sequence[tuple[str, float]]]
 _Qrels = Mapping[str, Mapping[str, int]]
 
 _FEW_DOCUMENTS = 30
+_WIDE = 0.2
 _CURVE_POINTS = 200
 
 
@@ -146,13 +147,14 @@ def suggest_threshold(
     reached = [point for point in curve if point.precision >= target_precision]
     point = reached[-1] if reached else None
     hits, kept = _kept_by_query(scored, evaluation.qrels, point.threshold) if point else ([], [])
-    problems = _threshold_problems(len(scored), sum(kept), found=point is not None)
+    interval = ratio_interval(hits, kept) if point else None
+    problems = _threshold_problems(len(scored), sum(kept), interval, found=point is not None)
     return ThresholdSuggestion(
         system=reranker.name,
         target_precision=target_precision,
         threshold=point.threshold if point else None,
         precision=point.precision if point else None,
-        precision_interval=ratio_interval(hits, kept) if point else None,
+        precision_interval=interval,
         recall=point.recall if point else None,
         kept=point.kept if point else None,
         curve=_thinned(curve, point),
@@ -236,12 +238,16 @@ def _kept_by_query(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[li
     return hits, kept
 
 
-def _threshold_problems(queries: int, kept: float, *, found: bool) -> list[str]:
+def _threshold_problems(
+    queries: int, kept: float, interval: tuple[float, float] | None, *, found: bool
+) -> list[str]:
     problems = []
     if not found:
         problems.append("No threshold reaches the target: lower it, or cut by rank (top_n) or adaptive_ratio.")
     elif kept < _FEW_DOCUMENTS:
         problems.append(f"Only {kept:.0f} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
+    if interval is not None and interval[1] - interval[0] > _WIDE:
+        problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
     return [*problems, *_few_queries(queries)]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from pathlib import Path
 
 import ir_measures
 from rich.console import Console
@@ -19,6 +18,7 @@ from rerank_core.evaluation import EvaluationResult, evaluate, suggest_threshold
 
 # Room for the vectors of the whole collection, since most documents are candidates of several queries.
 CACHE_BYTES = 2**30
+PRECISION = 0.5
 
 
 def main() -> None:
@@ -33,12 +33,22 @@ def main() -> None:
     Console(soft_wrap=True).print(result.to_table())
     check(result)
     for name in names:
-        threshold = suggest_threshold(result, target_precision=0.5, system=name)
-        print(f"{name}: threshold {threshold.threshold} for precision 0.5 {threshold.precision_interval}, recall")
-        print(f"  {threshold.recall}, {threshold.kept} kept a query. {threshold.note}")
+        cut = suggest_threshold(result, target_precision=PRECISION, system=name)
+        print(f"\n{name}: lowest threshold for a precision of {PRECISION}: {shown(cut.threshold)}")
+        if cut.precision_interval is not None:
+            low, high = cut.precision_interval
+            print(
+                f"  precision from {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} kept a query"
+            )
+        print(f"  {cut.note}")
         depth = suggest_top_k(result, system=name)
-        print(f"{name}: top_k {depth.top_k} ({depth.measure} {depth.mean:.3f}). {depth.note}")
+        print(f"{name}: {depth.top_k} candidates are enough: {depth.measure} {depth.mean:.3f}. {depth.note}")
         print("  " + ", ".join(f"{point.top_k}: {point.mean:.3f}" for point in depth.curve))
+
+
+def shown(value: float | None) -> str:
+    """Return a number to three decimals."""
+    return "none" if value is None else f"{value:.3f}"
 
 
 def loaded(name: str) -> Scorer:
@@ -56,7 +66,7 @@ def check(result: EvaluationResult) -> None:
     measures = [ir_measures.parse_measure(name) for name in result.measures]
     with tempfile.TemporaryDirectory() as folder:
         for name, path in result.save_runs(folder).items():
-            by_hand = ir_measures.calc(measures, qrels, ir_measures.read_trec_run(str(Path(path))))
+            by_hand = ir_measures.calc(measures, qrels, ir_measures.read_trec_run(str(path)))
             for measure, value in by_hand.aggregated.items():
                 if abs(result[name].measures[str(measure)] - value) > 1e-12:
                     sys.exit(f"{name}: {measure} is {value} by hand, {result[name].measures[str(measure)]} here")

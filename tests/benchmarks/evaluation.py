@@ -38,11 +38,11 @@ def main() -> None:
         if cut.precision_interval is not None:
             low, high = cut.precision_interval
             print(
-                f"  precision from {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} kept a query"
+                f"  precision {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} documents a query"
             )
         print(f"  {cut.note}")
         depth = suggest_top_k(result, system=name)
-        print(f"{name}: {depth.top_k} candidates are enough: {depth.measure} {depth.mean:.3f}. {depth.note}")
+        print(f"{name}: suggested top_k {depth.top_k}, {depth.measure} {depth.mean:.3f}. {depth.note}")
         print("  " + ", ".join(f"{point.top_k}: {point.mean:.3f}" for point in depth.curve))
 
 

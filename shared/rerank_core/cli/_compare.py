@@ -95,7 +95,7 @@ def _table(rankings: Rankings, rows: Sequence[Mapping[str, Any]], top_k: int) ->
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True)
-    table.add_column("text", footer=as_text(f"seconds\ncost\nsame in top {top_k}"), overflow="fold", ratio=1)
+    table.add_column("text", footer=f"seconds\ncost\nsame in top {top_k}", overflow="fold", ratio=1)
     for name, ranking in rankings.items():
         cost = "unknown" if ranking.usage.cost is None else f"${ranking.usage.cost:.6f}".rstrip("0").rstrip(".")
         footer = f"{ranking.usage.seconds:.3f}\n{cost}\n{_overlap(rankings, name, top_k):.0%}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Output", "OutputClosedError", "console", "note", "prepare_streams", "write_json", "write_table"]
+__all__ = ["Output", "OutputClosedError", "console", "note", "prepare_streams", "write_json", "write_table", "write_text"]
 
 
 class Output(str, Enum):
@@ -72,6 +72,16 @@ def write_json(content: Any, *, lines: bool = False) -> None:
         items: Iterable[Any] = content
         for item in items:
             sys.stdout.write(json.dumps(item, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(text: str) -> None:
+    """Write a text, with a line end.
+
+    Raises:
+        OutputClosedError: nobody reads it.
+    """
+    with _open_output():
+        sys.stdout.write(text.removesuffix("\n") + "\n")
 
 
 @contextlib.contextmanager

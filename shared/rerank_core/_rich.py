@@ -31,9 +31,7 @@ def visible(text: str, limit: int = SHOWN_CHARS) -> str:
     # A text may be very long, and most of white space vanishes.
     words = " ".join(text[: limit * 8].split())
     cut = words if len(words) <= limit and len(text) <= limit * 8 else words[: limit - 1] + "…"
-    return "".join(
-        "�" if unicodedata.category(char) in _HIDDEN and char not in _JOINERS else char for char in cut
-    )
+    return "".join("�" if unicodedata.category(char) in _HIDDEN and char not in _JOINERS else char for char in cut)
 
 
 def as_text(text: str, style: str = "") -> Text:

@@ -6,10 +6,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from rerank_core.batching import Scale
 from rerank_core.pricing import PRICES, Price
 from rerank_core.registry import ENTRY_POINT_GROUP
+
+if TYPE_CHECKING:
+    from rerank_core.scorers._remote import Service
 
 __all__ = ["KnownModel", "known_models"]
 
@@ -62,7 +66,10 @@ def known_models() -> list[KnownModel]:
         KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]
-    services = [(COHERE, "probability", None), (VOYAGE, "probability", None)]
+    services: list[tuple[Service, Scale, str | None]] = [
+        (COHERE, "probability", None),
+        (VOYAGE, "probability", None),
+    ]
     services += [(preset.service, preset.scale, preset.base_url) for preset in PRESETS.values()]
     remote = [model for service, scale, address in services for model in _of_service(service, scale, address)]
     listed = {model.provider for model in (*local, *remote)}
@@ -71,12 +78,8 @@ def known_models() -> list[KnownModel]:
     return [*local, *sorted(remote, key=lambda model: model.provider), *unknown]
 
 
-def _of_service(service: object, scale: Scale, address: str | None) -> Iterator[KnownModel]:
-    from rerank_core.scorers._remote import Service
-
-    if not isinstance(service, Service):  # for the type checker: the tables hold nothing else
-        return
-    shared = {"key_variables": tuple(service.key_variables), "key_required": service.key_required}
+def _of_service(service: Service, scale: Scale, address: str | None) -> Iterator[KnownModel]:
+    variables, required = tuple(service.key_variables), service.key_required
     hosted = address is not None or service.key_required
     for model, facts in service.models.items() if hosted else ():
         if facts.successor is None:
@@ -89,10 +92,16 @@ def _of_service(service: object, scale: Scale, address: str | None) -> Iterator[
                 scale=scale,
                 instructions=facts.instructions is not None,
                 listwise=facts.listwise,
-                **shared,
+                key_variables=variables,
+                key_required=required,
             )
     if not hosted or not service.models:
         placeholder = "<model>" if hosted else "<address>"
         yield KnownModel(
-            f"{service.provider}:{placeholder}", service.provider, scale=scale, instructions=None, **shared
+            f"{service.provider}:{placeholder}",
+            service.provider,
+            scale=scale,
+            instructions=None,
+            key_variables=variables,
+            key_required=required,
         )

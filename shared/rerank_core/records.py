@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ __all__ = ["FORMATS", "Record", "RecordFormat", "decode", "parse_records", "read
 
 RecordFormat = Literal["auto", "json", "jsonl", "csv", "tsv", "lines"]
 
-FORMATS = MappingProxyType(
+FORMATS: Mapping[str, RecordFormat] = MappingProxyType(
     {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "lines"}
 )
 """The format that the end of a file's name stands for."""
@@ -54,9 +54,11 @@ def read_records(path: Path, *, format: RecordFormat = "auto", text_field: str =
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}: give a file of documents") from None
+        raise ConfigurationError(
+            f"{path} cannot be read: {exc.strerror or exc}: give a file of documents"
+        ) from None
     if format == "auto":
-        format = FORMATS.get(path.suffix.lower(), "auto")  # type: ignore[assignment]  # noqa: A001
+        format = FORMATS.get(path.suffix.lower(), "auto")  # noqa: A001
     return parse_records(data, source=str(path), format=format, text_field=text_field)
 
 
@@ -106,11 +108,11 @@ def decode(data: bytes, *, source: str) -> str:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise ConfigurationError(
-            f"{source} is not text in UTF-8 (byte {data[exc.start]:#04x} at offset {exc.start}): convert it to UTF-8"
+            f"{source} is not text in UTF-8 (byte {data[exc.start]:#04x} at offset {exc.start}): convert it"
         ) from None
     if "\0" in content:
         raise ConfigurationError(
-            f"{source} is binary (a zero byte at offset {data.index(0)}): give JSON, JSON lines, CSV or lines of text"
+            f"{source} is binary (a zero byte at offset {data.index(0)}): give JSON, JSON lines, CSV or lines"
         )
     return content
 
@@ -138,7 +140,7 @@ def _jsonl(content: str, source: str, text_field: str) -> Iterator[Record]:
             yield Record(item, _text_of(item, text_field, f"{source}, line {number}"), number)
 
 
-def _lines(content: str, source: str, text_field: str) -> Iterator[Record]:
+def _lines(content: str, _source: str, _text_field: str) -> Iterator[Record]:
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             yield Record(line.strip(), line.strip(), number)

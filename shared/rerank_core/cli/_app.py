@@ -49,8 +49,9 @@ class _Settings:
 def _common(
     context: typer.Context,
     *,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda value: _show_version(value), help="Show it.")
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda value: _show_version(value), help="Show it."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
 ) -> None:
@@ -95,7 +96,8 @@ def _failed(exc: Exception, settings: _Settings, *, status: int, unexpected: boo
     message = getattr(exc, "format_message", exc.__str__)()
     if isinstance(exc, _USAGE_ERROR) and message:
         context = getattr(exc, "ctx", None)
-        message = f"{message} See: {context.command_path if context else 'rerank-bridge'} --help"
+        command = context.command_path if context else "rerank-bridge"
+        message = f"{message.rstrip('.')}; see {command} --help"
     if unexpected:
         message = f"{type(exc).__name__}: {message} (a defect: --debug before the command shows where)"
     if message:  # else the help was shown, because nothing was given

@@ -87,7 +87,9 @@ def _row(rankings: Rankings, index: int, record: Record) -> dict[str, Any]:
 
 def _overlap(rankings: Rankings, name: str, top_k: int) -> float:
     """Return which share of a model's best the first model has among its best, too."""
-    first, other = ({row.index for row in ranking[:top_k]} for ranking in (next(iter(rankings.values())), rankings[name]))
+    first, other = (
+        {row.index for row in ranking[:top_k]} for ranking in (next(iter(rankings.values())), rankings[name])
+    )
     return len(first & other) / len(first) if first else 1.0
 
 

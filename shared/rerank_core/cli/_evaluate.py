@@ -38,7 +38,8 @@ def evaluate(
         list[str] | None, typer.Option("--measure", help="Of ir-measures, such as nDCG@10. Once for each.")
     ] = None,
     save_to: Annotated[
-        Path | None, typer.Option("--save-to", help="Folder that keeps answers, so that a rerun asks for new ones only.")
+        Path | None,
+        typer.Option("--save-to", help="Folder that keeps answers, so that a rerun asks for new ones only."),
     ] = None,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder to write TREC run files to.")] = None,
     output: Annotated[Report, typer.Option("--output", "-o", help="How to write the result.")] = Report.TABLE,

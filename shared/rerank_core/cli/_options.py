@@ -37,10 +37,17 @@ _MODEL_HELP = "What scores, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.
 Query = Annotated[str, typer.Option("--query", "-q", help="What is asked.", show_default=False)]
 DocumentsFile = Annotated[
     Path,
-    typer.Option("--documents-file", "-d", help="JSON, JSON lines, CSV, TSV or a document a line; - for standard input."),
+    typer.Option(
+        "--documents-file", "-d", help="JSON, JSON lines, CSV, TSV or a document a line; - for standard input."
+    ),
 ]
 Format = Annotated[
-    str, typer.Option("--format", "-f", help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never says csv for standard input.")
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never says csv for standard input.",
+    ),
 ]
 TextField = Annotated[str, typer.Option("--text-field", help="The field that holds a document's text.")]
 Model = Annotated[str, typer.Option("--model", "-m", envvar="RERANK_BRIDGE_MODEL", help=_MODEL_HELP)]
@@ -53,10 +60,14 @@ Threshold = Annotated[
 ]
 AdaptiveRatio = Annotated[
     float | None,
-    typer.Option("--adaptive-ratio", "-r", min=0.0, max=1.0, help="Keep scores from this share of the best one on."),
+    typer.Option(
+        "--adaptive-ratio", "-r", min=0.0, max=1.0, help="Keep scores from this share of the best one on."
+    ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to write the results.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds that scoring may take, retries included.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds that scoring may take, retries included.")
+]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the service or server.")]
 Instruction = Annotated[str | None, typer.Option("--instruction", help="For models that follow one.")]
 
@@ -72,7 +83,7 @@ def documents(path: Path, form: str, text_field: str) -> list[Record]:
     forms = ["auto", *dict.fromkeys(FORMATS.values())]
     if form not in forms:
         raise typer.BadParameter(f"{form!r} is not one of {', '.join(forms)}.", param_hint="--format")
-    known: RecordFormat = form  # type: ignore[assignment]
+    known: RecordFormat = form
     if path != _STANDARD_INPUT:
         return read_records(path, format=known, text_field=text_field)
     if sys.stdin.isatty():

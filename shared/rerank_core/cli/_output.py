@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Output", "OutputClosedError", "console", "note", "prepare_streams", "write_json", "write_table", "write_text"]
+__all__ = [
+    "Output",
+    "OutputClosedError",
+    "console",
+    "note",
+    "prepare_streams",
+    "write_json",
+    "write_table",
+    "write_text",
+]
 
 
 class Output(str, Enum):

@@ -64,7 +64,9 @@ def query(
     rerank-bridge query "retry a request" -c src -o jsonl | jq -r '"\\(.path):\\(.start_line)"'
     """
     selection = Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_k)
-    reranker = options.reranker(model, timeout=timeout, base_url=base_url, instruction=instruction) if rerank else None
+    reranker = (
+        options.reranker(model, timeout=timeout, base_url=base_url, instruction=instruction) if rerank else None
+    )
     if reranker is not None:
         # A local model loads while the index is read; what goes wrong is told by the call that needs it.
         threading.Thread(target=_warm_up, args=[reranker], daemon=True).start()
@@ -106,7 +108,7 @@ def _opened(corpus: Path, text_field: str) -> CorpusIndex:
     index = CorpusIndex.open(corpus, text_field=text_field)
     if index.built:
         kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only, since no folder can be written to"
-        note(f"indexed {index.files:,} files, {len(index):,} chunks, in {perf_counter() - start:.1f} s; {kept}")
+        note(f"indexed {len(index):,} chunks (files: {index.files:,}) in {perf_counter() - start:.1f} s; {kept}")
     return index
 
 

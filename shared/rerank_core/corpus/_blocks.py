@@ -133,10 +133,12 @@ def rst_blocks(content: str) -> Iterator[Block]:
     yield from paragraph.end(str(headings))
 
 
-_BREAKING = frozenset(
-    "address article aside blockquote body br caption dd details div dl dt fieldset figcaption figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section summary table tbody td th thead title tr ul".split()
+_BREAKING_TAGS = (
+    "address article aside blockquote body br caption dd details div dl dt fieldset figcaption figure "
+    "footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section summary table tbody td th thead "
+    "title tr ul"
 )
+_BREAKING = frozenset(_BREAKING_TAGS.split())
 _UNREAD = frozenset({"script", "style", "template", "noscript"})
 _TITLES = {f"h{level}": level for level in range(1, 7)}
 
@@ -153,7 +155,7 @@ class _HtmlReader(HTMLParser):
         self._unread = 0
         self._title = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         if tag in _BREAKING:
             self.flush()
         if tag in _UNREAD:

@@ -12,10 +12,12 @@ __all__ = ["Terms", "build", "restored", "search"]
 
 _WORD = re.compile(r"\w+")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
-_FOUND_EVERYWHERE = frozenset(
-    "a an and are as at be but by can do does for from has have how i if in into is it its my not of on or s should "
-    "so such t that the their then there these they this to was what when where which will with you your".split()
+_COMMON_WORDS = (
+    "a an and are as at be but by can do does for from has have how i if in into is it its my not of on "
+    "or s should so such t that the their then there these they this to was what when where which will "
+    "with you your"
 )
+_FOUND_EVERYWHERE = frozenset(_COMMON_WORDS.split())
 
 
 class Terms:
@@ -47,7 +49,7 @@ class Terms:
             return []
         parts = [part.lower() for part in _PARTS.findall(word)]
         whole = lowered.strip("_")
-        words = [whole] if len(parts) < 2 else [whole, *(part for part in parts if part not in _FOUND_EVERYWHERE)]  # noqa: PLR2004
+        words = [whole] if len(parts) < 2 else [whole, *(part for part in parts if part not in _FOUND_EVERYWHERE)]
         return [str(term) for term in self._stem([each for each in words if each])]
 
 

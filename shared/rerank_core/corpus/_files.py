@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _MOST_BYTES = 4 * 2**20
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file has changed: bytes, nanoseconds of its last change, and a digest of its content."""
+    """What tells whether a file has changed: bytes, time of change in nanoseconds, digest of its content."""
 
     size: int
     changed: int
@@ -77,17 +78,19 @@ class Corpus:
             ConfigurationError: a file of records is malformed, or cannot be read.
         """
         path = self.path if self.is_file else self.path / name
+        size, changed = -1, 0
         try:
             status = path.stat()
+            size, changed = status.st_size, status.st_mtime_ns
             data = path.read_bytes()
         except OSError as exc:
             if self.is_file:
                 raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}") from None
-            return Source(Stamp(-1, 0, ""), [])
-        stamp = Stamp(status.st_size, status.st_mtime_ns, _digest(data))
+            return Source(Stamp(size, changed, ""), [])
+        stamp = Stamp(size, changed, _digest(data))
         if self.is_file and path.suffix.lower() in _RECORD_SUFFIXES:
             form = FORMATS[path.suffix.lower()]
-            records = parse_records(data, source=str(path), format=form, text_field=self.text_field)  # type: ignore[arg-type]
+            records = parse_records(data, source=str(path), format=form, text_field=self.text_field)
             lines = [(record.line or 1, record.text) for record in records]
             return Source(stamp, [Chunk(name, line, line, "", text) for line, text in lines if text.strip()])
         try:
@@ -130,6 +133,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
         elif entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            status = entry.stat()
-            if status.st_size <= _MOST_BYTES:
-                yield prefix + entry.name, status
+            with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+                status = entry.stat()
+                if status.st_size <= _MOST_BYTES:
+                    yield prefix + entry.name, status

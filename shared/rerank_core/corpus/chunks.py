@@ -21,8 +21,9 @@ _SPLITTERS: dict[Callable[[str], Iterable[Block]], str] = {
     html_blocks: ".html .htm .xhtml",
     python_blocks: ".py .pyi",
     code_blocks: (
-        ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx .kt .lua "
-        ".m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue .xml .yaml .yml .zig"
+        ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx .kt "
+        ".lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue .xml "
+        ".yaml .yml .zig"
     ),
 }
 
@@ -114,7 +115,7 @@ def _cut(block: Block, max_chars: int) -> Iterator[Block]:
             start, lines, size = number, [], 0
         while len(line) > max_chars:
             yield Block(number, number, block.heading, line[:max_chars])
-            line = line[max_chars:]  # noqa: PLW2901
+            line = line[max_chars:]
         if not lines:
             start = number
         lines.append(line)

@@ -76,14 +76,14 @@ class CorpusIndex:
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 archive = _store.Archive(place)
                 try:
-                    fresh, known = _compared(corpus, archive)
+                    fresh, kept = _compared(corpus, archive)
                     if fresh:
                         chunks, bm25 = _loaded(archive)
                         files = len(archive.header["files"])
                         return cls(chunks, bm25, files=files, built=False, kept_at=place)
+                    known = known or kept
                 finally:
                     archive.close()
-                break
         return cls._build(corpus, known, places)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rerank_core._optional import require
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
     from rich.text import Text
 
     from rerank_core.types import Ranking
@@ -41,17 +41,16 @@ def as_text(text: str, style: str = "") -> Text:
     return made
 
 
-def ranking_table(ranking: Ranking[Any]) -> Table:
+def ranking_table(ranking: Ranking[Any]) -> RenderableType:
     """Return the table of a ranking: rank, score, how far each document moved, and its text.
 
     Raises:
         MissingExtraError: rich is not installed.
     """
-    rich_table: Any = require("rich.table", extra="cli", purpose="a table in a terminal")
-    title = f"{visible(ranking.query, 60)} · {ranking.model} · {len(ranking)} of {len(ranking.scores)}"
-    table: Table = rich_table.Table(
-        title=as_text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    console: Any = require("rich.console", extra="cli", purpose="a table in a terminal")
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("moved", justify="right", no_wrap=True)
@@ -63,9 +62,10 @@ def ranking_table(ranking: Ranking[Any]) -> Table:
             moved(row.index + 1, row.rank),
             as_text(row.passage_text),
         )
-    if ranking.error is not None:
-        table.caption = as_text(f"not scored: {ranking.error}")
-    return table
+    title = f"{visible(ranking.query, 60)} · {ranking.model} · {len(ranking)} of {len(ranking.scores)}"
+    notes = [] if ranking.error is None else [as_text(f"not scored: {ranking.error}", "italic")]
+    group: RenderableType = console.Group(as_text(title, "italic"), table, *notes)
+    return group
 
 
 def moved(before: int, after: int) -> str:

@@ -159,7 +159,7 @@ def _csv(content: str, source: str, text_field: str, *, delimiter: str = ",") ->
                 )
             yield Record(row, _text_of(row, text_field, f"{source}, line {line}"), line)
     except csv.Error as exc:
-        raise ConfigurationError(f"{source}, line {reader.line_num}: not CSV ({exc}): mend it") from None
+        raise ConfigurationError(f"{source}, line {reader.reader.line_num}: not CSV ({exc}): mend it") from None
 
 
 def _tsv(content: str, source: str, text_field: str) -> Iterator[Record]:

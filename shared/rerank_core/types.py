@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 from rerank_core.errors import RerankError, ScorerError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
 
@@ -180,7 +180,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             parts.append(f"error={type(self.error).__name__}")
         return f"<Ranking {', '.join(parts)}>"
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> RenderableType:
         from rerank_core._rich import ranking_table  # rich is optional
 
         return ranking_table(self)

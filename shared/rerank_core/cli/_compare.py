@@ -43,19 +43,19 @@ def compare(
 
     rerank-bridge compare -q "reset my password" -d articles.jsonl -m embedded -m cohere:rerank-v3.5
     """
-    rerankers = {name: options.reranker(name, timeout=timeout) for name in dict.fromkeys(model)}
     records = options.documents(documents_file, format, text_field)
+    names = list(dict.fromkeys(model))
     rankings: dict[str, Ranking[Record]] = {}
-    for name, reranker in rerankers.items():
+    for name in names:
         try:
-            with reranker:
+            with options.reranker(name, timeout=timeout) as reranker:
                 reranker.warm_up()  # loading a model is no part of the seconds
                 rankings[name] = reranker.rerank(query, records, text_fn=lambda record: record.text)
         except RerankError as exc:
             note(f"{name} failed: {exc}")
     if rankings:
         _write(rankings, records, top_k, output)
-    if len(rankings) < len(rerankers):
+    if len(rankings) < len(names):
         raise typer.Exit(1)
 
 

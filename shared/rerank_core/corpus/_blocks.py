@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import NamedTuple
 
-__all__ = ["Block", "code_blocks", "html_blocks", "markdown_blocks", "plain_blocks", "rst_blocks"]
+__all__ = ["Block", "html_blocks", "markdown_blocks", "plain_blocks", "rst_blocks"]
 
 
 class Block(NamedTuple):
@@ -60,7 +60,7 @@ class _Paragraph:
 
 
 def plain_blocks(content: str) -> Iterator[Block]:
-    """Return paragraphs."""
+    """Return paragraphs; of code in any language, the lines between blank lines."""
     paragraph = _Paragraph()
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
@@ -69,9 +69,6 @@ def plain_blocks(content: str) -> Iterator[Block]:
             yield from paragraph.end("")
     yield from paragraph.end("")
 
-
-code_blocks = plain_blocks
-"""Code in a language without a splitter of its own: lines between blank lines."""
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")

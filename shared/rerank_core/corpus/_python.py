@@ -42,7 +42,7 @@ def _body(lines: Sequence[str], body: Sequence[ast.stmt], start: int, end: int, 
             first_member = node.body[0]
             head = _first_line(first_member) - 1
             if head >= start:
-                yield _block(lines, start, head, heading)
+                yield _block(lines, start, head, name)
             yield from _body(lines, node.body, max(start, head + 1), last, name)
         else:
             yield _block(lines, start, last, heading)

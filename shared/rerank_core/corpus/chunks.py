@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rerank_core.corpus._blocks import Block, code_blocks, html_blocks, markdown_blocks, plain_blocks, rst_blocks
+from rerank_core.corpus._blocks import Block, html_blocks, markdown_blocks, plain_blocks, rst_blocks
 from rerank_core.corpus._python import python_blocks
 
 __all__ = ["MAX_CHARS", "SUFFIXES", "Chunk", "chunk_file"]
@@ -14,22 +14,19 @@ __all__ = ["MAX_CHARS", "SUFFIXES", "Chunk", "chunk_file"]
 MAX_CHARS = 1000
 """Characters of a chunk at most: about the 256 tokens that a small model reads."""
 
-_SPLITTERS: dict[Callable[[str], Iterable[Block]], str] = {
-    plain_blocks: ".txt .text .log",
-    markdown_blocks: ".md .markdown .mdx",
-    rst_blocks: ".rst .rest",
-    html_blocks: ".html .htm .xhtml",
-    python_blocks: ".py .pyi",
-    code_blocks: (
-        ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx .kt "
-        ".lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue .xml "
-        ".yaml .yml .zig"
-    ),
-}
-
-SUFFIXES = MappingProxyType(
-    {suffix: splitter for splitter, suffixes in _SPLITTERS.items() for suffix in suffixes.split()}
+_SPLITTERS: tuple[tuple[Callable[[str], Iterable[Block]], str], ...] = (
+    (plain_blocks, ".txt .text .log"),
+    (markdown_blocks, ".md .markdown .mdx"),
+    (rst_blocks, ".rst .rest"),
+    (html_blocks, ".html .htm .xhtml"),
+    (python_blocks, ".py .pyi"),
+    # Lines of code between blank lines are paragraphs, too.
+    (plain_blocks, ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx"),
+    (plain_blocks, ".kt .lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue"),
+    (plain_blocks, ".xml .yaml .yml .zig"),
 )
+
+SUFFIXES = MappingProxyType({suffix: splitter for splitter, suffixes in _SPLITTERS for suffix in suffixes.split()})
 """How files are split, by the end of their name; others are passed over."""
 
 

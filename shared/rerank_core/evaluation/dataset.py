@@ -46,6 +46,8 @@ class Dataset:
         for query, grades in self.qrels.items():
             if query not in self.queries:
                 raise ConfigurationError(f"qrels judge query {query!r}, which is not among the queries")
+            if not self.queries[query].strip():
+                raise ConfigurationError(f"query {query!r} is judged, but blank: give its text or leave it out")
             for document, grade in grades.items():
                 _check_id("document", document)
                 if isinstance(grade, bool) or not isinstance(grade, int):
@@ -61,7 +63,7 @@ class Dataset:
         return {
             query: text
             for query, text in self.queries.items()
-            if text.strip() and any(grade > 0 for grade in self.qrels.get(query, {}).values())
+            if any(grade > 0 for grade in self.qrels.get(query, {}).values())
         }
 
 

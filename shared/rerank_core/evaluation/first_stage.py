@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,10 +15,10 @@ from rerank_core.evaluation.dataset import Dataset
 
 __all__ = ["Candidates", "FirstStage", "Search", "retrieve"]
 
-Search = Callable[[str, int], "Iterable[str] | Mapping[str, float]"]
+Search = Callable[[str, int], Iterable[str] | Mapping[str, float]]
 """Takes a query's text and how many documents to find, returns their ids best first, or ids with scores."""
 
-FirstStage = "str | Path | Mapping[str, Mapping[str, float]] | Search"
+FirstStage = str | Path | Mapping[str, Mapping[str, float]] | Search
 """``"bm25"``, the path of a TREC run file, a run as mappings (query id, document id, score), or a search."""
 
 
@@ -28,16 +28,14 @@ class Candidates:
 
     Attributes:
         scores: score of each document, best first; None where the search gave none.
-        seconds: what finding them took; 0.0 where they were read from a run.
+        seconds: what finding them took; None where they were read from a run.
     """
 
     scores: Mapping[str, float | None]
-    seconds: float
+    seconds: float | None
 
 
-def retrieve(
-    first_stage: str | Path | Mapping[str, Mapping[str, float]] | Search, dataset: Dataset, top_k: int
-) -> tuple[str, dict[str, Candidates]]:
+def retrieve(first_stage: FirstStage, dataset: Dataset, top_k: int) -> tuple[str, dict[str, Candidates]]:
     """Return the first stage's name, and what it found for each judged query.
 
     Raises:
@@ -50,9 +48,9 @@ def retrieve(
         path = Path(first_stage)
         if not path.is_file():
             raise ConfigurationError(f"first_stage is {str(first_stage)!r}: give 'bm25' or a TREC run file's path")
-        return path.stem, _given(read_run(path), dataset, top_k, str(path))
+        return path.stem, _given(read_run(path), dataset, top_k)
     if isinstance(first_stage, Mapping):
-        return "first stage", _given(first_stage, dataset, top_k, "first_stage")
+        return "first stage", _given(first_stage, dataset, top_k)
     if callable(first_stage):
         name = getattr(first_stage, "__name__", type(first_stage).__name__)
         return name if name.isidentifier() else "first stage", _searched(first_stage, dataset, top_k)
@@ -91,39 +89,31 @@ def _searched(search: Search, dataset: Dataset, top_k: int) -> dict[str, Candida
     for query, text in dataset.judged.items():
         start = perf_counter()
         answer = search(text, top_k)
-        scores: Mapping[str, float | None] = (
-            _best_first(answer) if isinstance(answer, Mapping) else dict.fromkeys(answer)
-        )
-        found[query] = Candidates(_cut(scores, top_k), perf_counter() - start)
-        _check(found[query].scores, dataset, query, "the first stage")
+        scores = _best_first(answer) if isinstance(answer, Mapping) else dict.fromkeys(answer)
+        found[query] = _checked(scores, perf_counter() - start, dataset, top_k)
     return found
 
 
-def _given(
-    run: Mapping[str, Mapping[str, float]], dataset: Dataset, top_k: int, source: str
-) -> dict[str, Candidates]:
-    found = {}
-    for query in dataset.judged:
-        found[query] = Candidates(_cut(_best_first(run.get(query, {})), top_k), 0.0)
-        _check(found[query].scores, dataset, query, source)
+def _given(run: Mapping[str, Mapping[str, float]], dataset: Dataset, top_k: int) -> dict[str, Candidates]:
+    found = {query: _checked(_best_first(run.get(query, {})), None, dataset, top_k) for query in dataset.judged}
     if not any(candidates.scores for candidates in found.values()):
         raise ConfigurationError(
-            f"{source} ranks no document for any judged query: does it belong to {dataset.name}?"
+            f"the first stage's run ranks no document for any judged query of {dataset.name}: give its own run"
         )
     return found
 
 
 def _best_first(scores: Mapping[str, float]) -> dict[str, float | None]:
-    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+    return {document: scores[document] for document in sorted(scores, key=lambda document: -scores[document])}
 
 
-def _cut(scores: Mapping[str, float | None], top_k: int) -> dict[str, float | None]:
-    return dict(list(scores.items())[:top_k])
-
-
-def _check(found: Sequence[str] | Mapping[str, Any], dataset: Dataset, query: str, source: str) -> None:
-    for document in found:
+def _checked(
+    scores: Mapping[str, float | None], seconds: float | None, dataset: Dataset, top_k: int
+) -> Candidates:
+    kept = dict(list(scores.items())[:top_k])
+    for document in kept:
         if document not in dataset.documents:
             raise ConfigurationError(
-                f"{source} found document {document!r} for query {query!r}, which is not among the documents"
+                f"the first stage found document {document!r}, which is not among the documents of {dataset.name}"
             )
+    return Candidates(kept, seconds)

@@ -26,7 +26,7 @@ class QueryResult:
         scores: one a candidate, of those that did not survive too; None where nothing was scored.
         ranked: ids of the documents that survived its selection, best first.
         ranked_scores: one a surviving document, in that order.
-        seconds: wall-clock time of the call.
+        seconds: wall-clock time of the call; None where nothing was called.
         usage: what the call consumed.
         model: who answered.
         error: why nothing was scored (``on_error="passthrough"``), else None.
@@ -36,10 +36,15 @@ class QueryResult:
     scores: tuple[float | None, ...]
     ranked: tuple[str, ...]
     ranked_scores: tuple[float | None, ...]
-    seconds: float
+    seconds: float | None
     usage: Usage
     model: str
     error: str | None = None
+
+    @property
+    def run(self) -> dict[str, float]:
+        """Score of each surviving document as it was measured, falling strictly."""
+        return dict(zip(self.ranked, decreasing(self.ranked_scores), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class SystemResult:
         p_values: for each measure, how likely a difference from the first stage at least this large is by
             chance, corrected for the number of rerankers; empty for the first stage, None with fewer than two
             queries.
-        latency_p50: median seconds a query, one query at a time.
+        latency_p50: median seconds of the calls, one at a time, the first stage's time apart; None where
+            nothing was called.
         latency_p95: the 95th percentile of the same.
         usage: what all queries consumed, those answered by an earlier, interrupted evaluation too.
         queries: what it did with each query, by query id.
@@ -66,8 +72,8 @@ class SystemResult:
     per_query: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, tuple[float, float] | None]
     p_values: Mapping[str, float | None]
-    latency_p50: float
-    latency_p95: float
+    latency_p50: float | None
+    latency_p95: float | None
     usage: Usage
     queries: Mapping[str, QueryResult]
     listwise: bool = False
@@ -78,10 +84,7 @@ class SystemResult:
 
         Scores fall strictly, in single precision too, so that a tool that orders by score finds our order.
         """
-        return {
-            query: dict(zip(result.ranked, decreasing(result.ranked_scores), strict=True))
-            for query, result in self.queries.items()
-        }
+        return {query: result.run for query, result in self.queries.items()}
 
     @property
     def failures(self) -> dict[str, str]:

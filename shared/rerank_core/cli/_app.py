@@ -76,17 +76,16 @@ def run(arguments: Sequence[str]) -> int:
         status = app(list(arguments), prog_name="rerank-bridge", standalone_mode=False, obj=settings)
     except _CLICK_ERROR as exc:
         return _failed(exc, settings, status=2 if isinstance(exc, _USAGE_ERROR) else 1)
-    except (KeyboardInterrupt, typer.Abort):
-        note("interrupted")
-        return _INTERRUPTED
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except OutputClosedError:
         return 0
     except (RerankError, OSError) as exc:
         return _failed(exc, settings, status=1)
     except Exception as exc:
         return _failed(exc, settings, status=1, unexpected=True)
-    if status == _INTERRUPTED:
-        note("interrupted")
+    if status == _INTERRUPTED:  # what newer versions of typer make of Ctrl-C
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 
 

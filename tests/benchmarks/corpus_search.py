@@ -60,7 +60,7 @@ def measure(folder: Path) -> None:
     ]
     for name, values in (("in this process", inside), ("in a fresh one", fresh)):
         print(
-            f"query with 20 reranked {name}: median {statistics.median(values):.2f} s, worst {max(values):.2f} s"
+            f"query, 20 reranked, {name}: median {statistics.median(values):.2f} s, worst {max(values):.2f} s"
         )
 
 

@@ -231,7 +231,7 @@ def test_evaluate_measures_models(run: Run, dataset: Path, tmp_path: Path) -> No
     status, out, err = run(*arguments, "-o", "json", "--measure", "nDCG@2", "--runs", tmp_path / "runs")
     assert status == 0
     systems = json.loads(out)["systems"]
-    assert [system["name"] for system in systems] == ["bm25", "embedded"]
+    assert [system["name"] for system in systems] == ["BM25", "embedded"]
     assert systems[1]["measures"]["nDCG@2"] == 1.0
     assert err.count("\n") == len(list((tmp_path / "runs").iterdir())) == 2
     status, out, _ = run(*arguments)

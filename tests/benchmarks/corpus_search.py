@@ -59,9 +59,7 @@ def measure(folder: Path) -> None:
         for query in QUERIES
     ]
     for name, values in (("in this process", inside), ("in a fresh one", fresh)):
-        print(
-            f"query, 20 reranked, {name}: median {statistics.median(values):.2f} s, worst {max(values):.2f} s"
-        )
+        print(f"query, 20 reranked, {name}: median {statistics.median(values):.2f} s, worst {max(values):.2f} s")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rerank_core import Reranker
 from rerank_core.cli import main
 
 DOCUMENTS = [
@@ -26,6 +30,15 @@ def articles(tmp_path: Path) -> Path:
     path = tmp_path / "articles.jsonl"
     path.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
     return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_engine() -> Iterator[None]:
+    """Keep the model loaded: rerankers of the same one share it while one of them lives."""
+    reranker = Reranker("embedded")
+    reranker.warm_up()
+    yield
+    reranker.close()
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +163,37 @@ def test_a_defect_is_one_line_too(run: Run, articles: Path, monkeypatch: pytest.
     assert status == 1
     assert err.startswith("rerank-bridge: TypeError: ")
     assert "--debug" in err
+
+
+class _Interrupting(io.BytesIO):
+    """Standard input at which somebody presses Ctrl-C."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return b""
+
+
+def test_ctrl_c_is_exit_status_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, no traceback."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(_Interrupting()))
+    assert run("rerank", "-q", "x") == (130, "", "rerank-bridge: interrupted\n")
+
+
+def test_the_package_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the command is not on the path."""
+    monkeypatch.setattr(sys, "argv", ["rerank-bridge", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("rerank_core.cli", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("rerank-bridge ")
+
+
+def test_without_the_extra_it_says_which_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in the place of a module stands for one that is not installed."""
+    monkeypatch.setitem(sys.modules, "typer", None)
+    status, out, err = run("models")
+    assert (status, out) == (1, "")
+    assert 'pip install "rerank-bridge[cli]"' in err
 
 
 def test_query_reranks_what_bm25_finds(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import PurePath
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.errors import ConfigurationError
@@ -70,7 +70,8 @@ def _written(scorer: Scorer, name: str, value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return name, kind, [(field.name, inner(getattr(value, field.name))) for field in fields(value)]
     qualified = getattr(value, "__qualname__", "<locals>")
-    if any(part in qualified for part in _NAMELESS) or inspect.ismethod(value):
+    bound = not isinstance(getattr(value, "__self__", None), (ModuleType, type(None)))
+    if bound or any(part in qualified for part in _NAMELESS):
         raise _unreadable(scorer, name, f"is a {kind}, which means nothing in another process")
     return name, kind, f"{getattr(value, '__module__', '')}.{qualified}"
 

@@ -167,10 +167,11 @@ class Store:
             if not _damaged(exc):
                 raise
         self._drop_connection()
+        with self._path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise ScorerUnavailableError(f"{self._path} is no cache: give another path, or delete it")
         aside = self._path.with_name(f"{self._path.name}.damaged")
-        _logger.warning(
-            "the cache %s is damaged: a new one is begun, the old one is now %s", self._path, aside.name
-        )
+        _logger.warning("the cache %s was damaged: it is now %s, and a new one is begun", self._path, aside.name)
         self._path.replace(aside)
         for suffix in ("-wal", "-shm"):  # of the old file: SQLite would play them into the new one
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)

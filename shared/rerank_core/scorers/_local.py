@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 from rerank_core._numbers import checked_count
 from rerank_core.batching import Scale
@@ -37,6 +37,8 @@ class LocalScorer(Scorer):
 
     Equal options share one engine, so that two rerankers with the same model load it once.
     """
+
+    inert: ClassVar[frozenset[str]] = frozenset({"cache_bytes", "local_files_only", "threads", "tokens_per_batch"})
 
     tokens_per_batch: int
 

@@ -10,7 +10,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -119,6 +119,10 @@ class RemoteScorer(Scorer):
         ConfigurationError: an option is out of its range.
         MissingExtraError: the provider's SDK is not installed.
     """
+
+    inert: ClassVar[frozenset[str]] = frozenset(
+        {"max_concurrency", "max_retries", "prices", "requests_per_minute", "timeout", "tokens_per_minute"}
+    )
 
     model: str
     _: KW_ONLY

@@ -72,6 +72,8 @@ class RerankSettings(BaseModel):
     """Further options of the scorer, such as ``{"max_length": 256}``."""
     text_fn: Callable[[Any], str] | None = Field(default=None, exclude=True)
     """Returns what the model reads of a document, instead of its text and ``metadata_fields``."""
+    return_passage: bool = False
+    """Return of each document only the passage that its score is about, where the scorer names one."""
     reranker: InstanceOf[Reranker] | None = Field(default=None, exclude=True)
     """A ready reranker, instead of the options that would make one; its selection holds where no option of
     this object was given."""

@@ -34,7 +34,7 @@ IMAGE = MediaResource(url="https://example.org/leak.png")
 UNREADABLE: list[BaseNode] = [
     ImageNode(image_path="leak.png"),
     ImageNode(image_url="https://example.org/leak.png", metadata={"file_path": "memory leak.png"}),
-    ImageDocument(image_url="https://example.org/leak.png"),
+    ImageDocument(image_resource=IMAGE),
     Node(image_resource=IMAGE),
     Node(audio_resource=MediaResource(url="https://example.org/leak.mp3")),
     Node(video_resource=MediaResource(url="https://example.org/leak.mp4")),

@@ -74,7 +74,7 @@ class RerankSettings(BaseModel):
     text_fn: SkipJsonSchema[Callable[[Any], str] | None] = Field(default=None, exclude=True)
     """Returns what the model reads of a document, instead of its text and ``metadata_fields``."""
     return_passage: bool = False
-    """Return the passage that the score is about, where the model names one, instead of the whole text."""
+    """Return of each document only the passage that its score is about, where the scorer names one."""
     reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = Field(default=None, exclude=True)
     """A ready reranker, instead of the options that would make one; its selection holds where no option of
     this object was given."""

@@ -43,11 +43,19 @@ SHARED = {
 }
 OWN = {
     RerankCompressor: {"score_key": "relevance_score"},
-    RerankPostprocessor: {"metadata_mode": MetadataMode.EMBED, "keep_retrieval_score": False},
+    RerankPostprocessor: {
+        "metadata_mode": MetadataMode.EMBED,
+        "keep_retrieval_score": False,
+        "without_text": "keep",
+    },
 }
 CHANGED_OWN: dict[type[Any], dict[str, Any]] = {
     RerankCompressor: {"score_key": "score"},
-    RerankPostprocessor: {"metadata_mode": MetadataMode.LLM, "keep_retrieval_score": True},
+    RerankPostprocessor: {
+        "metadata_mode": MetadataMode.LLM,
+        "keep_retrieval_score": True,
+        "without_text": "drop",
+    },
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,8 +32,16 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def lock(file: IO[Any], name: str) -> None:
+_SECONDS_BETWEEN = 0.05
+
+
+def lock(file: IO[Any], name: str, *, patience: float = 0.0) -> None:
     """Lock an open file until it is closed, or its process ends; nothing where the system has no such locks.
+
+    Args:
+        file: open for writing.
+        name: what the error calls it.
+        patience: seconds to wait for a process that is about to end.
 
     Raises:
         ConfigurationError: another process has it.
@@ -41,9 +50,15 @@ def lock(file: IO[Any], name: str) -> None:
         import fcntl
     except ImportError:
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigurationError(
-            f"another run is writing {name}: wait for its end, or give another folder"
-        ) from None
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(_SECONDS_BETWEEN)
+                continue
+            raise ConfigurationError(
+                f"another run is writing {name}: wait for its end, or give another folder"
+            ) from None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["Budget", "Purse", "Unlimited"]
+__all__ = ["Budget", "Purse"]
 
 _ROUNDING = 1e-9
 
@@ -24,25 +24,11 @@ class Purse(Protocol):
         """Replace what was held back by what the row did cost."""
 
 
-class Unlimited:
-    """A purse without a cap."""
-
-    async def begin(self, part: int, spent: float) -> None:
-        """Nothing to keep."""
-
-    async def reserve(self, part: int, amount: float) -> bool:
-        """Return True."""
-        return True
-
-    async def settle(self, part: int, reserved: float, cost: float) -> None:
-        """Nothing to keep."""
-
-
 class Budget:
     """US dollars that may be spent; belongs to one event loop.
 
     Args:
-        cap: of all parts together, at least 0.
+        cap: of all parts together, at least 0; infinity for none.
         spent: what each part has cost already.
     """
 

@@ -27,7 +27,8 @@ def chosen_engine(options: BatchOptions) -> Literal["process", "ray"]:
         return "process"
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         _logger.warning(
-            'workers=%d needs Ray, which is not installed: one process runs instead (pip install "rerank-bridge[ray]")',
+            "workers=%d needs Ray, which is not installed: one process runs instead "
+            '(pip install "rerank-bridge[ray]")',
             options.workers,
         )
         return "process"

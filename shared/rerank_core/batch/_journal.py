@@ -14,6 +14,9 @@ from rerank_core.types import Usage
 
 __all__ = ["Journal", "read_journal"]
 
+_PATIENCE_SECONDS = 10.0
+"""Workers outlive a driver that was killed for about a second."""
+
 
 class Journal:
     """Appends outcomes; each is the operating system's before the next row begins, so no kill loses it.
@@ -40,7 +43,7 @@ class Journal:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
-            lock(file, str(path))
+            lock(file, str(path), patience=_PATIENCE_SECONDS)
             found = read_journal(path)
             if _torn(file):
                 file.write(b"\n")

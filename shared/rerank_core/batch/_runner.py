@@ -85,6 +85,8 @@ class Runner:
     async def _part(self, number: int, rows: list[Row], held: Any) -> None:
         try:
             with self._store.journal(number) as journal:
+                if journal is None:
+                    return
                 await self._purse.begin(number, journal.before.cost or 0.0)
                 async with anyio.create_task_group() as group:
                     for row in rows:

@@ -125,10 +125,15 @@ class Store:
         return {outcome.number for outcome in found if outcome.error is None}
 
     @contextmanager
-    def journal(self, number: int) -> Iterator[Journal]:
-        """Open the journal of a part."""
-        with Journal.opened(self._path("state", number, ".journal")) as journal:
-            yield journal
+    def journal(self, number: int) -> Iterator[Journal | None]:
+        """Open the journal of a part; None where another process has written the part meanwhile."""
+        path = self._path("state", number, ".journal")
+        with Journal.opened(path) as journal:
+            if self.state(number).written:
+                path.unlink(missing_ok=True)
+                yield None
+            else:
+                yield journal
 
     def write(self, number: int, data: bytes, journal: Journal) -> PartState:
         """Write a part whose rows all have an outcome: the failures, the results, then that it is done."""

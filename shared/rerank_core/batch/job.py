@@ -9,7 +9,7 @@ from time import perf_counter
 
 from rerank_core import runtime
 from rerank_core.batch._bound import most_tokens, row_cost
-from rerank_core.batch._budget import Budget, Purse, Unlimited
+from rerank_core.batch._budget import Budget
 from rerank_core.batch._engine import chosen_engine
 from rerank_core.batch._runner import Runner
 from rerank_core.batch._source import Source, open_source
@@ -40,7 +40,8 @@ def rerank_file(
         input: a ``.parquet`` or ``.jsonl`` file, a row a query with its candidates.
         output: a folder, made where it is not there; results are in its ``rows/``.
         options: how; by default with the embedded model.
-        on_progress: told how far the run is, up to ten times a second, from another thread; on Ray after each part.
+        on_progress: told how far the run is, up to ten times a second, from another thread; on Ray after each
+            part.
 
     Raises:
         ConfigurationError: the input cannot be read, the folder is for another input or other options, another
@@ -149,9 +150,8 @@ def _run_here(
     """Rerank parts in this process, and return whether the money ran out."""
 
     async def run() -> bool:
-        purse: Purse = Unlimited()
-        if options.max_cost is not None:
-            purse = Budget(options.max_cost, spent_by_part(states))
+        spent = {number: state.usage.cost or 0.0 for number, state in states.items()}
+        purse = Budget(math.inf if options.max_cost is None else options.max_cost, spent)
         scorer = options.scorer()
         runner = Runner(source, store, options, scorer=scorer, purse=purse, on_row=tracker.row)
         try:
@@ -161,11 +161,6 @@ def _run_here(
         return runner.exhausted
 
     return runtime.run(run())
-
-
-def spent_by_part(states: Mapping[int, PartState]) -> dict[int, float]:
-    """Return what each part has cost, in US dollars; what is unknown counts as nothing."""
-    return {number: state.usage.cost or 0.0 for number, state in states.items()}
 
 
 def _total(states: Mapping[int, PartState]) -> Usage:
@@ -189,8 +184,8 @@ def _difference(after: Usage, before: Usage) -> Usage:
 
 def _exhausted_message(options: BatchOptions, usage: Usage) -> str:
     return (
-        f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent, and the next row may cost more "
-        "than is left: run again with a higher cap to go on"
+        f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent, and the next row may cost "
+        "more than is left: run again with a higher cap to go on"
     )
 
 

@@ -40,7 +40,7 @@ _WITHOUT_EFFECT = frozenset(
 class BatchOptions:
     """How a file is reranked.
 
-    A job that was interrupted goes on with the same options; ``max_cost`` and those from ``timeout`` on may differ.
+    A job that was interrupted goes on with the same options, but for ``max_cost`` and those from ``timeout`` on.
 
     Attributes:
         model: a scorer, or a name for :func:`rerank_core.load_scorer`.
@@ -127,7 +127,7 @@ class BatchOptions:
             written: dict[str, Any] = json.loads(json.dumps(deciding, sort_keys=True))
         except (TypeError, ValueError):
             raise ConfigurationError(
-                f"model_options {', '.join(sorted(options))} cannot be written as JSON, so that a later run could not "
-                "tell whether it has the same: give strings and numbers, or a scorer as model="
+                f"model_options {', '.join(sorted(options))} cannot be written as JSON, so that a later run could "
+                "not tell whether it has the same: give strings and numbers, or a scorer as model="
             ) from None
         return written

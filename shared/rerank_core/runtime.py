@@ -16,6 +16,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+import anyio
+
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
 __all__ = ["arun", "run"]
@@ -115,7 +117,8 @@ class _BackgroundLoop:
         except asyncio.CancelledError:
             call.cancel()
             outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.wait({outcome})
+            with anyio.CancelScope(shield=True):  # an anyio scope cancels every further wait too
+                await asyncio.wait({outcome})
             raise
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> _Call[T]:

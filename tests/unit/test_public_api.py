@@ -26,6 +26,7 @@ NOT_LOADED = {
     "onnxruntime",
     "pydantic",
     "sentence_transformers",
+    "starlette",
     "tokenizers",
     "torch",
     "tqdm",

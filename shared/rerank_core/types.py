@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from rerank_core.errors import RerankError, ScorerError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
 
@@ -176,3 +179,8 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         if self.error is not None:
             parts.append(f"error={type(self.error).__name__}")
         return f"<Ranking {', '.join(parts)}>"
+
+    def __rich__(self) -> RenderableType:
+        from rerank_core._rich import ranking_table  # rich is optional
+
+        return ranking_table(self)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from rerank_core.cli._batch import batch
 from rerank_core.cli._compare import compare
 from rerank_core.cli._evaluate import evaluate
 from rerank_core.cli._models import models
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rerank, query, compare, evaluate, models):
+for command in (rerank, query, batch, compare, evaluate, models):
     app.command()(command)
 
 

@@ -15,15 +15,11 @@ __all__ = ["serve"]
 def serve(
     *,
     model: options.Model = "embedded",
-    host: Annotated[
-        str, typer.Option("--host", help="Where to listen; by default this machine only.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Where to listen: this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0 for any free one.")] = 8000,
     token: Annotated[
         str | None,
-        typer.Option(
-            envvar="RERANK_BRIDGE_TOKEN", hidden=True, help="From the environment, where nobody reads it."
-        ),
+        typer.Option(envvar="RERANK_BRIDGE_TOKEN", hidden=True, help="What requests must bring."),
     ] = None,
     timeout: options.Timeout = None,
     max_requests: Annotated[int, typer.Option("--max-requests", min=1, help="Requests that may wait.")] = 128,

@@ -14,6 +14,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableBranch, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from support.faiss_store import FaissStore
 from support.langchain_parts import Repeating, embedded, minilm
 
 from langchain_rerankers import RerankCompressor, RerankRetriever
@@ -53,6 +54,11 @@ def in_memory(embeddings: Embeddings) -> Iterator[VectorStore]:
     yield InMemoryVectorStore(embeddings)
 
 
+def faiss(embeddings: Embeddings) -> Iterator[VectorStore]:
+    """Yield an index of FAISS."""
+    yield FaissStore(embeddings, 384)
+
+
 def qdrant(embeddings: Embeddings) -> Iterator[VectorStore]:
     """Yield a collection of Qdrant in this process."""
     pytest.importorskip("langchain_qdrant")
@@ -66,7 +72,7 @@ def qdrant(embeddings: Embeddings) -> Iterator[VectorStore]:
     client.close()
 
 
-@pytest.fixture(scope="module", params=[in_memory, qdrant], ids=lambda make: make.__name__)
+@pytest.fixture(scope="module", params=[in_memory, faiss, qdrant], ids=lambda make: make.__name__)
 def store(request: pytest.FixtureRequest, embeddings: Embeddings) -> Iterator[VectorStore]:
     """Return each store in turn, filled."""
     make: Callable[[Embeddings], Iterator[VectorStore]] = request.param

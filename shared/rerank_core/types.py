@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from rerank_core.errors import RerankError, ScorerError
+from rerank_core.selection import Selection
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
 
@@ -143,6 +148,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         usage: what the call consumed.
         error: why nothing was scored (``on_error="passthrough"``), else None.
         attempts: the scorers that were asked before, and why each did not answer.
+        selection: what decided which documents survived; None where nobody said.
     """
 
     query: str
@@ -152,6 +158,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
     usage: Usage = field(default_factory=Usage)
     error: RerankError | None = None
     attempts: tuple[Attempt, ...] = ()
+    selection: Selection | None = None
 
     @overload
     def __getitem__(self, item: int) -> RankedDocument[D]: ...
@@ -176,3 +183,23 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         if self.error is not None:
             parts.append(f"error={type(self.error).__name__}")
         return f"<Ranking {', '.join(parts)}>"
+
+    def __rich__(self) -> RenderableType:
+        from rerank_core._rich import ranking_table  # rich is optional
+
+        return ranking_table(self)
+
+    def _repr_html_(self) -> str:
+        from rerank_core._html import html
+
+        return html(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table of the surviving documents: rank, moved, index, score, text, passage, document.
+
+        Raises:
+            MissingExtraError: pandas is not installed (extra ``notebook``).
+        """
+        from rerank_core._frame import frame
+
+        return frame(self)

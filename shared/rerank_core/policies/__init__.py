@@ -7,5 +7,6 @@ from rerank_core.policies.calibrated import Calibrated
 from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
+from rerank_core.policies.windowed import Windowed
 
-__all__ = ["Breaker", "Cached", "Calibrated", "Cascade", "Fallback", "Hedged", "Policy"]
+__all__ = ["Breaker", "Cached", "Calibrated", "Cascade", "Fallback", "Hedged", "Policy", "Windowed"]

@@ -51,30 +51,41 @@ def whole(path: Path) -> bool:
         connection.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_killed_writer_leaves_the_cache_whole(tmp_path: Path) -> None:
     """Twenty times, at any moment of its writing; what it answered before is there afterwards."""
     path = tmp_path / "cache.db"
     dice = random.Random(0)
     for attempt in range(KILLS):
+        answered, tell = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 reranker = Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18), patience=30.0))
                 for number in range(10**9):
-                    reranker.rerank("query", [f"{attempt} {number} {text}" for text in range(20)])
+                    reranker.rerank("query", texts_of(attempt, number))
+                    os.write(tell, f"{number}\n".encode())
             finally:
                 os._exit(1)
-        while not path.exists():
-            time.sleep(0.001)
-        time.sleep(dice.uniform(0.02, 0.08))
+        os.close(tell)
+        told = os.read(answered, 100)
+        time.sleep(dice.uniform(0.0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        while more := os.read(answered, 10_000):
+            told += more
+        os.close(answered)
         assert whole(path)
-    model = FakeScorer()
-    with Reranker(Cached(model, DiskCache(path, max_bytes=2**18))) as reranker:
-        reranker.rerank("query", [f"{KILLS - 1} 0 {text}" for text in range(20)])
-        assert reranker.rerank("query", [f"{KILLS - 1} 0 {text}" for text in range(20)]).usage.cached == 20
+        model = FakeScorer()
+        with Reranker(Cached(model, DiskCache(path, max_bytes=2**18))) as reranker:
+            reranker.rerank("query", texts_of(attempt, int(told.split()[-1])))
+        assert model.calls == 0
     assert not path.with_name("cache.db.damaged").exists()
+
+
+def texts_of(attempt: int, number: int) -> list[str]:
+    """Return the texts of one call."""
+    return [f"{attempt} {number} {text}" for text in range(20)]
 
 
 def test_two_processes_share_a_cache(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Retrieve, rerank, answer, over real vector stores and real embeddings."""
+"""Retrieve, rerank, answer, over vector stores and real embeddings."""
 
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,17 +53,6 @@ def in_memory(embeddings: Embeddings) -> Iterator[VectorStore]:
     yield InMemoryVectorStore(embeddings)
 
 
-def faiss(embeddings: Embeddings) -> Iterator[VectorStore]:
-    """Yield an empty FAISS index."""
-    index = pytest.importorskip("faiss").IndexFlatIP(384)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the package says that it is being sunset
-        pytest.importorskip("langchain_community")
-        from langchain_community.docstore.in_memory import InMemoryDocstore
-        from langchain_community.vectorstores import FAISS
-    yield FAISS(embeddings, index, InMemoryDocstore(), {})
-
-
 def qdrant(embeddings: Embeddings) -> Iterator[VectorStore]:
     """Yield a collection of Qdrant in this process."""
     pytest.importorskip("langchain_qdrant")
@@ -78,7 +66,7 @@ def qdrant(embeddings: Embeddings) -> Iterator[VectorStore]:
     client.close()
 
 
-@pytest.fixture(scope="module", params=[in_memory, faiss, qdrant], ids=lambda make: make.__name__)
+@pytest.fixture(scope="module", params=[in_memory, qdrant], ids=lambda make: make.__name__)
 def store(request: pytest.FixtureRequest, embeddings: Embeddings) -> Iterator[VectorStore]:
     """Return each store in turn, filled."""
     make: Callable[[Embeddings], Iterator[VectorStore]] = request.param

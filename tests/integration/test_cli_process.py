@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import httpx
 
 COMMAND = str(Path(sys.executable).parent / "rerank-bridge")
 
@@ -74,3 +77,20 @@ def test_a_binary_file_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
     assert (process.returncode, out) == (1, b"")
     assert errors.decode().count("\n") == 1
     assert "is not text in UTF-8" in errors.decode()
+
+
+def test_serve_answers_until_it_is_told_to_end() -> None:
+    """It says that it is for development and where it listens, asks for the token, and ends by Ctrl-C."""
+    process = started("serve", "--port", "0", env={"RERANK_BRIDGE_TOKEN": "geheim"})
+    assert process.stderr is not None
+    warning = process.stderr.readline().decode()
+    lines = (line.decode() for line in iter(process.stderr.readline, b""))
+    address = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    body = {"query": "memory leak", "documents": ["Paris", "finding leaks"], "top_n": 1}
+    assert httpx.post(f"{address}/v2/rerank", json=body).status_code == 401
+    answer = httpx.post(f"{address}/v2/rerank", json=body, headers={"Authorization": "Bearer geheim"})
+    assert [result["index"] for result in answer.json()["results"]] == [1]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "for development and tests" in warning

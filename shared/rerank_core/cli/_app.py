@@ -18,6 +18,7 @@ from rerank_core.cli._models import models
 from rerank_core.cli._output import OutputClosedError, note, prepare_streams
 from rerank_core.cli._query import query
 from rerank_core.cli._rerank import rerank
+from rerank_core.cli._serve import serve
 from rerank_core.errors import RerankError
 
 __all__ = ["app", "run"]
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rerank, query, batch, compare, evaluate, models):
+for command in (rerank, query, batch, compare, evaluate, models, serve):
     app.command()(command)
 
 

@@ -139,15 +139,16 @@ class TestFallback:
 
             for _ in range(3):
                 reranker.rerank(QUERY, TEXTS)
+            opened = time.perf_counter()
             assert set(models(40)) == {"spare"}
-            assert loopback.stats()["counts"]["requests"] == 3
             time.sleep(0.35)
             assert set(models(16)) == {"spare"}
-            assert loopback.stats()["counts"]["requests"] == 4  # the probe, which failed
-            loopback.plan(delays=[0.1])
+            probes = loopback.stats()["counts"]["requests"] - 3
+            assert 1 <= probes <= (time.perf_counter() - opened) / 0.3  # one at a time, which failed
+            loopback.plan()
             time.sleep(0.35)
             while fallback.skipped:
-                models(8)
+                models(1)
             assert loopback.stats()["counts"]["requests"] == 1  # the probe, which succeeded
             assert set(models(16)) == {"cohere:rerank-v3.5"}
 

@@ -26,7 +26,8 @@ from rerank_core import (
     Usage,
     load_scorer,
 )
-from rerank_core.policies import Cascade, Fallback, Hedged, Windowed
+from rerank_core.caches import MemoryCache
+from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Windowed
 from rerank_core.testing import FakeScorer, ScorerContract
 
 FILLER = (
@@ -229,6 +230,24 @@ class TestComposition:
         (ranked,) = Reranker(Windowed(inner, window=200)).rerank("tracemalloc leaks", [LATE])
         assert NEEDLE in ranked.passage_text
         assert len(ranked.passage_text) <= 90
+
+    def test_a_cache_outside_remembers_passages(self) -> None:
+        """By document; other windows are another scorer."""
+        cache = MemoryCache()
+        first = Reranker(Cached(Windowed(embedded()), cache)).rerank(QUERY, [DULL, LATE])
+        again = Reranker(Cached(Windowed(embedded()), cache)).rerank(QUERY, [DULL, LATE])
+        assert (first.usage.cached, again.usage.cached) == (0, 2)
+        assert [ranked.passage for ranked in again] == [ranked.passage for ranked in first]
+        other = Reranker(Cached(Windowed(embedded(), window=32), cache)).rerank(QUERY, [DULL, LATE])
+        assert other.usage.cached == 0
+
+    def test_a_cache_inside_remembers_windows(self) -> None:
+        """Counted in the tokens of the scorer within it."""
+        reranker = Reranker(Windowed(Cached(embedded())))
+        first, again = (reranker.rerank(QUERY, [DULL, LATE]) for _ in range(2))
+        assert first.usage.documents == again.usage.cached > 2
+        assert [ranked.passage for ranked in again] == [ranked.passage for ranked in first]
+        assert first[0].passage == Reranker(Windowed(embedded())).rerank(QUERY, [LATE])[0].passage
 
     def test_a_cascade_inside_prunes_windows(self) -> None:
         """A document is as good as its window that came furthest."""

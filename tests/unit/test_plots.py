@@ -8,6 +8,7 @@ from itertools import combinations
 
 import matplotlib as mpl
 import pytest
+from matplotlib.text import Text
 from support.scorers import Answers
 
 from rerank_core import ConfigurationError, Ranking, Reranker, Selection, Usage
@@ -56,6 +57,7 @@ def test_movement_has_a_line_for_each_document_and_step() -> None:
 
 def test_movement_draws_only_the_best_of_many() -> None:
     """Beyond ``top`` there is one row for all, and a label's dollar sign starts no formula."""
+    scores = ranked([number / 20 for number in range(16)])
     ax = rank_movement(scores, top=4, label_fn=lambda found: found.text[-9:])
     assert max(max(line.get_ydata()) for line in ax.lines) == 5
     assert len(ax.lines) == 8

@@ -59,8 +59,6 @@ def place_labels(ax: Axes, points: Sequence[tuple[float, float]], texts: Sequenc
             note = _note(ax, text, point, offset)
             box = _extent(note)
             outside = box.x0 < ax.bbox.x0 or box.x1 > ax.bbox.x1 or box.y0 < ax.bbox.y0 or box.y1 > ax.bbox.y1
-                ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 and ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1
-            )
             tried.append((sum(box.overlaps(other) for other in taken) + 2 * outside, note))
             if tried[-1][0] == 0:
                 break

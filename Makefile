@@ -23,7 +23,8 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(BIN)/python tests/benchmarks/providers.py
 	$(BIN)/python tests/benchmarks/faults.py
 	$(BIN)/python tests/benchmarks/load.py
-	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/embedded_quality.py $(CRANFIELD))
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/evaluation.py $(CRANFIELD))
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/policies.py $(CRANFIELD))
 
 clean:
 	rm -rf $(VENV) build dist

@@ -11,6 +11,7 @@ from rerank_core.selection import Selection
 
 if TYPE_CHECKING:
     import pandas
+    from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
 
@@ -182,6 +183,11 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         if self.error is not None:
             parts.append(f"error={type(self.error).__name__}")
         return f"<Ranking {', '.join(parts)}>"
+
+    def __rich__(self) -> RenderableType:
+        from rerank_core._rich import ranking_table  # rich is optional
+
+        return ranking_table(self)
 
     def _repr_html_(self) -> str:
         from rerank_core._html import html

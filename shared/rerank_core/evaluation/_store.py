@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from rerank_core.evaluation._runs import file_name
 from rerank_core.evaluation.results import QueryResult
 from rerank_core.reranker import Reranker
 from rerank_core.scorers.base import Scorer
-from rerank_core.selection import Selection
 from rerank_core.types import Usage
 
 __all__ = ["Store", "question"]
@@ -113,11 +112,12 @@ def _options(value: object) -> Any:
         return [_options(item) for item in value]
     if isinstance(value, Mapping):
         return {str(name): _options(item) for name, item in value.items()}
-    kind = type(value) if not callable(value) else value
+    kind = value if callable(value) else type(value)
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', type(value).__qualname__)}"
-    if not isinstance(value, (Scorer, Selection)):
+    if isinstance(value, Scorer):
+        made_with = [*inspect.signature(type(value)).parameters, "name", "scorers"]  # what a policy is made of
+    elif is_dataclass(value) and not isinstance(value, type):
+        made_with = [field.name for field in fields(value)]
+    else:
         return name
-    parameters = [parameter for parameter in inspect.signature(type(value)).parameters if parameter != "api_key"]
-    parameters.append("scorers")  # what a policy is made of
-    made_with = {parameter: _options(getattr(value, parameter, None)) for parameter in parameters}
-    return [name, getattr(value, "name", None), made_with]
+    return [name, {option: _options(getattr(value, option, None)) for option in made_with if option != "api_key"}]

@@ -50,6 +50,7 @@ class Fallback(Policy):
     ('spare', [('main', 'main is down for maintenance')])
     """
 
+    inert = frozenset({"breaker", "on", "timeout"})
     state = ("_circuits",)
 
     def __init__(

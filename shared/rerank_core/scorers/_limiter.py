@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 import anyio
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "Turns"]
 
 _WINDOW_SECONDS = 60.0
+
+
+class Turns(Protocol):
+    """What says when a request may go out."""
+
+    def pause(self, seconds: float) -> None:
+        """Let no request through for this long, whoever's it is."""
+
+    def slot(self, tokens: int) -> AbstractAsyncContextManager[None]:
+        """Wait for a request's turn, and hold one of the slots while it is under way."""
 
 
 class _Window:

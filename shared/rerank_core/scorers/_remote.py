@@ -8,20 +8,21 @@ import os
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import anyio.to_thread
 from pydantic import SecretStr
 
-from rerank_core.batching import Limits
+from rerank_core.batching import Limits, estimate_tokens
 from rerank_core.errors import ConfigurationError
 from rerank_core.pricing import Price, price_of
 from rerank_core.scorers._access import checked_address, find_key
-from rerank_core.scorers._limiter import Limiter
+from rerank_core.scorers._limiter import Limiter, Turns
 from rerank_core.scorers._reply import Failure, Reply, Wire
 from rerank_core.scorers.base import Scorer
+from rerank_core.scorers.reading import Reading, Wish, estimated_ends
 from rerank_core.types import Scored
 
 __all__ = ["ModelFacts", "RemoteScorer", "Service", "Session", "Transport"]
@@ -84,7 +85,7 @@ class Session:
 
     loop: asyncio.AbstractEventLoop
     transport: Transport
-    limiter: Limiter
+    limiter: Turns
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ class RemoteScorer(Scorer):
         ConfigurationError: an option is out of its range.
         MissingExtraError: the provider's SDK is not installed.
     """
+
+    inert: ClassVar[frozenset[str]] = frozenset(
+        {"max_concurrency", "max_retries", "prices", "requests_per_minute", "timeout", "tokens_per_minute"}
+    )
 
     model: str
     _: KW_ONLY
@@ -212,6 +217,15 @@ class RemoteScorer(Scorer):
 
         return await Call(self, await self._opened(), query, texts).run()
 
+    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
+        """Return about what the service reads of texts beside a query: its tokens are not known here."""
+        limits = self.facts.limits
+        length = estimate_tokens(self.full_query(query))
+        read = [max(limit - length, limit // 2) for limit in (limits.pair, limits.tokens) if limit is not None]
+        read += [] if limits.document is None else [limits.document]
+        room = wish.room(min(read, default=None))
+        return Reading(room, [estimated_ends(text, wish.limit(room)) for text in texts])
+
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""
         await self._opened()
@@ -232,13 +246,20 @@ class RemoteScorer(Scorer):
             if session is None or session.loop is not loop:
                 self.__dict__["_abandoned"] = session
                 weakref.finalize(self, _close_later, transport, loop, os.getpid())
-                limiter = Limiter(
-                    self.max_concurrency,
-                    requests_per_minute=self.requests_per_minute,
-                    tokens_per_minute=self.tokens_per_minute,
-                )
-                session = self.__dict__["_session"] = Session(loop, transport, limiter)
+                make_limiter: Callable[[], Turns] = self.__dict__.get("_make_limiter", self._own_limiter)
+                session = self.__dict__["_session"] = Session(loop, transport, make_limiter())
         return session
+
+    def share_limiter(self, make_limiter: Callable[[], Turns]) -> None:
+        """Let another limiter than this object's own say when requests go out; a copy has its own again."""
+        self.__dict__["_make_limiter"] = make_limiter
+
+    def _own_limiter(self) -> Limiter:
+        return Limiter(
+            self.max_concurrency,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -22,12 +22,12 @@ from rerank_core.scorers._reply import Failure, Reply, Wire
 if TYPE_CHECKING:
     import cohere
 
-__all__ = ["CohereScorer"]
+__all__ = ["SERVICE", "CohereScorer"]
 
 _LIMITS = Limits(documents=1000, multiple=100, document=4096)
 _KNOWN = ModelFacts(_LIMITS)
 
-_SERVICE = Service(
+SERVICE = Service(
     "cohere",
     key_variables=("CO_API_KEY", "COHERE_API_KEY"),
     wire=Wire(tokens="meta.tokens.input_tokens"),
@@ -79,7 +79,7 @@ class CohereScorer(RemoteScorer):
     @property
     def service(self) -> Service:
         """Cohere."""
-        return _SERVICE
+        return SERVICE
 
     @property
     def facts(self) -> ModelFacts:

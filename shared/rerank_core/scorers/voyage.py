@@ -23,7 +23,7 @@ from rerank_core.scorers._httpx import failure_of
 from rerank_core.scorers._remote import ModelFacts, RemoteScorer, Service, Transport
 from rerank_core.scorers._reply import Failure, Reply, Wire
 
-__all__ = ["VoyageScorer"]
+__all__ = ["SERVICE", "VoyageScorer"]
 
 _INSTRUCTIONS = "{instruction}\n{query}"
 _KEY_FILE = "VOYAGE_API_KEY_PATH"
@@ -35,7 +35,7 @@ def _facts(pair: int | None, instructions: str | None = _INSTRUCTIONS) -> ModelF
     return ModelFacts(Limits(documents=1000, tokens=600_000, pair=pair), instructions)
 
 
-_SERVICE = Service(
+SERVICE = Service(
     "voyage",
     key_variables=(_KEY_FILE, "VOYAGE_API_KEY"),
     wire=Wire(results="data"),
@@ -81,7 +81,7 @@ class VoyageScorer(RemoteScorer):
     @property
     def service(self) -> Service:
         """Voyage AI."""
-        return _SERVICE
+        return SERVICE
 
     def find_key(self) -> SecretStr:
         """Return the key, from the options, the key file or the environment, as the SDK looks for it."""

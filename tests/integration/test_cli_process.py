@@ -1,0 +1,76 @@
+"""The installed command in a process of its own: pipes, signals, locale and terminals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).parent / "rerank-bridge")
+
+
+def started(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start the command, its streams connected."""
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+    """As ``| head -1`` does after the first line, here before a megabyte of others."""
+    (tmp_path / "many.txt").write_text(("word " * 200 + "\n") * 1000)
+    process = started(
+        "query", "word", "-c", str(tmp_path), "--no-rerank", "-k", "1000", "-l", "1000", "-o", "jsonl"
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    first = process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(30) == 0
+    assert first.startswith(b'{"rank": 1')
+    assert errors.count("\n") == 1  # that it built an index
+    assert "indexed" in errors
+
+
+def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
+    """While it waits for documents; one line, no traceback."""
+    process = started("rerank", "-q", "x")
+    assert process.stdin is not None
+    # More than a pipe holds: when this returns, the command is reading.
+    process.stdin.write(b"one\n" * 2**18)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    assert errors == b"rerank-bridge: interrupted\n"
+
+
+def test_utf_8_whatever_the_locale_and_no_colours_in_a_pipe() -> None:
+    """Even in the C locale, where Python would write ASCII."""
+    process = started(
+        "rerank", "-q", "Käse", "-o", "table", env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    )
+    out, errors = process.communicate("Käse aus Gouda – 奶酪\n".encode(), timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+    assert "Käse aus Gouda – 奶酪" in out.decode()
+    assert b"\x1b" not in out
+
+
+def test_a_binary_file_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    """With the installed command, not only in this process."""
+    (tmp_path / "a.jsonl").write_bytes(bytes(range(256)))
+    process = started("rerank", "-q", "x", "-d", str(tmp_path / "a.jsonl"))
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, b"")
+    assert errors.decode().count("\n") == 1
+    assert "is not text in UTF-8" in errors.decode()

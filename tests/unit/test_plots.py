@@ -94,7 +94,7 @@ def test_scores_are_counted_on_their_side_of_the_cut() -> None:
 
 def test_precision_and_recall_over_thresholds(measured: EvaluationResult) -> None:
     """The curve's own numbers, the target, and a line at the suggestion where there is one."""
-    suggestion = suggest_threshold(measured, system="one", target_precision=0.05)
+    suggestion = suggest_threshold(measured, system="one", target_precision=0.01)
     ax = precision_recall(suggestion)
     assert list(ax.lines[0].get_ydata()) == [point.precision for point in suggestion.curve]
     assert list(ax.lines[1].get_ydata()) == [point.recall for point in suggestion.curve]
@@ -124,6 +124,7 @@ def test_labels_of_many_close_points_keep_apart(measured: EvaluationResult, by: 
     """Eight rerankers that differ little, with long names: no label covers another."""
     points = [(0.6 + 0.02 * number, 0.05 * 1.3**number, 0.1 * number) for number in range(8)]
     ax = quality_tradeoff(_with_systems(measured, points), by=by)  # type: ignore[arg-type]
+    ax.figure.canvas.draw()
     boxes = [Text.get_window_extent(text) for text in ax.texts]  # without their lines to the points
     assert len(boxes) == 8
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]

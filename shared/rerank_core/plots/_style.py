@@ -72,6 +72,7 @@ def place_labels(ax: Axes, points: Sequence[tuple[float, float]], texts: Sequenc
 def _extent(note: Annotation) -> Any:
     """Return the box of the text alone, without its line to the point."""
     kind: Any = require("matplotlib.text", extra="notebook", purpose="rerank_core.plots").Text
+    note.get_window_extent()  # moves the text to its place
     return kind.get_window_extent(note)
 
 

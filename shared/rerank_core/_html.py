@@ -116,10 +116,11 @@ def _text(document: RankedDocument[Any]) -> str:
         return escape(plain(document.text, _SHOWN))
     start, end = document.passage
     before, after = document.text[max(0, start - _CONTEXT) : start], document.text[end : end + _CONTEXT]
-    left = ("… " if start > _CONTEXT else "") + escape(plain(before, _CONTEXT))
-    right = escape(plain(after, _CONTEXT)) + (" …" if len(document.text) > end + _CONTEXT else "")
+    left = ("… " if start > _CONTEXT else "") + escape(plain(before, _CONTEXT)) + " " * before[-1:].isspace()
+    right = " " * after[:1].isspace() + escape(plain(after, _CONTEXT))
+    more = " …" if len(document.text) > end + _CONTEXT else ""
     marked = "background:rgba(230,180,0,.35);color:inherit"
-    return f'{left} <mark style="{marked}">{escape(plain(document.passage_text, _SHOWN))}</mark> {right}'.strip()
+    return f'{left}<mark style="{marked}">{escape(plain(document.passage_text, _SHOWN))}</mark>{right}{more}'
 
 
 def _foot(ranking: Ranking[Any], cut: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rerank_core._numbers import checked_count
@@ -47,7 +48,7 @@ def rank_movement(
             f"rankings are of {sorted(sizes)} documents: give rankings of the same documents, at least one"
         )
     rows = min(top, max(sizes))
-    ax = axes(ax, size=(3.6 + 1.6 * len(named), 1.2 + 0.32 * (rows + 1)))
+    ax = axes(ax, size=(5.4 + 1.6 * len(named), 1.2 + 0.32 * (rows + 1)))
     columns = [{index: index + 1 for index in range(max(sizes))}]
     columns += [{found.index: found.rank for found in ranking} for ranking in named.values()]
     below = rows + 1
@@ -55,11 +56,17 @@ def rank_movement(
         places = [min(column.get(index, below), below) for column in columns]
         if min(places) < below:
             _line(ax, places)
-    width = max(8, int(ax.bbox.width / ax.figure.dpi * 5))
+    inches = ax.bbox.width / ax.figure.dpi
+    width = min(28, max(8, int(inches * 5)))
     labels = _labels(named, label_fn, width)
-    ax.set_xticks(range(len(columns)), ["first stage", *(label(name, width) for name in named)])
+    narrow = max(6, int(inches * 5 / len(columns)))
+    ax.set_xticks(range(len(columns)), [fill(label(name, 28), narrow) for name in ("first stage", *named)])
     ax.set_xlim(-0.08, len(columns) - 0.92)
-    rest = [f"below {rows}"] if max(sizes) > rows or any(len(column) < rows for column in columns) else [""]
+    rest = (
+        [f"below {rows}, or dropped"]
+        if max(sizes) > rows or any(len(column) < rows for column in columns)
+        else [""]
+    )
     for place, column in ((ax, columns[0]), (ax.twinx(), columns[-1])):
         at = {rank: index for index, rank in column.items()}
         texts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -11,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.batches import plain_loop, results, some_rows, write_rows
+from support.batches import plain_loop, results, some_rows, worker_pids, write_rows
 from support.loopback import Loopback
 from support.providers import KEY, scorer_of
 
 from rerank_core import Reranker, Selection
 from rerank_core.batch import BatchOptions, rerank_dataset, rerank_file
+from rerank_core.batch._budget import Budget
+from rerank_core.batch._cluster import RemotePurse
+from rerank_core.batch._workers import prepared
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -26,7 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.xdist_group("ray"),
 ]
 
 
@@ -85,33 +88,34 @@ def test_a_dataset_gets_three_columns(cluster: None) -> None:
     assert "the query is empty" in found[24]["error"]
 
 
+def test_the_limiter_and_the_purse_are_the_clusters(cluster: None, loopback: Loopback) -> None:
+    """Requests go on when the limiter's actor is gone, after a pause too; the purse says no at the cap."""
+    loopback.plan(faults=["429-retry-after"], retry_after="0.2")
+    scorer = prepared(scorer_of("jina", loopback, max_concurrency=2), cores=1)
+    reranker = Reranker(scorer)
+    assert reranker.rerank("memory", ["memory", "tea"]).usage.retries == 1
+    (turns,) = [scorer.__dict__["_session"].limiter]
+    ray.kill(turns._actor)
+    assert len(reranker.rerank_many(["memory"] * 6, [["memory", "tea"]] * 6)) == 6
+    assert loopback.stats()["most_active"] <= 2
+    reranker.close()
+
+    async def spend() -> list[bool]:
+        purse = RemotePurse(ray.remote(Budget).options(num_cpus=0).remote(1.0, {0: 0.4}))
+        await purse.begin(0, 0.5)
+        answers = [await purse.reserve(0, 0.4)]
+        await purse.settle(0, 0.4, 0.4)
+        return [*answers, await purse.reserve(0, 0.2)]
+
+    assert asyncio.run(spend()) == [True, False]
+
+
 def _kill_a_worker(output: Path, killed: list[int]) -> None:
     until = time.monotonic() + 100
     while time.monotonic() < until:
         journals = list((output / "state").glob("*.journal")) if output.exists() else []
         if sum(journal.read_bytes().count(b"\n") for journal in journals if journal.exists()) > 20:
-            killed.append(_worker_pids()[0])
+            killed.append(worker_pids()[0])
             os.kill(killed[0], signal.SIGKILL)
             return
         time.sleep(0.01)
-
-
-def _worker_pids() -> list[int]:
-    """Return the processes of this test's cluster that work on parts."""
-    found: list[int] = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
-                pid = int(folder.name)
-                if os.getpid() in _ancestors(pid):
-                    found.append(pid)
-        except OSError:  # it has ended
-            continue
-    return found
-
-
-def _ancestors(pid: int) -> Iterator[int]:
-    while pid > 1:
-        # After the name in brackets: the state, then the parent.
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        yield pid

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rerank_core import Reranker, Selection
 
-__all__ = ["failures", "plain_loop", "results", "some_rows", "write_rows"]
+__all__ = ["failures", "plain_loop", "results", "some_rows", "worker_pids", "write_rows"]
 
 _WORDS = ("memory", "leak", "python", "spring", "paris", "tea", "socket")
 
@@ -64,3 +65,24 @@ def plain_loop(
     """Return indices and scores as a loop over the rows gives them."""
     rankings = [reranker.rerank(row["query"], row["documents"], selection=selection) for row in rows]
     return [([each.index for each in ranking], [each.score for each in ranking]) for ranking in rankings]
+
+
+def worker_pids() -> list[int]:
+    """Return the processes of this process's cluster that work on parts."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                pid = int(folder.name)
+                if os.getpid() in _ancestors(pid):
+                    found.append(pid)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        # After the name in brackets: the state, then the parent.
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        yield pid

@@ -322,3 +322,50 @@ def test_nothing_given_shows_the_help(run: Run) -> None:
     status, out, err = run()
     assert status == 2
     assert "Usage: rerank-bridge" in out + err
+
+
+def test_batch_plans_runs_and_goes_on(run: Run, tmp_path: Path) -> None:
+    """The plan is a result; a run tells how it ended, and its exit status is 1 until every row has a result."""
+    good = json.dumps({"query": QUERY, "documents": [document["text"] for document in DOCUMENTS]})
+    source, output = tmp_path / "in.jsonl", tmp_path / "out"
+    source.write_text(f"{good}\n{{}}\n")
+    status, out, err = run("batch", source, output, "--dry-run")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "rows        2: 0 finished, 1 left, 1 that cannot be read",
+        "candidates  3 left to score",
+        "cost        about $0.00, at most $0.00; $0.00 spent so far",
+    ]
+    assert not output.exists()
+    status, out, err = run("batch", source, output, "--top-k", 2)
+    assert (status, out) == (1, "")
+    assert "1 of 2 rows finished, 1 of them in this run, 1 failed" in err
+    assert "1 rows failed: see" in err
+    row = json.loads((output / "rows" / "part-00000.jsonl").read_text())
+    assert row["indices"][0] == 1
+    assert len(row["indices"]) == 2
+    status, out, _ = run("batch", source, output, "--top-k", 2, "-o", "json")
+    report = json.loads(out)
+    assert (status, report["resumed"], report["failed"], report["output"]) == (1, 1, 1, str(output))
+    status, _, err = run("batch", source, output, "--top-k", 3)
+    assert status == 1
+    assert "begun with another selection" in err
+    assert run("batch", source, output, "--engine", "spark")[0] == 2
+    assert run("batch", source, output, "--top-k", 2, "--dry-run", "-o", "jsonl")[1].startswith('{"rows": 2')
+
+
+def test_batch_stops_at_the_cap(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cent nothing is sent; on a terminal there is a bar."""
+    monkeypatch.setenv("CO_API_KEY", "any")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"query": QUERY, "documents": ["text"]}) + "\n")
+    arguments = ("batch", source, tmp_path / "out", "-m", "cohere:rerank-v3.5", "--max-cost", "0.0001")
+    status, out, err = run(*arguments)
+    assert (status, out) == (1, "")
+    assert "0/1" in err
+    assert "run again with a higher cap to go on" in err
+    status, out, _ = run(*arguments[:5], "--dry-run")
+    assert "about $0.002, at most $0.002" in out
+    unknown = run("batch", source, tmp_path / "other", "-m", "http:http://127.0.0.1:9", "--dry-run")
+    assert "about an unknown cost" in unknown[1]

@@ -22,7 +22,7 @@ from rerank_core.batch.options import BatchOptions
 from rerank_core.errors import RerankError
 from rerank_core.types import Usage
 
-__all__ = ["run_on_ray"]
+__all__ = ["RemotePurse", "Worker", "run_on_ray"]
 
 _MANY = 10_000
 
@@ -74,7 +74,7 @@ def _run(
     job = (source, store, replace(options, model=options.scorer(), model_options={}), purse)
     parts = data.from_items([{"part": number} for number in todo], override_num_blocks=len(todo))
     ended = parts.map(
-        _Worker,
+        Worker,
         fn_constructor_args=job,
         compute=data.ActorPoolStrategy(size=min(options.workers, len(todo))),
         num_cpus=options.cpus_per_worker,
@@ -90,7 +90,7 @@ def _run(
     return exhausted
 
 
-class _Worker:
+class Worker:
     """A model, in a process of its own, that works on one part after the other."""
 
     def __init__(self, source: Source, store: Store, options: BatchOptions, purse: Any) -> None:
@@ -98,7 +98,7 @@ class _Worker:
         self._store = store
         self._options = options
         self._scorer = prepared(options.scorer(), cores=options.cpus_per_worker)
-        self._purse: Purse = Budget(math.inf, {}) if purse is None else _RemotePurse(purse)
+        self._purse: Purse = Budget(math.inf, {}) if purse is None else RemotePurse(purse)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Work on a part, and return how it ended."""
@@ -129,7 +129,7 @@ class _Worker:
         }
 
 
-class _RemotePurse:
+class RemotePurse:
     """The cluster's budget, kept by an actor."""
 
     def __init__(self, actor: Any) -> None:

@@ -50,7 +50,8 @@ class Journal:
             try:
                 yield cls(file, found)
             finally:
-                os.fsync(file.fileno())
+                if path.exists():  # else the part is written
+                    os.fsync(file.fileno())
 
     def add(self, outcome: Outcome) -> None:
         """Write down what became of a row."""

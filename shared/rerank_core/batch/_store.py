@@ -74,7 +74,7 @@ class Store:
         path = self.folder / "manifest.json"
         try:
             found = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ConfigurationError(
                     f"{self.folder} is not empty, and no output of a batch: give a new folder"

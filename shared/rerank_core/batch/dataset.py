@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     import pyarrow
     import ray.data
 
-__all__ = ["OnRowError", "rerank_dataset"]
+__all__ = ["Actor", "OnRowError", "Settings", "rerank_dataset"]
 
 OnRowError = Literal["raise", "column"]
 """What becomes of a row that fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
+class Settings:
+    """What an actor of :func:`rerank_dataset` needs to know; the fields are its arguments."""
+
     query_column: str
     documents_column: str
     prefix: str
@@ -41,6 +43,7 @@ class _Settings:
 
     @property
     def columns(self) -> Sequence[str]:
+        """Names of the columns that are added, but for ``error``."""
         return [f"{self.prefix}{name}" for name in ("indices", "scores", "usage")]
 
 
@@ -89,13 +92,13 @@ def rerank_dataset(
         MissingExtraError: Ray, or a package that the scorer needs, is not installed.
     """
     data = require("ray.data", extra="ray", purpose="rerank_dataset")
-    fewest, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+    fewest, most = _pool(concurrency)
     if on_error not in get_args(OnRowError):
         raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'column'")
     if model_options and not isinstance(model, str):
         raise ConfigurationError("model is a scorer, which has its options: leave out model_options=")
     scorer = load_scorer(model, **(model_options or {})) if isinstance(model, str) else as_scorer(model)
-    settings = _Settings(
+    settings = Settings(
         query_column,
         documents_column,
         prefix,
@@ -104,10 +107,11 @@ def rerank_dataset(
         on_error,
         checked_count("num_cpus", num_cpus, least=1),
     )
+    checked_count("batch_size", batch_size, least=1)
     return dataset.map_batches(
-        _Actor,
+        Actor,
         fn_constructor_args=(scorer, settings),
-        batch_size=checked_count("batch_size", batch_size, least=1),
+        batch_size=batch_size,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(min_size=fewest, max_size=most),
         num_cpus=num_cpus,
@@ -115,10 +119,19 @@ def rerank_dataset(
     )
 
 
-class _Actor:
+def _pool(concurrency: object) -> tuple[int, int]:
+    sizes = concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
+    if len(sizes) == 2 and all(isinstance(size, int) for size in sizes) and 1 <= sizes[0] <= sizes[1]:
+        return sizes[0], sizes[1]
+    raise ConfigurationError(
+        f"concurrency is {concurrency!r}: give a number of actors of at least 1, or the fewest and the most"
+    )
+
+
+class Actor:
     """A model in an actor of the pool."""
 
-    def __init__(self, scorer: Scorer, settings: _Settings) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings) -> None:
         self._settings = settings
         self._reranker = Reranker(
             prepared(scorer, cores=settings.cores),

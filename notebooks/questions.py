@@ -11,7 +11,7 @@ ANSWERS = {
     "Compare two versions of a text and show the differences": ("difflib",),
     "Which lines of my program allocate the most memory?": ("tracemalloc",),
     "Sort a few largest items out of a long list": ("heapq",),
-    "Remember the results of a function so that it is not computed twice": (
+    "Remember the results of a function, not to compute them twice": (
         "functools.lru_cache",
         "functools.cache",
     ),

@@ -41,7 +41,7 @@ def measured() -> EvaluationResult:
     texts = {str(number): text for number, text in enumerate(DOCUMENTS)}
     queries = {"1": "document about a", "2": "words about c", "3": "tail about e"}
     qrels = {"1": {"0": 1}, "2": {"2": 1, "3": 1}, "3": {"4": 1}}
-    return evaluate({"one": FakeScorer(), "two": FakeScorer()}, Dataset(texts, queries, qrels), top_k=10)
+    return evaluate({"one": FakeScorer(), "two": FakeScorer()}, Dataset(texts, queries, qrels), top_k=16)
 
 
 def test_movement_has_a_line_for_each_document_and_step() -> None:

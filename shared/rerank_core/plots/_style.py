@@ -24,6 +24,7 @@ _PLACES = (
     *((8, 0), (-8, 0), (0, 8), (0, -8), (8, 8), (8, -8), (-8, 8), (-8, -8)),
     *((side * 14, up * height) for height in (20, 34, 48, 62, 76) for up in (1, -1) for side in (1, -1)),
     *((side * 45, up * height) for height in (0, 20, 40, 60, 80) for up in (1, -1) for side in (1, -1)),
+    *((side * 80, up * height) for height in (0, 20, 40, 60, 80, 100, 120) for up in (1, -1) for side in (1, -1)),
 )
 
 
@@ -84,6 +85,7 @@ def _note(ax: Axes, text: str, point: tuple[float, float], offset: tuple[int, in
         offset,
         textcoords="offset points",
         fontsize="small",
+        zorder=1.9,
         ha="left" if dx > 0 else "right" if dx < 0 else "center",
         va="center" if dy == 0 else "bottom" if dy > 0 else "top",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},

@@ -36,7 +36,8 @@ def test_a_notebook_runs_from_a_fresh_kernel(path: Path) -> None:
         "from nbclient import NotebookClient\n"
         "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
         "NotebookClient(notebook, timeout=90, kernel_name='python3').execute()\n"
-        "print([sum(output.get('name') != 'stderr' for output in cell.get('outputs', [])) for cell in notebook.cells])"
+        "outputs = [cell.get('outputs', []) for cell in notebook.cells]\n"
+        "print([sum(output.get('name') != 'stderr' for output in each) for each in outputs])"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, path.name]
     keyless = {name: value for name, value in os.environ.items() if not name.endswith("API_KEY")}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -50,9 +51,25 @@ def run_on_ray(
         return _run(ray, source, store, options, states, todo, tracker)
     ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     try:
-        return _run(ray, source, store, options, states, todo, tracker)
+        with _quiet():
+            return _run(ray, source, store, options, states, todo, tracker)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray Data's own bars and notes off the terminal, where only this job uses it."""
+    data = require("ray.data", extra="ray", purpose='engine="ray"')
+    context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
 
 
 def _run(

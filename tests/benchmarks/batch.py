@@ -24,11 +24,8 @@ from rerank_core.batch import BatchOptions, Progress, rerank_file
 from rerank_core.testing import FakeScorer
 
 CANDIDATES = 20
-WORDS = [
-    f"{start}{end}"
-    for start in ("mem", "leak", "sock", "loop", "tok", "rank")
-    for end in ("ory", "ed", "et", "ing", "en", "er")
-]
+STARTS, ENDS = ("mem", "leak", "sock", "loop", "tok", "rank"), ("ory", "ed", "et", "ing", "en", "er")
+WORDS = [start + end for start in STARTS for end in ENDS]
 
 
 def candidate(row: int, position: int) -> str:

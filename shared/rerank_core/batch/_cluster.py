@@ -63,8 +63,8 @@ def _quiet() -> Iterator[None]:
     data = require("ray.data", extra="ray", purpose='engine="ray"')
     context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
     bars, level = context.enable_progress_bars, logger.level
+    logger.setLevel(logging.ERROR)
     context.enable_progress_bars = False
-    logger.setLevel(logging.WARNING)
     try:
         yield
     finally:

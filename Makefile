@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint compat bench clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -16,6 +16,19 @@ lint: $(VENV)/.lint  ## static checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions
+COMPAT := cohere,embedded,langchain,llamaindex,voyage
+
+# In an environment of its own; the frameworks' own warnings about newer packages are not ours to mend.
+# make compat COMPAT=…,local installs torch and sentence-transformers too.
+compat-%:
+	$(PYTHON) -m venv --clear $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-$*/bin/python -m pip install --quiet --constraint .ci/constraints.txt \
+		--constraint .ci/constraints-$*.txt --editable ".[$(COMPAT)]" --group compat
+	$(VENV)-$*/bin/python -m pytest --numprocesses auto --maxprocesses 4 -o filterwarnings=default -m compat \
+		tests/adapters tests/contract
+
 bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the evaluation on that collection
 	$(BIN)/python tests/benchmarks/import_time.py
 	$(BIN)/python tests/benchmarks/overhead.py
@@ -23,10 +36,11 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(BIN)/python tests/benchmarks/providers.py
 	$(BIN)/python tests/benchmarks/faults.py
 	$(BIN)/python tests/benchmarks/load.py
-	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/embedded_quality.py $(CRANFIELD))
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/evaluation.py $(CRANFIELD))
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/policies.py $(CRANFIELD))
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ from rerank_core._optional import check_installed
 check_installed("langchain_core", extra="langchain", purpose="langchain_rerankers")
 
 from langchain_rerankers.compressor import RerankCompressor  # noqa: E402
+from langchain_rerankers.hybrid import HybridRetriever  # noqa: E402
 from langchain_rerankers.retriever import RerankRetriever  # noqa: E402
 
-__all__ = ["RerankCompressor", "RerankRetriever"]
+__all__ = ["HybridRetriever", "RerankCompressor", "RerankRetriever"]

@@ -1,9 +1,10 @@
-"""Reranking for LlamaIndex: a node postprocessor."""
+"""Reranking for LlamaIndex: a node postprocessor, and a retriever of two stages."""
 
 from rerank_core._optional import check_installed
 
 check_installed("llama_index", extra="llamaindex", purpose="llamaindex_rerankers")
 
 from llamaindex_rerankers.postprocessor import RerankPostprocessor  # noqa: E402
+from llamaindex_rerankers.retriever import RerankRetriever  # noqa: E402
 
-__all__ = ["RerankPostprocessor"]
+__all__ = ["RerankPostprocessor", "RerankRetriever"]

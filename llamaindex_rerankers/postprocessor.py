@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-from llama_index.core.callbacks import CBEventType, EventPayload
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import model_validator
 
+from llamaindex_rerankers._nodes import annotated, holds_more_than_text, is_blank, own_passage, with_passage
+from llamaindex_rerankers._reports import Report, reported
 from rerank_core import ConfigurationError, RankedDocument, Ranking
 from rerank_core.settings import RerankSettings, labelled
 
@@ -20,6 +20,7 @@ __all__ = ["RerankPostprocessor"]
 
 _dispatcher = get_dispatcher(__name__)
 _RETRIEVAL_SCORE = "retrieval_score"
+_PASSAGE = "passage"
 
 
 class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
@@ -40,6 +41,12 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     keep_retrieval_score: bool = False
     """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node, hidden from the LLM
     and from the embedder."""
+    without_text: Literal["keep", "drop", "raise"] = "keep"
+    """What becomes of nodes without a text of their own. ``"keep"``: those that hold something else (an image,
+    audio, video, a reference to an object) come after all others, in the first stage's order, with the score
+    None; neither thresholds nor ``top_n`` count them, since nothing judged them. Blank text nodes score 0.0, as
+    blank texts do everywhere. ``"drop"`` leaves both kinds out, and ``"raise"`` refuses them. Where ``text_fn``
+    or ``metadata_fields`` give the model something to read, a node has a text."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -62,43 +69,31 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with self._reported(nodes, query_bundle) as kept:
+        with self._reported(nodes, query_bundle) as report:
             query = self._query(nodes, query_bundle)
-            ranking = self.core().rerank(query, nodes, text_fn=self._text, selection=self.selection())
-            kept.extend(self._kept(ranking))
-        return kept
+            readable, others = self._parted(nodes)
+            ranking = self.core().rerank(query, readable, text_fn=self._text, selection=self.selection())
+            report.tell(ranking)
+            report.nodes.extend(self._kept(ranking, others))
+        return report.nodes
 
     @_dispatcher.span
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with self._reported(nodes, query_bundle) as kept:
+        with self._reported(nodes, query_bundle) as report:
             query = self._query(nodes, query_bundle)
-            ranking = await self.core().arerank(query, nodes, text_fn=self._text, selection=self.selection())
-            kept.extend(self._kept(ranking))
-        return kept
+            readable, others = self._parted(nodes)
+            ranking = await self.core().arerank(query, readable, text_fn=self._text, selection=self.selection())
+            report.tell(ranking)
+            report.nodes.extend(self._kept(ranking, others))
+        return report.nodes
 
-    @contextmanager
     def _reported(
         self, nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None
-    ) -> Iterator[list[NodeWithScore]]:
-        """Send the start and end events of both kinds; what the caller fills the list with is the result."""
-        kept: list[NodeWithScore] = []
+    ) -> AbstractContextManager[Report]:
         top_n = self.selection().top_n or len(nodes)
-        model = self.core().scorer.name
-        payload: dict[str, Any] = {
-            EventPayload.NODES: list(nodes),
-            EventPayload.MODEL_NAME: model,
-            EventPayload.QUERY_STR: query_bundle.query_str if query_bundle is not None else None,
-            EventPayload.TOP_K: top_n,
-        }
-        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=list(nodes), top_n=top_n, model_name=model))
-        try:
-            with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield kept
-                event.on_end(payload={EventPayload.NODES: list(kept)})
-        finally:
-            _dispatcher.event(ReRankEndEvent(nodes=list(kept)))
+        return reported(self.callback_manager, nodes, query_bundle, self.core().scorer.name, top_n)
 
     @staticmethod
     def _query(nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None) -> str:
@@ -112,23 +107,58 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         if self.text_fn is not None:
             return self.text_fn(node)
         if self.metadata_fields:
-            return labelled(node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
-        return node.get_content(self.metadata_mode)
+            return labelled(node.node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
+        return node.node.get_content(self.metadata_mode)
 
-    def _kept(self, ranking: Ranking[NodeWithScore]) -> list[NodeWithScore]:
-        return [
+    def _has_text(self, node: NodeWithScore) -> bool:
+        if self.text_fn is not None or self.metadata_fields:
+            text: object = self._text(node)
+            return not isinstance(text, str) or not is_blank(text)  # what is no string is an error of its own
+        return not is_blank(node.node.get_content(MetadataMode.NONE))
+
+    def _parted(self, nodes: Sequence[NodeWithScore]) -> tuple[list[NodeWithScore], list[NodeWithScore]]:
+        """Return the nodes to score, and those to keep as they are.
+
+        Raises:
+            ConfigurationError: a node has no text, and ``without_text`` is ``"raise"``.
+        """
+        if self.without_text == "keep":
+            others = [node for node in nodes if holds_more_than_text(node.node) and not self._has_text(node)]
+            apart = {id(node) for node in others}
+            return [node for node in nodes if id(node) not in apart], others
+        readable = []
+        for position, node in enumerate(nodes):
+            if self._has_text(node):
+                readable.append(node)
+            elif self.without_text == "raise":
+                raise ConfigurationError(
+                    f"nodes[{position}], a {type(node.node).__name__}, has no text to rank by: give text_fn=, or "
+                    "without_text='keep' or 'drop'"
+                )
+        return readable, []
+
+    def _kept(self, ranking: Ranking[NodeWithScore], others: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        kept = [
             ranked.document.model_copy(update={"node": self._node(ranked), "score": ranked.score})
             for ranked in ranking
         ]
+        unscored = [
+            node.model_copy(update={"node": self._told(node, node.node), "score": None}) for node in others
+        ]
+        return kept + unscored
 
     def _node(self, ranked: RankedDocument[NodeWithScore]) -> BaseNode:
-        node, score = ranked.document.node, ranked.document.score
-        if not self.keep_retrieval_score:
-            return node
-        return node.model_copy(
-            update={
-                "metadata": {**node.metadata, _RETRIEVAL_SCORE: None if score is None else float(score)},
-                "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, _RETRIEVAL_SCORE],
-                "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, _RETRIEVAL_SCORE],
-            }
-        )
+        node = ranked.document.node
+        if not self.return_passage or ranked.passage is None:
+            return self._told(ranked.document, node)
+        own = own_passage(node, ranked)
+        span = own or ranked.passage
+        text = node.get_content(MetadataMode.NONE)[own.start : own.end] if own else ranked.passage_text
+        return self._told(ranked.document, with_passage(node, text, own), {_PASSAGE: list(span)})
+
+    def _told(self, given: NodeWithScore, node: BaseNode, metadata: dict[str, Any] | None = None) -> BaseNode:
+        """Return the node with what its metadata shall tell, itself where that is nothing."""
+        told = dict(metadata or {})
+        if self.keep_retrieval_score:
+            told[_RETRIEVAL_SCORE] = None if given.score is None else float(given.score)
+        return annotated(node, told) if told else node

@@ -20,6 +20,30 @@ settings.register_profile("rerank-bridge", deadline=None, max_examples=60)
 settings.load_profile("rerank-bridge")
 
 
+COMPAT = {
+    "test_langchain_chains",
+    "test_langchain_compressor",
+    "test_langchain_retriever",
+    "test_llamaindex_engines",
+    "test_llamaindex_events",
+    "test_llamaindex_nodes",
+    "test_llamaindex_options",
+    "test_llamaindex_retriever",
+    "test_llamaindex_without_text",
+    "test_parity",
+    "test_provider_adapters",
+    "test_provider_contracts",
+}
+"""Modules that ``make compat`` runs: what touches a framework or an SDK, without torch."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make compat`` runs with the lowest and with the newest versions."""
+    for item in items:
+        if item.path.stem in COMPAT:
+            item.add_marker(pytest.mark.compat)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Shape], Path]:
     """Return a function that builds the random-weight checkpoint of a shape, with ``model.onnx``, once."""

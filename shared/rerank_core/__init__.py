@@ -18,6 +18,7 @@ from rerank_core.errors import (
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import Reranker
 from rerank_core.scorers.base import Scorer
+from rerank_core.search import SearchResult, atwo_stage_search, two_stage_search
 from rerank_core.selection import Selection
 from rerank_core.telemetry import CallReport, on_usage
 from rerank_core.types import Attempt, Passage, RankedDocument, Ranking, Scored, Usage
@@ -41,8 +42,11 @@ __all__ = [
     "ScorerError",
     "ScorerTimeoutError",
     "ScorerUnavailableError",
+    "SearchResult",
     "Selection",
     "Usage",
+    "atwo_stage_search",
     "load_scorer",
     "on_usage",
+    "two_stage_search",
 ]

@@ -47,8 +47,11 @@ class LocalModel(Protocol[Item_contra, Output_co]):
 class Interruptible(Protocol):
     """A model that can be stopped in the middle of a batch."""
 
+    def arm(self) -> None:
+        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
+
     def interrupt(self) -> None:
-        """End the ``forward`` that is under way, which then raises; called from any thread."""
+        """End the ``forward`` that is under way or about to begin, which then raises; called from any thread."""
 
 
 class Job(ABC, Generic[Item, Output]):
@@ -159,6 +162,7 @@ class _Worker:
         if self._model is None:
             self._model = self._load()
         self._refill(self._model)
+        self._forget_finished()  # tokenising took its time, and callers may have given up
         if self._window:
             self._forward(self._model, self._next_batch())
 
@@ -188,7 +192,8 @@ class _Worker:
 
     def _forward(self, model: LocalModel[Any, Any], batch: list[_Entry]) -> None:
         calls = list({id(call): call for call, _, _ in batch}.values())
-        self._set_running(calls)
+        if not self._begin(calls, model):
+            return
         try:
             outputs = model.forward([item for _, _, item in batch])
             for (call, position, _), output in zip(batch, outputs, strict=True):
@@ -196,14 +201,24 @@ class _Worker:
                 call.job.accept(position, output)
         except BaseException as exc:
             self._fail(calls, exc)
-        self._set_running([])
+        self._end()
         for call in calls:
             if call.exhausted and not call.over:
                 call.finish()
 
-    def _set_running(self, calls: list[_Call]) -> None:
+    def _begin(self, calls: list[_Call], model: object) -> bool:
+        """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
         with self._lock:
+            if all(call.over for call in calls):
+                return False
+            if isinstance(model, Interruptible):
+                model.arm()
             self._running = calls
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running = []
 
     def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, StopIteration):

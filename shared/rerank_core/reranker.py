@@ -195,7 +195,7 @@ class Reranker:
         return self.selection if selection is None else selection
 
     def _empty(self, request: Request[D]) -> Ranking[D]:
-        return Ranking(request.query, self.scorer.name)
+        return Ranking(request.query, self.scorer.name, selection=request.selection)
 
     async def _rank_in_turn(self, request: Request[D]) -> Ranking[D]:
         return await self._rank(replace(request, started=perf_counter()))
@@ -219,7 +219,9 @@ class Reranker:
         tiers = texts.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = texts.spread(scored.passages, blank=None) if scored.passages else ()
         ranked = request.ranked(request.selection.select(scores, tiers), scores, passages)
-        return Ranking(request.query, model, ranked, tuple(scores), usage, attempts=scored.attempts)
+        return Ranking(
+            request.query, model, ranked, tuple(scores), usage, None, scored.attempts, request.selection
+        )
 
     def _finish(
         self, span: telemetry.Span, request: Request[D], model: str, usage: Usage, error: ScorerError | None
@@ -250,4 +252,7 @@ class Reranker:
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
-        return Ranking(request.query, self.scorer.name, request.ranked(order, none), tuple(none), usage, error)
+        ranked = request.ranked(order, none)
+        return Ranking(
+            request.query, self.scorer.name, ranked, tuple(none), usage, error, selection=request.selection
+        )

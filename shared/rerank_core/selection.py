@@ -53,11 +53,12 @@ class Selection:
         """
         ties = tiers or [0] * len(scores)
         order = sorted(range(len(scores)), key=lambda index: (-scores[index], ties[index]))
-        cut = self._cut(scores[order[0]]) if order else 0.0
+        cut = self.cut(scores[order[0]]) if order else 0.0
         kept = sum(1 for score in scores if score >= cut)
         return order[: max(kept, self.min_keep)][: self.top_n]
 
-    def _cut(self, best: float) -> float:
+    def cut(self, best: float) -> float:
+        """Return the score below which documents are dropped, where the best score is ``best``."""
         absolute = 0.0 if self.score_threshold is None else self.score_threshold
         relative = 0.0 if self.adaptive_ratio is None else self.adaptive_ratio * best
         return max(absolute, relative)

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rerank_core.errors import ConfigurationError
@@ -70,9 +71,11 @@ class RerankSettings(BaseModel):
     """Metadata that the model reads before the text, as lines such as ``title: …``."""
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of the scorer, such as ``{"max_length": 256}``."""
-    text_fn: Callable[[Any], str] | None = Field(default=None, exclude=True)
+    text_fn: SkipJsonSchema[Callable[[Any], str] | None] = Field(default=None, exclude=True)
     """Returns what the model reads of a document, instead of its text and ``metadata_fields``."""
-    reranker: InstanceOf[Reranker] | None = Field(default=None, exclude=True)
+    return_passage: bool = False
+    """Return of each document only the passage that its score is about, where the scorer names one."""
+    reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = Field(default=None, exclude=True)
     """A ready reranker, instead of the options that would make one; its selection holds where no option of
     this object was given."""
 

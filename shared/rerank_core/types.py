@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from rerank_core.errors import RerankError, ScorerError
+from rerank_core.selection import Selection
 
 if TYPE_CHECKING:
+    import pandas
     from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored", "Usage"]
@@ -146,6 +148,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         usage: what the call consumed.
         error: why nothing was scored (``on_error="passthrough"``), else None.
         attempts: the scorers that were asked before, and why each did not answer.
+        selection: what decided which documents survived; None where nobody said.
     """
 
     query: str
@@ -155,6 +158,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
     usage: Usage = field(default_factory=Usage)
     error: RerankError | None = None
     attempts: tuple[Attempt, ...] = ()
+    selection: Selection | None = None
 
     @overload
     def __getitem__(self, item: int) -> RankedDocument[D]: ...
@@ -184,3 +188,18 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         from rerank_core._rich import ranking_table  # rich is optional
 
         return ranking_table(self)
+
+    def _repr_html_(self) -> str:
+        from rerank_core._html import html
+
+        return html(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table of the surviving documents: rank, moved, index, score, text, passage, document.
+
+        Raises:
+            MissingExtraError: pandas is not installed (extra ``notebook``).
+        """
+        from rerank_core._frame import frame
+
+        return frame(self)

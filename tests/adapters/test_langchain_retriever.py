@@ -325,9 +325,9 @@ def test_a_failing_second_stage_ends_the_run_with_its_error(retrieve: Retrieve) 
 
 
 def test_a_tracer_keeps_one_tree(retrieve: Retrieve) -> None:
-    """One root run with one child; inputs and outputs are the query and the documents."""
+    """One root run with a child for each stage; inputs and outputs are the query and the documents."""
     collector = RunCollectorCallbackHandler()
     ranked = retrieve(two_stages(k=1), config={"callbacks": [collector], "run_name": "search"})
     [root] = collector.traced_runs
     assert (root.name, root.inputs, root.outputs) == ("search", {"query": QUERY}, {"documents": ranked})
-    assert [child.name for child in root.child_runs] == ["FirstStage"]
+    assert [child.name for child in root.child_runs] == ["FirstStage", "RerankCompressor"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -16,13 +17,14 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.instrumentation.events.span import SpanDropEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index_instrumentation.dispatcher import instrument_tags
 from pydantic import Field
 from support.doors import BEST_FIRST, QUERY, TEXTS
 from support.scorers import Endless
 from support.waiting import until
 
 from llamaindex_rerankers import RerankPostprocessor
-from rerank_core import ConfigurationError, Reranker, ScorerError
+from rerank_core import ConfigurationError, Reranker, ScorerError, ScorerUnavailableError, Usage
 from rerank_core.testing import FakeScorer
 
 Postprocess = Callable[..., list[NodeWithScore]]
@@ -142,7 +144,7 @@ def test_both_kinds_of_events_tell_what_happened(postprocess: Postprocess, event
         EventPayload.QUERY_STR: QUERY,
         EventPayload.TOP_K: 2,
     }
-    assert after == {EventPayload.NODES: ranked}
+    assert after == {EventPayload.NODES: ranked, **end.tags}
 
 
 def test_events_name_the_scorer_of_the_options(postprocess: Postprocess, events: Events) -> None:
@@ -169,7 +171,7 @@ def test_events_are_balanced_without_nodes(
     assert events.names == ["ReRankStartEvent", "ReRankEndEvent"]
     assert (events.seen[0].top_n, events.seen[1].nodes) == (0, [])
     assert legacy.names == ["start", "end"]
-    assert legacy.seen[1][2] == {EventPayload.NODES: []}
+    assert legacy.seen[1][2] == {EventPayload.NODES: [], "model": "fake", "usage": asdict(Usage())}
 
 
 @pytest.mark.parametrize(
@@ -264,3 +266,41 @@ def test_a_failing_call_drops_its_span(postprocess: Postprocess, events: Events,
     assert (len(spans.dropped_spans), spans.completed_spans, spans.open_spans) == (1, [], {})
     [dropped] = [event for event in events.seen if isinstance(event, SpanDropEvent)]
     assert "fake failed with RuntimeError" in dropped.err_str
+
+
+def test_the_end_tells_who_answered_and_what_it_consumed(postprocess: Postprocess, events: Events) -> None:
+    """In the tags of one kind, which has no other field, and in the payload of the other; as plain values."""
+    legacy = Legacy()
+    postprocess(made(legacy=legacy), nodes(), QueryBundle(QUERY))
+    tags, payload = events.seen[1].tags, legacy.seen[1][2]
+    assert (tags["model"], tags["usage"]["requests"], tags["usage"]["documents"]) == ("fake", 1, 4)
+    assert tags["usage"]["seconds"] > 0.0
+    assert "error" not in tags
+    assert payload["usage"] == tags["usage"]
+    assert events.seen[1].model_dump_json()
+
+
+def test_the_end_of_a_failed_call_names_the_error(postprocess: Postprocess, events: Events) -> None:
+    """And what was consumed in vain."""
+    error = ScorerUnavailableError("down")
+    error.usage = Usage(requests=3)
+    with pytest.raises(ScorerError):
+        postprocess(made(FakeScorer(error=error), legacy=Legacy()), nodes(), QueryBundle(QUERY))
+    tags = next(event for event in events.seen if isinstance(event, ReRankEndEvent)).tags
+    assert (tags["error"], tags["usage"]["requests"]) == ("ScorerUnavailableError", 3)
+
+
+def test_the_end_of_a_passthrough_names_the_error(postprocess: Postprocess, events: Events) -> None:
+    """Though the call returned."""
+    reranker = Reranker(FakeScorer(error=RuntimeError("down")), on_error="passthrough")
+    assert len(postprocess(RerankPostprocessor(reranker=reranker), nodes(), QueryBundle(QUERY))) == 4
+    assert events.seen[1].tags["error"] == "ScorerError"
+    assert events.names == ["ReRankStartEvent", "ReRankEndEvent"]
+
+
+def test_the_callers_tags_are_kept(postprocess: Postprocess, events: Events) -> None:
+    """Tags of the context stand beside ours."""
+    with instrument_tags({"tenant": "a"}):
+        postprocess(made(legacy=Legacy()), nodes(), QueryBundle(QUERY))
+    assert [event.tags["tenant"] for event in events.seen] == ["a", "a"]
+    assert events.seen[1].tags["model"] == "fake"

@@ -19,7 +19,12 @@ from llamaindex_rerankers import RerankPostprocessor
 from rerank_core import Reranker, Selection
 from rerank_core.testing import FakeScorer
 
-CHANGED = {**CHANGED_OPTIONS, "metadata_mode": MetadataMode.NONE, "keep_retrieval_score": True}
+CHANGED = {
+    **CHANGED_OPTIONS,
+    "metadata_mode": MetadataMode.NONE,
+    "keep_retrieval_score": True,
+    "without_text": "drop",
+}
 
 
 def nodes() -> list[NodeWithScore]:

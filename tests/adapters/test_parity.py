@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+from llama_index.core import SummaryIndex
+from llama_index.core.schema import TextNode
 from support.doors import DOORS, QUERY, TEXTS, Door
 
-from rerank_core import Ranking, Reranker, Selection
+from langchain_rerankers import RerankCompressor
+from langchain_rerankers import RerankRetriever as LangChainRetriever
+from llamaindex_rerankers import RerankPostprocessor
+from llamaindex_rerankers import RerankRetriever as LlamaIndexRetriever
+from rerank_core import Ranking, Reranker, Selection, atwo_stage_search, two_stage_search
 from rerank_core.testing import FakeScorer
 
 FRACTIONS = st.none() | st.floats(0.0, 1.0)
@@ -76,3 +84,21 @@ def test_the_fallback_of_a_failure_is_alike(door: Door) -> None:
     """Passthrough through each door is the core's."""
     core = Reranker(FakeScorer(error=RuntimeError("down")), on_error="passthrough", selection=Selection(top_n=3))
     assert door.rank(door.kind(reranker=core)) == outcome(core.rerank(QUERY, TEXTS))
+
+
+@given(options=SELECTIONS, query=st.sampled_from([QUERY, "spring", "zebra"]))
+def test_searches_of_two_stages_are_alike(options: dict[str, Any], query: str) -> None:
+    """Each framework's retriever and the search without one, over the same first stage."""
+    top_n = options["top_n"]
+    core = Reranker(FakeScorer(), selection=Selection(**options))
+    expected = outcome(core.rerank(query, TEXTS))
+    plain = two_stage_search(query, lambda query, top_k: TEXTS, core, top_n=top_n)
+    awaited = asyncio.run(atwo_stage_search(query, lambda query, top_k: TEXTS, core, top_n=top_n))
+    assert [(result.document, result.score) for result in plain] == expected
+    assert awaited == plain
+    documents = RunnableLambda(lambda query: [Document(text) for text in TEXTS])
+    chain = LangChainRetriever(retriever=documents, compressor=RerankCompressor(reranker=core))
+    assert [(found.page_content, found.metadata["relevance_score"]) for found in chain.invoke(query)] == expected
+    nodes = SummaryIndex([TextNode(text=text) for text in TEXTS]).as_retriever()
+    engine = LlamaIndexRetriever(nodes, RerankPostprocessor(reranker=core))
+    assert [(found.text, found.score) for found in engine.retrieve(query)] == expected

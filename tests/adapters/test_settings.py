@@ -38,15 +38,24 @@ SHARED = {
     "metadata_fields": (),
     "model_options": {},
     "text_fn": None,
+    "return_passage": False,
     "reranker": None,
 }
 OWN = {
     RerankCompressor: {"score_key": "relevance_score"},
-    RerankPostprocessor: {"metadata_mode": MetadataMode.EMBED, "keep_retrieval_score": False},
+    RerankPostprocessor: {
+        "metadata_mode": MetadataMode.EMBED,
+        "keep_retrieval_score": False,
+        "without_text": "keep",
+    },
 }
 CHANGED_OWN: dict[type[Any], dict[str, Any]] = {
     RerankCompressor: {"score_key": "score"},
-    RerankPostprocessor: {"metadata_mode": MetadataMode.LLM, "keep_retrieval_score": True},
+    RerankPostprocessor: {
+        "metadata_mode": MetadataMode.LLM,
+        "keep_retrieval_score": True,
+        "without_text": "drop",
+    },
 }
 
 
@@ -372,6 +381,22 @@ def test_a_retriever_shows_no_key_of_its_compressor(provider: ModuleType) -> Non
 
 
 # Dumps, pickles and copies
+
+
+def test_the_options_have_a_json_schema(kind: type[Any]) -> None:
+    """With every option that can be dumped, and none that holds an object."""
+    properties = kind.model_json_schema()["properties"]
+    assert set(SHARED) - set(properties) == {"text_fn", "reranker"}
+    assert properties["top_n"]["default"] == 5
+    assert properties["api_key"]["default"] is None
+
+
+def test_what_is_dumped_to_json_can_be_rebuilt(kind: type[Any], provider: ModuleType) -> None:
+    """Every option, of the right type, without the key."""
+    settings = kind(**CHANGED_OPTIONS, **CHANGED_OWN[kind], api_key=SecretStr(KEY))
+    dumped = settings.model_dump_json()
+    assert KEY not in dumped
+    assert options(kind.model_validate_json(dumped)) == {**options(settings), "api_key": None}
 
 
 def test_pickling_keeps_every_option_but_the_key(kind: type[Any], provider: ModuleType) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rerank_core import Reranker
 from rerank_core.cli import main
 
 DOCUMENTS = [
@@ -26,6 +30,15 @@ def articles(tmp_path: Path) -> Path:
     path = tmp_path / "articles.jsonl"
     path.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
     return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_engine() -> Iterator[None]:
+    """Keep the model loaded: rerankers of the same one share it while one of them lives."""
+    reranker = Reranker("embedded")
+    reranker.warm_up()
+    yield
+    reranker.close()
 
 
 @pytest.fixture(autouse=True)
@@ -152,9 +165,42 @@ def test_a_defect_is_one_line_too(run: Run, articles: Path, monkeypatch: pytest.
     assert "--debug" in err
 
 
+class _Interrupting(io.BytesIO):
+    """Standard input at which somebody presses Ctrl-C."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return b""
+
+
+def test_ctrl_c_is_exit_status_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, no traceback."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(_Interrupting()))
+    assert run("rerank", "-q", "x") == (130, "", "rerank-bridge: interrupted\n")
+
+
+def test_the_package_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the command is not on the path."""
+    monkeypatch.setattr(sys, "argv", ["rerank-bridge", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("rerank_core.cli", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("rerank-bridge ")
+
+
+def test_without_the_extra_it_says_which_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in the place of a module stands for one that is not installed."""
+    monkeypatch.setitem(sys.modules, "typer", None)
+    status, out, err = run("models")
+    assert (status, out) == (1, "")
+    assert 'pip install "rerank-bridge[cli]"' in err
+
+
 def test_query_reranks_what_bm25_finds(run: Run, tmp_path: Path) -> None:
     """File and line, both scores and both ranks; timings and notes are not among the results."""
-    (tmp_path / "guide.md").write_text("# Keys\n\nkeys keys keys are made of brass\n\n# Auth\n\nSet the API keys.\n")
+    (tmp_path / "guide.md").write_text(
+        "# Keys\n\nkeys keys keys are made of brass\n\n# Auth\n\nSet the API keys.\n"
+    )
     arguments = ("query", "How do I set API keys?", "--corpus", tmp_path)
     status, out, err = run(*arguments, "-o", "json")
     content = json.loads(out)
@@ -201,6 +247,42 @@ def test_compare_shows_ranks_side_by_side(run: Run, articles: Path) -> None:
     assert content["documents"][0]["document"] == DOCUMENTS[1]
     _, out, _ = run(*arguments, "-o", "jsonl")
     assert [json.loads(line) for line in out.splitlines()] == content["documents"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Return a data set of two queries and four documents, in BEIR layout."""
+    folder = tmp_path / "data"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {
+        "d1": "memory of a trip to Paris",
+        "d2": DOCUMENTS[1]["text"],
+        "d3": "onion soup",
+        "d4": "a soup kitchen",
+    }
+    rows = [json.dumps({"_id": name, "title": "", "text": text}) for name, text in texts.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n")
+    queries = {"q1": "debugging leaked memory", "q2": "how to cook onion soup"}
+    rows = [json.dumps({"_id": name, "text": text}) for name, text in queries.items()]
+    (folder / "queries.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\t1\nq2\td3\t1\n")
+    return folder
+
+
+def test_evaluate_measures_models(run: Run, dataset: Path, tmp_path: Path) -> None:
+    """As a table and as JSON, with run files, and answers that are not asked for again."""
+    arguments = ("evaluate", dataset, "-m", "embedded", "--save-to", tmp_path / "kept")
+    status, out, err = run(*arguments, "-o", "json", "--measure", "nDCG@2", "--runs", tmp_path / "runs")
+    assert status == 0
+    systems = json.loads(out)["systems"]
+    assert [system["name"] for system in systems] == ["BM25", "embedded"]
+    assert systems[1]["measures"]["nDCG@2"] == 1.0
+    assert err.count("\n") == len(list((tmp_path / "runs").iterdir())) == 2
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "embedded" in out
+    status, out, _ = run(*arguments, "-o", "markdown")
+    assert out.startswith("|")
 
 
 def test_models_says_which_keys_are_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

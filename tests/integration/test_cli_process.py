@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
+import httpx
 
 COMMAND = str(Path(sys.executable).parent / "rerank-bridge")
 
@@ -28,7 +28,9 @@ def started(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Po
 def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     """As ``| head -1`` does after the first line, here before a megabyte of others."""
     (tmp_path / "many.txt").write_text(("word " * 200 + "\n") * 1000)
-    process = started("query", "word", "-c", str(tmp_path), "--no-rerank", "-k", "1000", "-l", "1000", "-o", "jsonl")
+    process = started(
+        "query", "word", "-c", str(tmp_path), "--no-rerank", "-k", "1000", "-l", "1000", "-o", "jsonl"
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -43,15 +45,13 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     assert "indexed" in errors
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
     """While it waits for documents; one line, no traceback."""
     process = started("rerank", "-q", "x")
     assert process.stdin is not None
-    process.stdin.write(b"one\n")
+    # More than a pipe holds: when this returns, the command is reading.
+    process.stdin.write(b"one\n" * 2**18)
     process.stdin.flush()
-    # The command has begun to read once the pipe is empty.
-    time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, b"")
@@ -77,3 +77,20 @@ def test_a_binary_file_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
     assert (process.returncode, out) == (1, b"")
     assert errors.decode().count("\n") == 1
     assert "is not text in UTF-8" in errors.decode()
+
+
+def test_serve_answers_until_it_is_told_to_end() -> None:
+    """It says that it is for development and where it listens, asks for the token, and ends by Ctrl-C."""
+    process = started("serve", "--port", "0", env={"RERANK_BRIDGE_TOKEN": "geheim"})
+    assert process.stderr is not None
+    warning = process.stderr.readline().decode()
+    lines = (line.decode() for line in iter(process.stderr.readline, b""))
+    address = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    body = {"query": "memory leak", "documents": ["Paris", "finding leaks"], "top_n": 1}
+    assert httpx.post(f"{address}/v2/rerank", json=body).status_code == 401
+    answer = httpx.post(f"{address}/v2/rerank", json=body, headers={"Authorization": "Bearer geheim"})
+    assert [result["index"] for result in answer.json()["results"]] == [1]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "for development and tests" in warning

@@ -25,6 +25,7 @@ CHANGED_OPTIONS: dict[str, Any] = {
     "on_error": "passthrough",
     "metadata_fields": ["title", "year"],
     "model_options": {"max_length": 128},
+    "return_passage": True,
 }
 """The options that both adapters dump, each unlike its default, for this provider."""
 

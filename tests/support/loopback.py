@@ -79,11 +79,12 @@ class _Service:
         self.reset({})
 
     def reset(self, plan: dict[str, Any]) -> None:
-        """Take a plan: ``faults`` (a list, one a request, then none), ``always``, ``rates``, ``delay``, …"""
+        """Take a plan: ``faults`` and ``delays`` (lists, one a request), ``always``, ``rates``, ``delay``, …"""
         self.faults: list[str | None] = list(plan.get("faults", ()))
         self.always: str | None = plan.get("always")
         self.rates: dict[str, float] = plan.get("rates", {})
         self.delay: float = plan.get("delay", 0.0)
+        self.delays: list[float] = list(plan.get("delays", ()))
         self.retry_after: str = plan.get("retry_after", "0.05")
         self.message: str = plan.get("message", "the service refuses this on demand")
         self.only: str | None = plan.get("only")
@@ -130,7 +131,7 @@ class _Service:
                     if not counted:
                         self.connections += 1
                         counted = True
-                    if not await self._rerank(path, headers, body, writer):
+                    if not await self._rerank(path, headers, body, reader, writer):
                         break
                 await writer.drain()
         writer.close()
@@ -146,7 +147,14 @@ class _Service:
         }
         _send(writer, 200, json.dumps(stats).encode())
 
-    async def _rerank(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
+    async def _rerank(
+        self,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
         """Answer a request; False where the connection ends with it."""
         shape = path.split("/")[1]
         request = json.loads(body)
@@ -160,11 +168,21 @@ class _Service:
         self.active += 1
         self.most_active = max(self.most_active, self.active)
         try:
-            if self.delay:
-                await asyncio.sleep(self.delay)
+            if not await self._patient(reader):
+                self.counts["abandoned"] += 1
+                return False
             return await self._answer(shape, request, texts, fault, writer)
         finally:
             self.active -= 1
+
+    async def _patient(self, reader: asyncio.StreamReader) -> bool:
+        """Let a request wait as planned; False where the client does not wait for its end."""
+        until = time.monotonic() + (self.delays.pop(0) if self.delays else self.delay)
+        while (left := until - time.monotonic()) > 0.0:
+            if reader.at_eof():
+                return False
+            await asyncio.sleep(min(left, 0.005))
+        return True
 
     def _flat_reply(self, shape: str, texts: list[str]) -> bytes:
         """Return an answer that takes this process no time, for measuring the other one."""

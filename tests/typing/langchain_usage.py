@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -11,7 +12,9 @@ from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import VectorStore
 from pydantic import SecretStr
 
-from langchain_rerankers import RerankCompressor, RerankRetriever
+from langchain_rerankers import HybridRetriever, RerankCompressor, RerankRetriever
+from langchain_rerankers.middleware import RerankMiddleware
+from langchain_rerankers.runnable import RerankInput
 from rerank_core import Reranker
 
 
@@ -56,6 +59,17 @@ async def retriever(store: VectorStore) -> list[Document]:
     documents: list[Document] = made.invoke("query", k=3)
     documents += await RerankCompressor().acompress_documents(documents, "query", callbacks=None)
     return documents + await made.ainvoke("query")
+
+
+def pieces(store: VectorStore, documents: Sequence[Document]) -> list[Document]:
+    """Check the runnable, the configurable retriever, the hybrid first stage and the middleware."""
+    rerank = RerankCompressor(return_passage=True).as_runnable()
+    counted: Runnable[RerankInput, int] = rerank | RunnableLambda(len)
+    hybrid = HybridRetriever(retrievers=[store.as_retriever(), store.as_retriever()], weights=[1, 0.5], k=20)
+    configurable: Runnable[str, list[Document]] = RerankRetriever(retriever=hybrid, top_n=3).configurable()
+    middleware: AgentMiddleware = RerankMiddleware(RerankCompressor(), tools=["search"])
+    print(counted, middleware, configurable.invoke("query", {"configurable": {"rerank_k": 1}}))
+    return rerank.invoke({"query": "query", "documents": documents})
 
 
 def mistakes() -> None:

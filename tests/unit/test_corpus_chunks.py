@@ -60,7 +60,9 @@ def test_html_is_its_visible_text() -> None:
 
 def test_python_is_split_at_functions_and_members_of_classes() -> None:
     """Comments and decorators stay with what follows them."""
-    methods = "\n".join(f"    # about {i}\n    @property\n    def m{i}(self):\n        return {i}\n" for i in range(6))
+    methods = "\n".join(
+        f"    # about {i}\n    @property\n    def m{i}(self):\n        return {i}\n" for i in range(6)
+    )
     content = f"import os\n\n\n# what f does\ndef f():\n    return 1\n\n\nclass C:\n    '''Doc.'''\n\n{methods}"
     found = outline("a.py", content, max_chars=80)
     assert found[0] == (1, 6, "", "import os\n\n# what f does\ndef f():\n    return 1")

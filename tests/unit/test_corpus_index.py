@@ -199,3 +199,11 @@ def test_an_empty_folder_and_a_wrong_k(tmp_path: Path, folder: Path) -> None:
         CorpusIndex.open(tmp_path / "empty")
     with pytest.raises(ConfigurationError, match="k is 0"):
         CorpusIndex.open(folder, keep=False).search("key", k=0)
+
+
+def test_links_and_very_large_files_are_passed_over(folder: Path) -> None:
+    """A link may lead out of the folder, or in a circle."""
+    (folder / "link.md").symlink_to(folder / "guide.md")
+    (folder / "circle").symlink_to(folder, target_is_directory=True)
+    (folder / "large.txt").write_bytes(b"key " * 2**20 + b"!")
+    assert found(CorpusIndex.open(folder), "key") == ["guide.md:7"]

@@ -586,6 +586,10 @@ class Interruptible(Model):
         super().__init__()
         self.interrupted = 0
 
+    def arm(self) -> None:
+        """Count from here."""
+        self.interrupted = 0
+
     def interrupt(self) -> None:
         """Let go."""
         self.interrupted += 1
@@ -603,12 +607,39 @@ def test_a_batch_that_nobody_waits_for_any_more_is_interrupted() -> None:
         await until(lambda: model.batches)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
+        assert model.interrupted == 1
         last = Words("last")
         await engine.run(last)
         return last.outputs
 
     assert runtime.run(scenario()) == {0: 4}
-    assert model.interrupted == 1
+    assert model.interrupted == 0
+
+
+def test_a_batch_is_not_begun_for_callers_that_gave_up_while_it_was_made() -> None:
+    """Tokenising many texts takes longer than some deadlines."""
+    model = Model()
+    engine = Engine(lambda: model, BUDGET)
+    encoding, go_on = threading.Event(), threading.Event()
+
+    class Slow(Words):
+        def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Any]]:
+            encoding.set()
+            go_on.wait(10)
+            return super().encode(model, start, stop)
+
+    async def scenario() -> dict[int, int]:
+        first = asyncio.ensure_future(engine.run(Slow("first")))
+        await until(encoding.is_set)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        go_on.set()
+        last = Words("last")
+        await engine.run(last)
+        return last.outputs
+
+    assert runtime.run(scenario()) == {0: 4}
+    assert len(model.batches) == 1
 
 
 def test_a_batch_that_somebody_still_waits_for_is_not_interrupted() -> None:

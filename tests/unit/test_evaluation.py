@@ -44,6 +44,8 @@ class FailsAfter(FakeScorer):
         calls_left: answers before that.
     """
 
+    inert = frozenset({"calls_left"})
+
     def __init__(self, calls_left: int) -> None:
         super().__init__(name="fake")
         self.left = calls_left
@@ -229,6 +231,14 @@ def test_options_of_scorers_inside_a_policy_count_as_options(tmp_path: Path) -> 
         result = evaluate({"c": Cascade(scorers, keep=[keep])}, DATA, save_to=tmp_path, first_stage=ALL, top_k=4)
         assert result.resumed == 0
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_scorer_whose_options_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    """Another process could not know whether its answers are those of the same options."""
+    scorer = FakeScorer(lambda query, text: 0.5)
+    with pytest.raises(ConfigurationError, match="'relevance'.*cache_key"):
+        evaluate({"fake": scorer}, DATA, save_to=tmp_path)
+    assert scorer.calls == 0
 
 
 def test_a_failure_passed_through_is_reported_and_asked_again(tmp_path: Path) -> None:

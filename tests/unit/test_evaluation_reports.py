@@ -205,7 +205,7 @@ def test_a_depth_that_still_helps_at_its_end_is_said() -> None:
     suggestion = suggest_top_k(judged_scores(scores, {"d4"}))
     assert suggestion.top_k == 5
     assert not suggestion.enough
-    assert "evaluate with a larger top_k" in suggestion.note
+    assert "evaluate with more, if there are" in suggestion.note
 
 
 def test_too_little_data_for_a_depth_is_said() -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.scripts import run_script
 
 from rerank_core import MissingExtraError, load_scorer
 from rerank_core._optional import check_installed, require
@@ -58,12 +59,44 @@ def test_checking_finds_what_is_missing_without_importing() -> None:
         ("onnx:some/model", "onnxruntime", "onnx"),
         ("onnx:some/model", "tokenizers", "onnx"),
         ("cross-encoder:some/model", "sentence_transformers", "local"),
+        ("cohere:rerank-v3.5", "cohere", "cohere"),
+        ("voyage:rerank-2.5", "voyageai", "voyage"),
     ],
 )
 def test_a_scorer_without_its_package_names_its_extra(
     name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, when it is made, not with the first call."""
+    monkeypatch.setenv("CO_API_KEY", "key")
+    monkeypatch.setenv("VOYAGE_API_KEY", "key")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf'{package}.*pip install "rerank-bridge\[{extra}\]"'):
         load_scorer(name)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "package", "extra"),
+    [
+        ("langchain_rerankers", "langchain_core", "langchain"),
+        ("llamaindex_rerankers", "llama_index", "llamaindex"),
+    ],
+)
+def test_an_adapter_without_its_framework_names_its_extra(adapter: str, package: str, extra: str) -> None:
+    """When it is imported, in a process that has not got the framework; the core needs neither."""
+    output = run_script(
+        """
+        import importlib.util, sys
+        adapter, package = sys.argv[1:]
+        found = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name == package else found(name, *rest)
+        import rerank_core
+        try:
+            __import__(adapter)
+        except rerank_core.MissingExtraError as exc:
+            print(type(exc).__name__, exc)
+        """,
+        adapter,
+        package,
+    )
+    assert output.startswith(f"MissingExtraError {adapter} needs the package {package!r}")
+    assert f'pip install "rerank-bridge[{extra}]"' in output

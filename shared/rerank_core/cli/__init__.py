@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MissingExtraError as exc:
         sys.stderr.write(f"rerank-bridge: {exc}\n")
         return 1
-    from rerank_core.cli._app import run
+    try:
+        from rerank_core.cli._app import run  # takes a while, in which Ctrl-C may come
 
-    return run(sys.argv[1:] if arguments is None else list(arguments))
+        return run(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt:
+        sys.stderr.write("rerank-bridge: interrupted\n")
+        return 130

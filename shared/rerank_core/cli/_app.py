@@ -18,6 +18,7 @@ from rerank_core.cli._models import models
 from rerank_core.cli._output import OutputClosedError, note, prepare_streams
 from rerank_core.cli._query import query
 from rerank_core.cli._rerank import rerank
+from rerank_core.cli._serve import serve
 from rerank_core.errors import RerankError
 
 __all__ = ["app", "run"]
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rerank, query, batch, compare, evaluate, models):
+for command in (rerank, query, batch, compare, evaluate, models, serve):
     app.command()(command)
 
 
@@ -77,17 +78,16 @@ def run(arguments: Sequence[str]) -> int:
         status = app(list(arguments), prog_name="rerank-bridge", standalone_mode=False, obj=settings)
     except _CLICK_ERROR as exc:
         return _failed(exc, settings, status=2 if isinstance(exc, _USAGE_ERROR) else 1)
-    except (KeyboardInterrupt, typer.Abort):
-        note("interrupted")
-        return _INTERRUPTED
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except OutputClosedError:
         return 0
     except (RerankError, OSError) as exc:
         return _failed(exc, settings, status=1)
     except Exception as exc:
         return _failed(exc, settings, status=1, unexpected=True)
-    if status == _INTERRUPTED:
-        note("interrupted")
+    if status == _INTERRUPTED:  # what newer versions of typer make of Ctrl-C
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 
 

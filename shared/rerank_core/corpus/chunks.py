@@ -21,8 +21,14 @@ _SPLITTERS: tuple[tuple[Callable[[str], Iterable[Block]], str], ...] = (
     (html_blocks, ".html .htm .xhtml"),
     (python_blocks, ".py .pyi"),
     # Lines of code between blank lines are paragraphs, too.
-    (plain_blocks, ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx"),
-    (plain_blocks, ".kt .lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue"),
+    (
+        plain_blocks,
+        ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx",
+    ),
+    (
+        plain_blocks,
+        ".kt .lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue",
+    ),
     (plain_blocks, ".xml .yaml .yml .zig"),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,6 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.evaluation._runs import file_name
 from rerank_core.evaluation.results import QueryResult
 from rerank_core.reranker import Reranker
-from rerank_core.scorers.base import Scorer
-from rerank_core.selection import Selection
 from rerank_core.types import Usage
 
 __all__ = ["Store", "question"]
@@ -28,7 +25,7 @@ class Store:
     """The answers of one system, in a file of its own; without a folder nothing is kept.
 
     A line is written at once and is flushed to the disk before the next call; a half-written one is ignored.
-    The file's name holds a fingerprint of the reranker's options, each line one of the query and its
+    The file's name holds a digest of the system's name and options, each line one of the query and its
     candidates' texts, so that only what changed is asked again. No text is stored.
 
     Args:
@@ -37,7 +34,8 @@ class Store:
         reranker: the system.
 
     Raises:
-        ConfigurationError: the folder cannot be made or read.
+        ConfigurationError: the folder cannot be made or read, or the scorer's options cannot be told apart (see
+            :meth:`rerank_core.Scorer.cache_key`).
     """
 
     def __init__(self, folder: Path | None, name: str, reranker: Reranker) -> None:
@@ -45,7 +43,7 @@ class Store:
         self._answers: dict[str, QueryResult] = {}
         if folder is None:
             return
-        options = json.dumps([_FORMAT, name, _options(reranker.scorer), _options(reranker.selection)])
+        options = repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection])
         self._path = folder / f"{file_name(name)}-{_digest([options])[:16]}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,21 +101,3 @@ def _parsed(line: bytes) -> dict[str, QueryResult]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # cut off, or not ours: asked again
     return {key: result}
-
-
-def _options(value: object) -> Any:
-    """Return what a scorer was made with as plain values; what has none is known by its type's name."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_options(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(name): _options(item) for name, item in value.items()}
-    kind = type(value) if not callable(value) else value
-    name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', type(value).__qualname__)}"
-    if not isinstance(value, (Scorer, Selection)):
-        return name
-    parameters = [parameter for parameter in inspect.signature(type(value)).parameters if parameter != "api_key"]
-    parameters.append("scorers")  # what a policy is made of
-    made_with = {parameter: _options(getattr(value, parameter, None)) for parameter in parameters}
-    return [name, getattr(value, "name", None), made_with]

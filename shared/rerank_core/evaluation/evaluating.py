@@ -50,7 +50,7 @@ def evaluate(
         top_k: how many candidates the first stage gives.
         measures: names for ``ir_measures``, such as ``"nDCG@10"``, instead of the default ones.
         save_to: folder that keeps each answer as it comes, so that a second evaluation sends only what is
-            new; None to keep nothing.
+            new; None to keep nothing. The seconds of a kept answer are those that it took then.
         progress: show a tqdm bar on the standard error stream, one step a call.
 
     Raises:

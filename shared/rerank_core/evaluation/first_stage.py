@@ -43,7 +43,7 @@ def retrieve(first_stage: FirstStage, dataset: Dataset, top_k: int) -> tuple[str
         MissingExtraError: ``"bm25"`` without the extra ``eval``.
     """
     if first_stage == "bm25":
-        return "BM25", _searched(bm25_search(dataset.documents), dataset, top_k)
+        return "BM25", _searched(_bm25(dataset.documents), dataset, top_k)
     if isinstance(first_stage, (str, Path)):
         path = Path(first_stage)
         if not path.is_file():
@@ -59,7 +59,7 @@ def retrieve(first_stage: FirstStage, dataset: Dataset, top_k: int) -> tuple[str
     )
 
 
-def bm25_search(documents: Mapping[str, str]) -> Search:
+def _bm25(documents: Mapping[str, str]) -> Search:
     """Return a BM25 search with English stop words and stemming, k1 = 0.9 and b = 0.4.
 
     Raises:

@@ -295,7 +295,7 @@ def _top_k_problems(
     problems = []
     if point.top_k == deepest:
         problems.append(
-            f"More candidates help up to {deepest}, the deepest measured: evaluate with a larger top_k."
+            f"More candidates help up to {deepest}, the deepest measured: evaluate with more, if there are."
         )
     elif point.remaining_interval is not None and point.remaining_interval[1] > 2.0 * tolerance:
         problems.append(

@@ -2,8 +2,11 @@
 
 from rerank_core.policies.base import Policy
 from rerank_core.policies.breaker import Breaker
+from rerank_core.policies.cached import Cached
+from rerank_core.policies.calibrated import Calibrated
 from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
+from rerank_core.policies.windowed import Windowed
 
-__all__ = ["Breaker", "Cascade", "Fallback", "Hedged", "Policy"]
+__all__ = ["Breaker", "Cached", "Calibrated", "Cascade", "Fallback", "Hedged", "Policy", "Windowed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from rerank_core._fingerprint import fingerprint
 from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer
@@ -54,6 +55,10 @@ class Policy(Scorer):
         """Release each scorer's connections."""
         for scorer in self.scorers:
             await scorer.aclose()
+
+    def cache_key(self) -> str:
+        """Return a digest of the policy's options and of its scorers' keys."""
+        return fingerprint(self, {"scorer": self.scorers})
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self.state}

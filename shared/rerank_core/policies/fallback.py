@@ -40,7 +40,8 @@ class Fallback(Policy):
 
     Raises:
         ConfigurationError: an option is out of its range.
-        ScorerUnavailableError: by ``score``, where no scorer answered; names each one's reason.
+        ScorerUnavailableError: by ``score``, where no scorer answered; names each one's reason. A
+            ScorerTimeoutError where all of them were too slow.
 
     >>> from rerank_core import Reranker, ScorerUnavailableError
     >>> from rerank_core.testing import FakeScorer
@@ -50,6 +51,7 @@ class Fallback(Policy):
     ('spare', [('main', 'main is down for maintenance')])
     """
 
+    inert = frozenset({"breaker", "on", "timeout"})
     state = ("_circuits",)
 
     def __init__(
@@ -137,7 +139,9 @@ class Fallback(Policy):
 
     def _exhausted(self, attempts: Sequence[Attempt], usage: Usage) -> ScorerError:
         reasons = "; ".join(f"{type(attempt.error).__name__}: {attempt.error}" for attempt in attempts)
-        error = ScorerUnavailableError(f"none of {len(attempts)} scorers answered: {reasons}")
+        late = all(isinstance(attempt.error, ScorerTimeoutError) for attempt in attempts)
+        kind = ScorerTimeoutError if late else ScorerUnavailableError
+        error = kind(f"none of {len(attempts)} scorers answered: {reasons}")
         error.__cause__ = attempts[-1].error
         error.usage = usage
         error.partial = max((attempt.error.partial for attempt in attempts), key=len)

@@ -49,6 +49,7 @@ class Hedged(Policy):
     (2, True)
     """
 
+    inert = frozenset({"delay", "quantile"})
     state = ("_seconds",)
 
     def __init__(self, scorer: Scorer | str, *, delay: float | None = None, quantile: float = 0.95) -> None:

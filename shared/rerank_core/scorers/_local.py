@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 from rerank_core._numbers import checked_count
 from rerank_core.batching import Scale
 from rerank_core.engine import Engine, Job, LocalModel, shared_engine
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers.base import Scorer
+from rerank_core.scorers.reading import Reading, Wish
 from rerank_core.types import Scored, Usage
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class LocalScorer(Scorer):
     Equal options share one engine, so that two rerankers with the same model load it once.
     """
 
+    inert: ClassVar[frozenset[str]] = frozenset({"cache_bytes", "local_files_only", "threads", "tokens_per_batch"})
+
     tokens_per_batch: int
 
     @abstractmethod
@@ -54,12 +57,49 @@ class LocalScorer(Scorer):
             self.__dict__["_engine"] = engine
         return engine
 
+    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
+        """Return what the model reads of texts beside a query, in its tokens."""
+        job = _ReadingJob(query, texts, wish)
+        await self.engine.run(job)
+        return Reading(job.room, job.ends)
+
     async def warm_up(self) -> None:
         """Load the model and run it once, as the first call would."""
         await self.score("warm up", ["warm up"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
+
+class _ReadingJob(Job[Any, Any]):
+    """Has a model's tokenizer look at texts; nothing is left for the model itself."""
+
+    def __init__(self, query: str, texts: Sequence[str], wish: Wish) -> None:
+        self.count = len(texts)
+        self.room = 0
+        self.ends: list[Sequence[int]] = []
+        self._query = query
+        self._texts = texts
+        self._wish = wish
+
+    def encode(self, model: TokenModel, start: int, stop: int) -> Sequence[tuple[int, Any]]:
+        if not start:
+            self.room = self._wish.room(model.room(self._query))
+        self.ends += model.ends(self._texts[start:stop], self._wish.limit(self.room))
+        return ()
+
+    def accept(self, position: int, output: Any) -> None:
+        raise NotImplementedError
+
+
+class TokenModel(Protocol):
+    """A model that can be asked for its tokens."""
+
+    def room(self, query: str) -> int | None:
+        """Return how many tokens of a text are read beside a query; None for no limit."""
+
+    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        """Return where the first tokens of texts end, as many as ``limit``."""
 
 
 class PairModel(LocalModel[Any, float], Protocol):

@@ -10,18 +10,19 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import anyio.to_thread
 from pydantic import SecretStr
 
-from rerank_core.batching import Limits
+from rerank_core.batching import Limits, estimate_tokens
 from rerank_core.errors import ConfigurationError
 from rerank_core.pricing import Price, price_of
 from rerank_core.scorers._access import checked_address, find_key
 from rerank_core.scorers._limiter import Limiter, Turns
 from rerank_core.scorers._reply import Failure, Reply, Wire
 from rerank_core.scorers.base import Scorer
+from rerank_core.scorers.reading import Reading, Wish, estimated_ends
 from rerank_core.types import Scored
 
 __all__ = ["ModelFacts", "RemoteScorer", "Service", "Session", "Transport"]
@@ -119,6 +120,10 @@ class RemoteScorer(Scorer):
         MissingExtraError: the provider's SDK is not installed.
     """
 
+    inert: ClassVar[frozenset[str]] = frozenset(
+        {"max_concurrency", "max_retries", "prices", "requests_per_minute", "timeout", "tokens_per_minute"}
+    )
+
     model: str
     _: KW_ONLY
     api_key: SecretStr | str | None = field(default=None, repr=False)
@@ -211,6 +216,15 @@ class RemoteScorer(Scorer):
         from rerank_core.scorers._call import Call
 
         return await Call(self, await self._opened(), query, texts).run()
+
+    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
+        """Return about what the service reads of texts beside a query: its tokens are not known here."""
+        limits = self.facts.limits
+        length = estimate_tokens(self.full_query(query))
+        read = [max(limit - length, limit // 2) for limit in (limits.pair, limits.tokens) if limit is not None]
+        read += [] if limits.document is None else [limits.document]
+        room = wish.room(min(read, default=None))
+        return Reading(room, [estimated_ends(text, wish.limit(room)) for text in texts])
 
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""

@@ -42,7 +42,7 @@ class Session:
         except Exception as exc:
             where = "the model in memory" if isinstance(model, bytes) else str(model)
             raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc
-        self._run: Any = None
+        self.arm()
 
     @property
     def inputs(self) -> set[str]:
@@ -51,12 +51,14 @@ class Session:
 
     def run(self, feed: Mapping[str, Any]) -> list[Any]:
         """Return the model's outputs, arrays."""
-        self._run = self._ort.RunOptions()
-        self._run.log_severity_level = 4  # an interrupted run is no error worth a line
-        outputs: list[Any] = self._session.run(None, feed, self._run)
+        outputs: list[Any] = self._session.run(None, feed, self._options)
         return outputs
 
+    def arm(self) -> None:
+        """Get ready for the next run, which :meth:`interrupt` may end from now on."""
+        self._options = self._ort.RunOptions()
+        self._options.log_severity_level = 4  # an interrupted run is no error worth a line
+
     def interrupt(self) -> None:
-        """End the run that is under way, which raises; called from any thread."""
-        if self._run is not None:
-            self._run.terminate = True
+        """End the run that is under way or about to begin, which raises; called from any thread."""
+        self._options.terminate = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
+from rerank_core._fingerprint import fingerprint
 from rerank_core.batching import Scale
 from rerank_core.types import Scored
 
@@ -29,6 +31,9 @@ class Scorer(ABC):
     scale: Scale = "probability"
     listwise: bool = False
 
+    inert: ClassVar[frozenset[str]] = frozenset()
+    """Names of the options that change no score (a timeout, say), so that a cache need not tell them apart."""
+
     @abstractmethod
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score a text, in the order of the texts, higher is more relevant."""
@@ -38,3 +43,15 @@ class Scorer(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Release connections and the like; the scorer may be used again, and then opens new ones."""
+
+    def cache_key(self) -> str:
+        """Return what a cache tells this scorer's scores from others' by: equal keys, equal scores.
+
+        By default a digest of the class, the name and the options, which are the constructor's parameters, read
+        from the attributes of the same names; without those in ``inert`` and without keys of services. Override
+        it where options are kept otherwise or cannot be compared across processes.
+
+        Raises:
+            ConfigurationError: there is an option like that.
+        """
+        return fingerprint(self)

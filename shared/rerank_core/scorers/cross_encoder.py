@@ -11,10 +11,15 @@ from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
+from rerank_core.scorers._tokens import pair_room
+from rerank_core.scorers.reading import cut_ends, estimated_ends
 
 __all__ = ["CrossEncoderScorer", "Dtype"]
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+_NO_LIMIT = 1_000_000
+"""A tokenizer without a limit says about 1e30 tokens."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,27 @@ class _TorchPairs:
             [query] * len(texts), list(texts), truncation="longest_first", return_attention_mask=False
         )
         return [_Pair(pair, len(ids)) for pair, ids in zip(pairs, encoded["input_ids"], strict=True)]
+
+    def room(self, query: str) -> int | None:
+        limit = self._model.max_seq_length
+        if limit is None or limit > _NO_LIMIT:
+            return None
+        alone = self._model.preprocess([(query, "")], prompt=self._prompt)["input_ids"].shape[-1]
+        return pair_room(limit, alone, self._model.tokenizer.num_special_tokens_to_add(pair=True))
+
+    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        tokenizer = self._model.tokenizer
+        if not tokenizer.is_fast:  # it does not say where its tokens are
+            return [estimated_ends(text, limit) for text in texts]
+        encoded = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=limit,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        return [cut_ends(offsets) for offsets in encoded["offset_mapping"]]
 
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
         model = self._model

@@ -32,7 +32,7 @@ from rerank_core.engine import Job
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 from rerank_core.scorers._local import LocalScorer, check_options
 from rerank_core.scorers._session import Session
-from rerank_core.scorers._tokens import encode, padded
+from rerank_core.scorers._tokens import encode, padded, token_ends
 from rerank_core.types import Scored, Usage
 
 if TYPE_CHECKING:
@@ -215,6 +215,12 @@ class _Encoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in encode(self._tokenizer, texts, self._max_length)]
 
+    def room(self, query: str) -> int:  # noqa: ARG002 - it is encoded apart
+        return self._max_length - _SPECIAL_TOKENS
+
+    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        return token_ends(self._tokenizer, texts, limit)
+
     def forward(self, items: Sequence[_Tokens], /) -> Sequence[_TokenVectors]:
         import numpy as np
 
@@ -236,6 +242,9 @@ class _Encoder:
             self.cache.put(item.digest, encoded)
             outputs.append(encoded)
         return outputs
+
+    def arm(self) -> None:
+        self._session.arm()
 
     def interrupt(self) -> None:
         self._session.interrupt()

@@ -12,7 +12,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import Checkpoint, find_folder
 from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
 from rerank_core.scorers._session import Session
-from rerank_core.scorers._tokens import encode, padded
+from rerank_core.scorers._tokens import encode, padded, pair_room, token_ends
 
 __all__ = ["OnnxScorer"]
 
@@ -107,6 +107,14 @@ class _OnnxPairs:
             return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
         return [_Pair(encoding.ids, [0] * len(encoding.ids)) for encoding in encodings]
 
+    def room(self, query: str) -> int:
+        limit = self._tokenizer.truncation["max_length"]
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        return pair_room(limit, len(self._tokenizer.encode(query, "")), special)
+
+    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        return token_ends(self._tokenizer, texts, limit)
+
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
         feed = {
             "input_ids": padded([item.ids for item in items], self._pad_id),
@@ -115,6 +123,9 @@ class _OnnxPairs:
         }
         (logits, *_) = self._session.run({name: feed[name] for name in feed.keys() & self._inputs})
         return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
+
+    def arm(self) -> None:
+        self._session.arm()
 
     def interrupt(self) -> None:
         self._session.interrupt()

@@ -1,0 +1,187 @@
+"""Long documents: windows of what the scorer reads, and a document's score from those of its windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
+
+import anyio.to_thread
+
+from rerank_core._asking import ask
+from rerank_core._numbers import checked_count
+from rerank_core._windows import windows
+from rerank_core.errors import ConfigurationError, ScorerError
+from rerank_core.policies.base import Policy
+from rerank_core.scorers.base import Scorer
+from rerank_core.scorers.reading import Reading, ReadsTokens, Wish, estimated_ends
+from rerank_core.types import Passage, Scored, Usage
+
+__all__ = ["Aggregate", "Windowed"]
+
+Aggregate = Literal["max", "first", "mean"]
+"""How the scores of its windows become a document's (Dai & Callan, "Deeper Text Understanding", 2019).
+
+- ``max``: the best one (MaxP);
+- ``first``: the first one (FirstP), and no other is scored;
+- ``mean``: the mean of the ``best`` best ones, as probabilities, also where the scorer returns logits.
+"""
+
+_MARGIN = 2
+"""Tokens of a window that are left free: a cut may make more of a word, or of the blank before it."""
+
+
+class Windowed(Policy):
+    """Scores a document that is longer than what the scorer reads by windows of it.
+
+    Windows hold whole sentences and overlap; all of all documents go to the scorer in one call, equal ones once.
+    The best window's place in the text is the ranked document's ``passage``; a document that the scorer reads as a
+    whole is sent as it is, and has none. Local models count in their own tokens; for a service a token is
+    estimated as three bytes, and so it is for a policy made of several scorers, which is better made of several
+    ``Windowed``.
+
+    Args:
+        scorer: a scorer or its name.
+        window: tokens of a window, at least 1; by default, and at most, what the scorer reads beside the query
+            (512 where that is not known). Smaller windows give shorter passages and more work.
+        overlap: how much of a window its neighbour repeats at most, at least 0.0 and below 1.0; the last one is
+            filled up from before it.
+        aggregate: see :data:`Aggregate`.
+        best: how many windows ``"mean"`` takes, at least 1.
+        max_windows: windows of a document that are scored, at least 1; what follows them is not read, and the
+            document is counted in ``usage.truncated``.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+
+    >>> from rerank_core import Reranker
+    >>> from rerank_core.testing import FakeScorer
+    >>> text = "Paris is lovely in spring. Bring an umbrella. A leak is hard to find. It rains."
+    >>> ranking = Reranker(Windowed(FakeScorer(), window=12)).rerank("memory leak", [text, "tea"])
+    >>> ranking[0].passage, ranking[0].passage_text, ranking[1].passage
+    (Passage(start=46, end=69), 'A leak is hard to find.', None)
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str,
+        *,
+        window: int | None = None,
+        overlap: float = 0.25,
+        aggregate: Aggregate = "max",
+        best: int = 3,
+        max_windows: int = 32,
+    ) -> None:
+        self.window = None if window is None else checked_count("window", window, least=1)
+        if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0.0 <= overlap < 1.0:
+            raise ConfigurationError(f"overlap is {overlap!r}: give a share of at least 0.0 and below 1.0")
+        self.overlap = float(overlap)
+        if aggregate not in get_args(Aggregate):
+            raise ConfigurationError(f"aggregate is {aggregate!r}: give one of {', '.join(get_args(Aggregate))}")
+        self.aggregate = aggregate
+        self.best = checked_count("best", best, least=1)
+        self.max_windows = checked_count("max_windows", max_windows, least=1)
+        super().__init__("windowed", [scorer])
+
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Return one score a text, of its windows where it is long."""
+        most = 1 if self.aggregate == "first" else self.max_windows
+        wish = Wish(self.window, most)
+        reading = await self._reading(query, texts, wish)
+        # In a thread, because a book takes its time, and the loop is everybody's.
+        plan = await anyio.to_thread.run_sync(
+            partial(_plan, texts, reading, wish, self.overlap), abandon_on_cancel=True
+        )
+        counted = Usage(truncated=plan.cut)
+        try:
+            scored = await ask(self.scorers[0], query, plan.parts)
+        except ScorerError as exc:
+            exc.usage = None if exc.usage is None else exc.usage + counted
+            exc.partial = self._partial(plan, exc.partial)
+            raise
+        best = [_ranked(part, scored.scores, scored.tiers) for part in plan.slots]
+        return replace(
+            scored,
+            scores=[self._aggregated([scored.scores[part] for part in parts]) for parts in best],
+            usage=scored.usage + counted,
+            passages=[plan.passage(text, parts[0], scored.passages) for text, parts in enumerate(best)],
+            tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
+        )
+
+    async def _reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
+        scorer = self.scorers[0]
+        while isinstance(scorer, Policy) and len(scorer.scorers) == 1:
+            scorer = scorer.scorers[0]
+        if isinstance(scorer, ReadsTokens):
+            return await scorer.reading(query, texts, wish)
+        room = wish.room(None)
+        return Reading(room, [estimated_ends(text, wish.limit(room)) for text in texts])
+
+    def _aggregated(self, scores: Sequence[float]) -> float:
+        """Return a document's score from those of its windows, best first."""
+        if self.aggregate != "mean":
+            return scores[0]
+        taken = scores[: self.best]
+        return sum(taken) / len(taken)
+
+    def _partial(self, plan: _Plan, partial: Mapping[int, float]) -> dict[int, float]:
+        """Return the scores of the texts whose windows all have one."""
+        return {
+            text: self._aggregated(sorted((partial[part] for part in parts), reverse=True))
+            for text, parts in enumerate(plan.slots)
+            if all(part in partial for part in parts)
+        }
+
+
+def _ranked(parts: Sequence[int], scores: Sequence[float], tiers: Sequence[int]) -> list[int]:
+    """Return a text's parts, best first; the first of equal ones."""
+    return sorted(parts, key=lambda part: (tiers[part] if tiers else 0, -scores[part]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to send.
+
+    Attributes:
+        parts: windows and whole texts, each once.
+        slots: for each text the positions of its windows among the parts; of one, where it is sent whole.
+        places: for each text where in it each of its windows is; None where it is sent whole.
+        cut: texts whose last windows were left out.
+    """
+
+    parts: list[str]
+    slots: list[list[int]]
+    places: list[dict[int, Passage] | None]
+    cut: int
+
+    def passage(self, text: int, part: int, inner: Sequence[Passage | None]) -> Passage | None:
+        """Return where in a text its best part is, or what the scorer found in that part."""
+        places = self.places[text]
+        found = inner[part] if inner else None
+        if places is None:
+            return found
+        place = places[part]
+        return place if found is None else Passage(place.start + found.start, place.start + found.end)
+
+
+def _plan(texts: Sequence[str], reading: Reading, wish: Wish, overlap: float) -> _Plan:
+    positions: dict[str, int] = {}
+    slots: list[list[int]] = []
+    places: list[dict[int, Passage] | None] = []
+    cut = 0
+    size = max(1, reading.room - _MARGIN)
+    for text, ends in zip(texts, reading.ends, strict=True):
+        if len(ends) <= reading.room:
+            slots.append([positions.setdefault(text, len(positions))])
+            places.append(None)
+            continue
+        seen = text if len(ends) < wish.limit(reading.room) else text[: ends[-1]]
+        found = windows(seen, ends, size=size, overlap=int(overlap * size), most=wish.most)
+        cut += found.cut
+        placed: dict[int, Passage] = {}
+        for passage in found.passages:
+            placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
+        slots.append(list(placed))
+        places.append(placed)
+    return _Plan(list(positions), slots, places, cut)

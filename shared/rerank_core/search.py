@@ -1,0 +1,195 @@
+"""Two-stage search for programs without a framework: their own first stage, then a reranker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from numbers import Real
+from typing import Any, Generic, TypeVar
+
+import anyio.to_thread
+
+from rerank_core._numbers import checked_count
+from rerank_core._texts import checked_query
+from rerank_core.errors import ConfigurationError
+from rerank_core.reranker import Reranker
+from rerank_core.scorers.base import Scorer
+from rerank_core.selection import Selection
+from rerank_core.types import Passage, Ranking
+
+__all__ = ["SearchResult", "atwo_stage_search", "two_stage_search"]
+
+D = TypeVar("D")
+_TEXT_NAMES = ("text", "page_content", "content")
+_Candidates = Iterable[D | tuple[D, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult(Generic[D]):
+    """One result of a search of two stages.
+
+    Attributes:
+        document: what the first stage returned, the very object.
+        text: what the model read.
+        rank: position among the results, from 1, best first.
+        original_index: position in what the first stage returned, from 0.
+        score: the reranker's relevance score in [0, 1]; None where nothing was scored (passthrough).
+        retrieval_score: the first stage's score on its own scale; None where it gave none.
+        metadata: what the first stage knew of the document besides text and score.
+        passage: the passage of ``text`` that the score is about, None for the whole text.
+    """
+
+    document: D
+    text: str
+    rank: int
+    original_index: int
+    score: float | None
+    retrieval_score: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    passage: Passage | None = None
+
+
+def two_stage_search(
+    query: str,
+    search: Callable[[str, int], _Candidates[D]],
+    reranker: Reranker | Scorer | str,
+    top_k: int = 100,
+    top_n: int | None = 10,
+    *,
+    text_fn: Callable[[D], str] | None = None,
+) -> list[SearchResult[D]]:
+    """Search with any first stage, rerank what it found, and return the best.
+
+    Args:
+        query: what the user asks; not blank.
+        search: the first stage, ``search(query, top_k)``, best first. It returns strings; mappings or objects
+            with ``text``, ``page_content`` or ``content``, and optionally ``score`` and ``metadata``; or pairs of
+            one of these and its score. The other keys of a mapping are metadata too.
+        reranker: the second stage, a scorer or its name; a reranker's thresholds and deadline hold.
+        top_k: how many candidates the first stage is asked for, at least 1; what it returns beyond is not read.
+        top_n: how many results are returned at most, at least 1; None for all.
+        text_fn: returns a document's text, where it is kept under another name.
+
+    Raises:
+        ConfigurationError: the query is blank, a number is out of its range, ``search`` is asynchronous, or a
+            document's text or score cannot be found.
+        ScorerError: the scorer failed, and the reranker's ``on_error`` is ``"raise"``.
+
+    >>> from rerank_core.testing import FakeScorer
+    >>> rows = [{"text": "Paris in spring", "score": 7.1}, {"text": "memory leak", "score": 6.8, "page": 3}]
+    >>> [best] = two_stage_search("memory leak", lambda query, top_k: rows, FakeScorer(), top_n=1)
+    >>> best.text, best.original_index, best.retrieval_score, best.metadata
+    ('memory leak', 1, 6.8, {'page': 3})
+    """
+    stage, selection = _second_stage(reranker, top_k, top_n)
+    found: Any = search(checked_query(query), top_k)
+    if inspect.isawaitable(found):
+        if inspect.iscoroutine(found):
+            found.close()
+        raise ConfigurationError("search is asynchronous: call atwo_stage_search")
+    candidates = _candidates(found, top_k, text_fn)
+    return _results(stage.rerank(query, candidates, text_fn=_text, selection=selection))
+
+
+async def atwo_stage_search(
+    query: str,
+    search: Callable[[str, int], _Candidates[D] | Awaitable[_Candidates[D]]],
+    reranker: Reranker | Scorer | str,
+    top_k: int = 100,
+    top_n: int | None = 10,
+    *,
+    text_fn: Callable[[D], str] | None = None,
+) -> list[SearchResult[D]]:
+    """Search as :func:`two_stage_search` does, with a synchronous or asynchronous first stage.
+
+    A synchronous ``search`` runs in a thread, so that the event loop goes on.
+    """
+    stage, selection = _second_stage(reranker, top_k, top_n)
+    query = checked_query(query)
+    call = getattr(search, "__call__", search)  # noqa: B004 - an object whose __call__ is asynchronous
+    if inspect.iscoroutinefunction(search) or inspect.iscoroutinefunction(call):
+        found = search(query, top_k)
+    else:
+        found = await anyio.to_thread.run_sync(search, query, top_k)
+    candidates = _candidates(await found if inspect.isawaitable(found) else found, top_k, text_fn)
+    return _results(await stage.arerank(query, candidates, text_fn=_text, selection=selection))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate(Generic[D]):
+    document: D
+    text: str
+    score: float | None
+    metadata: Mapping[str, Any]
+
+
+def _text(candidate: _Candidate[Any]) -> str:
+    return candidate.text
+
+
+def _second_stage(
+    reranker: Reranker | Scorer | str, top_k: object, top_n: int | None
+) -> tuple[Reranker, Selection]:
+    checked_count("top_k", top_k, least=1)
+    stage = reranker if isinstance(reranker, Reranker) else Reranker(reranker)
+    return stage, replace(stage.selection, top_n=top_n)
+
+
+def _candidates(found: _Candidates[D], top_k: int, text_fn: Callable[[D], str] | None) -> list[_Candidate[D]]:
+    if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Iterable):
+        raise ConfigurationError(f"search returned a {type(found).__name__}: it must return a list of documents")
+    return [_candidate(position, given, text_fn) for position, given in enumerate(islice(found, top_k))]
+
+
+def _candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) -> _Candidate[D]:
+    where = f"the first stage's document {position}"
+    document, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    known = document if isinstance(document, Mapping) else _Attributes(document)
+    name = next((name for name in _TEXT_NAMES if known.get(name) is not None), None)
+    text: object = document
+    if text_fn is not None:
+        text = text_fn(document)
+    elif not isinstance(document, str):
+        text = None if name is None else known.get(name)
+    if not isinstance(text, str):
+        raise ConfigurationError(
+            f"{where}, a {type(document).__name__}, has no string as {', '.join(_TEXT_NAMES)}: give text_fn="
+        )
+    if score is None:
+        score = known.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
+        raise ConfigurationError(f"{where} has a {type(score).__name__} as its score: give a number or None")
+    metadata = known.get("metadata")
+    told = dict(metadata) if isinstance(metadata, Mapping) else {}
+    if isinstance(document, Mapping):
+        apart = {"score", "metadata"} if text_fn is not None else {"score", "metadata", name}
+        told = {**told, **{key: value for key, value in document.items() if key not in apart}}
+    return _Candidate(document, text, None if score is None else float(score), told)
+
+
+class _Attributes:
+    """An object's attributes, asked for as a mapping's keys are; a string has none."""
+
+    def __init__(self, document: object) -> None:
+        self._document = None if isinstance(document, str) else document
+
+    def get(self, name: str) -> Any:
+        return getattr(self._document, name, None)
+
+
+def _results(ranking: Ranking[_Candidate[D]]) -> list[SearchResult[D]]:
+    return [
+        SearchResult(
+            document=ranked.document.document,
+            text=ranked.text,
+            rank=ranked.rank,
+            original_index=ranked.index,
+            score=ranked.score,
+            retrieval_score=ranked.document.score,
+            metadata=ranked.document.metadata,
+            passage=ranked.passage,
+        )
+        for ranked in ranking
+    ]

@@ -1,0 +1,80 @@
+"""Print the quality of scorers over BM25's top 100, and what it suggests; check it against ir_measures by hand.
+
+Usage: evaluation.py FOLDER [SCORER …], a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv),
+which is read in place, and names of scorers, by default "embedded". Collections marked evaluation-only are never
+tuned on.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+
+import ir_measures
+from rich.console import Console
+
+from rerank_core import ConfigurationError, Scorer, load_scorer
+from rerank_core.evaluation import EvaluationResult, evaluate, suggest_threshold, suggest_top_k
+
+# Room for the vectors of the whole collection, since most documents are candidates of several queries.
+CACHE_BYTES = 2**30
+PRECISION = 0.5
+
+
+def main() -> None:
+    """Evaluate, check, and print."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: evaluation.py FOLDER [SCORER …]")
+    names = sys.argv[2:] or ["embedded"]
+    try:
+        result = evaluate([loaded(name) for name in names], sys.argv[1], progress=sys.stderr.isatty())
+    except ConfigurationError as exc:
+        sys.exit(str(exc))
+    Console(soft_wrap=True).print(result.to_table())
+    check(result)
+    for name in names:
+        cut = suggest_threshold(result, target_precision=PRECISION, system=name)
+        print(f"\n{name}: lowest threshold for a precision of {PRECISION}: {shown(cut.threshold)}")
+        if cut.precision_interval is not None:
+            low, high = cut.precision_interval
+            print(
+                f"  precision {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} kept a query"
+            )
+        print(f"  {cut.note}")
+        depth = suggest_top_k(result, system=name)
+        print(f"{name}: suggested top_k {depth.top_k}, {depth.measure} {depth.mean:.3f}. {depth.note}")
+        print("  " + ", ".join(f"{point.top_k}: {point.mean:.3f}" for point in depth.curve))
+
+
+def shown(value: float | None) -> str:
+    """Return a number to three decimals."""
+    return "none" if value is None else f"{value:.3f}"
+
+
+def loaded(name: str) -> Scorer:
+    """Return a scorer of a name."""
+    return load_scorer(name, cache_bytes=CACHE_BYTES) if name == "embedded" else load_scorer(name)
+
+
+def check(result: EvaluationResult) -> None:
+    """Compare every number with ir_measures on the saved run files."""
+    qrels = [
+        ir_measures.Qrel(query, document, grade)
+        for query, grades in result.qrels.items()
+        for document, grade in grades.items()
+    ]
+    measures = [ir_measures.parse_measure(name) for name in result.measures]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in result.save_runs(folder).items():
+            by_hand = ir_measures.calc(measures, qrels, ir_measures.read_trec_run(str(path)))
+            for measure, value in by_hand.aggregated.items():
+                if abs(result[name].measures[str(measure)] - value) > 1e-12:
+                    sys.exit(f"{name}: {measure} is {value} by hand, {result[name].measures[str(measure)]} here")
+            for metric in by_hand.per_query:
+                if abs(result[name].per_query[str(metric.measure)][metric.query_id] - metric.value) > 1e-12:
+                    sys.exit(f"{name}: {metric} by hand")
+    print("every number agrees with ir_measures on the saved run files")
+
+
+if __name__ == "__main__":
+    main()

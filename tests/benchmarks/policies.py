@@ -1,0 +1,93 @@
+"""Print quality, time and model work of the policies over BM25's top 100, as a Markdown table.
+
+Usage: policies.py FOLDER, a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), which is read
+in place. Collections marked evaluation-only are never tuned on: every option here is a default or a round number.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rerank_core import ConfigurationError, Reranker, Scored, Scorer, fusion, load_scorer
+from rerank_core.evaluation import Dataset, SystemResult, evaluate, load_dataset
+from rerank_core.policies import Cached, Cascade
+
+KEEP = 30
+LIGHT_TOKENS = 64
+MEASURE = "nDCG@10"
+
+
+class Fused(Scorer):
+    """Fuses a scorer's ranking with the order of the texts, which is the first stage's.
+
+    Args:
+        scorer: the scorer.
+    """
+
+    name = "fused"
+    listwise = True
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Return the fused scores."""
+        ranking = await Reranker(self.scorer).arerank(query, texts)
+        fused = fusion.fuse(ranking, [-float(rank) for rank in range(len(texts))])
+        return Scored([score or 0.0 for score in fused.scores], ranking.usage)
+
+
+def embedded(number: int, *, max_length: int = 256) -> Scorer:
+    """Return an embedded scorer with an engine of its own, so that no system finds another's token vectors."""
+    return load_scorer("embedded", max_length=max_length, cache_bytes=2**30 + number)
+
+
+def main() -> None:
+    """Evaluate each policy, then the cache when it knows every pair."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: policies.py FOLDER")
+    try:
+        data = load_dataset(sys.argv[1])
+    except ConfigurationError as exc:
+        sys.exit(str(exc))
+    alone = embedded(0)
+    cached = Cached(alone)
+    cascade = Cascade([embedded(1, max_length=LIGHT_TOKENS), embedded(2)], keep=[KEEP])
+    print(
+        f"{data.name}: {len(data.judged)} queries over BM25's top 100, one at a time. Each ranking starts without"
+    )
+    print("token vectors and keeps those of the documents that it has met (cache_bytes).\n")
+    print(f"| ranking | {MEASURE} | p50 | p95 | texts scored a query | tokens read a query |")
+    print("|---|---:|---:|---:|---:|---:|")
+    show(data, {"embedded": alone}, first=True)
+    show(data, {"BM25 + embedded, fused": Fused(embedded(3))})
+    show(data, {f"cascade: embedded with {LIGHT_TOKENS} tokens, {KEEP} to embedded": cascade})
+    evaluate({"first run": cached}, data)
+    show(data, {"cached: second run": cached})
+
+
+def show(data: Dataset, system: dict[str, Scorer], *, first: bool = False) -> None:
+    """Evaluate one system and print its row, below the first stage's if it is the first."""
+    result = evaluate(dict(system), data, measures=[MEASURE], progress=sys.stderr.isatty())
+    for one in result.systems if first else result.rerankers:
+        print(row(one), flush=True)
+
+
+def row(system: SystemResult) -> str:
+    """Return a system's row."""
+    interval = system.intervals[MEASURE] or (0.0, 0.0)
+    queries = len(system.queries)
+    cells = [
+        system.name,
+        f"{system.measures[MEASURE]:.3f} ({interval[0]:.3f}–{interval[1]:.3f})",
+        f"{1000 * (system.latency_p50 or 0.0):.1f} ms",
+        f"{1000 * (system.latency_p95 or 0.0):.1f} ms",
+        f"{system.usage.documents / queries:.1f}",
+        f"{system.usage.tokens / queries:,.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

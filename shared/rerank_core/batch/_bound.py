@@ -57,11 +57,9 @@ def _cost(scorer: Scorer, query: str, texts: list[str], count: Count) -> float |
     if isinstance(scorer, Policy):
         costs = [_cost(inner, query, texts, count) for inner in scorer.scorers]
         known = [cost for cost in costs if cost is not None]
-        return (
-            math.fsum(known)
-            if len(known) == len(costs) and (isinstance(scorer, _ONCE) or not any(known))
-            else None
-        )
+        if len(known) < len(costs) or (any(known) and not isinstance(scorer, _ONCE)):
+            return None
+        return math.fsum(known)
     from rerank_core.scorers._remote import RemoteScorer  # brings pydantic
 
     return _service_cost(scorer, query, texts, count) if isinstance(scorer, RemoteScorer) else None

@@ -18,7 +18,7 @@ from rerank_core.batch._runner import Runner
 from rerank_core.batch._source import Source
 from rerank_core.batch._store import PartState, Store
 from rerank_core.batch._tracker import Tracker
-from rerank_core.batch._workers import prepared
+from rerank_core.batch._workers import begun_limiters, prepared
 from rerank_core.batch.options import BatchOptions
 from rerank_core.errors import RerankError
 from rerank_core.types import Usage
@@ -88,7 +88,8 @@ def _run(
         purse = ray.remote(Budget).options(num_cpus=0, max_concurrency=_MANY).remote(options.max_cost, spent)
     source.path, store.folder = source.path.absolute(), store.folder.absolute()
     # As a scorer, because a scorer's pickle holds no key.
-    job = (source, store, replace(options, model=options.scorer(), model_options={}), purse)
+    scorer = options.scorer()
+    job = (source, store, replace(options, model=scorer, model_options={}), purse, begun_limiters(scorer))
     parts = data.from_items([{"part": number} for number in todo], override_num_blocks=len(todo))
     ended = parts.map(
         Worker,
@@ -110,7 +111,10 @@ def _run(
 class Worker:
     """A model, in a process of its own, that works on one part after the other."""
 
-    def __init__(self, source: Source, store: Store, options: BatchOptions, purse: Any) -> None:
+    def __init__(
+        self, source: Source, store: Store, options: BatchOptions, purse: Any, limiters: Sequence[Any] = ()
+    ) -> None:
+        self._limiters = limiters  # they end with their last handle
         self._source = source
         self._store = store
         self._options = options

@@ -245,7 +245,7 @@ def test_the_folder_belongs_to_its_input_and_options(tmp_path: Path) -> None:
     assert rerank_file(source, output, same).resumed == 6
     with pytest.raises(ConfigurationError, match=r"begun with another rows_per_part \(4, not 5\): give what"):
         rerank_file(source, output, replace(options, rows_per_part=5))
-    with pytest.raises(ConfigurationError, match="another model_options"):
+    with pytest.raises(ConfigurationError, match="another fingerprint of the model"):
         plan_file(source, output, replace(options, model_options={"max_length": 64}))
     write_rows(source, some_rows(7))
     with pytest.raises(ConfigurationError, match="begun with another input, or that was changed since"):

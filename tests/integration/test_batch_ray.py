@@ -94,8 +94,8 @@ def test_the_limiter_and_the_purse_are_the_clusters(cluster: None, loopback: Loo
     scorer = prepared(scorer_of("jina", loopback, max_concurrency=2), cores=1)
     reranker = Reranker(scorer)
     assert reranker.rerank("memory", ["memory", "tea"]).usage.retries == 1
-    (turns,) = [scorer.__dict__["_session"].limiter]
-    ray.kill(turns._actor)
+    turns = scorer.__dict__["_session"].limiter
+    ray.kill(turns.actor)
     assert len(reranker.rerank_many(["memory"] * 6, [["memory", "tea"]] * 6)) == 6
     assert loopback.stats()["most_active"] <= 2
     reranker.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from rerank_core.batch._rows import Outcome
 from rerank_core.batch._store import Store
 from rerank_core.batch._turns import LimiterActor
 from rerank_core.batch._workers import prepared
-from rerank_core.policies import Cascade, Fallback
+from rerank_core.policies import Cached, Cascade, Fallback, Windowed
 from rerank_core.testing import FakeScorer
 from rerank_core.types import Usage
 
@@ -110,6 +111,9 @@ def test_bounds_of_the_cost() -> None:
     assert row_cost(voyage, "ab", ["abcd"], most_tokens) == pytest.approx((6 + 8) * 0.05 / 1e6)
     assert row_cost(Fallback([cohere(), cohere()]), "query", texts) == pytest.approx(0.008)
     assert row_cost(Cascade(["embedded", cohere()], keep=[9]), "query", texts) == pytest.approx(0.004)
+    assert row_cost(Cached(cohere()), "query", texts) == pytest.approx(0.004)
+    assert row_cost(Windowed("embedded"), "query", texts) == 0.0
+    assert row_cost(Windowed(cohere()), "query", texts) is None
     assert row_cost(Fallback([cohere(), FakeScorer()]), "query", texts) is None
     assert row_cost(load_scorer("http:http://127.0.0.1:9"), "query", texts) is None
 
@@ -172,19 +176,12 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
         BatchOptions(**options)
 
 
-def test_options_that_no_file_can_hold(tmp_path: Path) -> None:
-    """A run that could not tell whether another one had the same options does not begin."""
+def test_a_scorer_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    """A run that could not tell whether another one had the same scorer does not begin."""
     (tmp_path / "in.jsonl").write_text("")
-    options = BatchOptions("http:http://127.0.0.1:9", model_options={"preset": load_preset()})
-    with pytest.raises(ConfigurationError, match="model_options preset cannot be written as JSON"):
+    options = BatchOptions(FakeScorer(lambda query, text: 0.5))
+    with pytest.raises(ConfigurationError, match="no later run could tell whether it has the same scorer"):
         rerank_file(tmp_path / "in.jsonl", tmp_path / "out", options)
-
-
-def load_preset() -> Any:
-    """Return an option that is no JSON."""
-    from rerank_core.scorers.http import PRESETS
-
-    return PRESETS["vllm"]
 
 
 def test_a_cap_needs_a_price(tmp_path: Path) -> None:
@@ -233,13 +230,15 @@ def test_a_worker_gives_local_models_its_cores() -> None:
 
 
 def test_what_decides_a_result_is_json() -> None:
-    """The scorer's name and what changes scores; neither key nor speed."""
-    options = BatchOptions(
-        "cohere:rerank-v3.5",
-        model_options={"api_key": KEY, "max_retries": 1, "max_tokens_per_doc": 9},
-        selection=Selection(top_n=3),
-    )
-    deciding = options.deciding()
-    assert deciding["model_options"] == {"max_tokens_per_doc": 9}
-    assert deciding["selection"]["top_n"] == 3
-    assert KEY not in repr(deciding)
+    """The scorer's name and what changes scores; neither key nor speed, and a scorer as well as its name."""
+
+    def deciding(**options: Any) -> dict[str, Any]:
+        given = {"api_key": KEY, **options}
+        return BatchOptions("cohere:rerank-v3.5", model_options=given, selection=Selection(top_n=3)).deciding()
+
+    first = deciding(max_retries=1)
+    assert first["selection"]["top_n"] == 3
+    assert KEY not in json.dumps(first)
+    assert deciding(max_retries=2, max_concurrency=1) == first
+    assert deciding(max_tokens_per_doc=9) != first
+    assert BatchOptions(cohere(), selection=Selection(top_n=3)).deciding() == first

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from rerank_core._texts import Texts
 from rerank_core.batching import estimate_tokens, split
+from rerank_core.policies.base import Policy
+from rerank_core.policies.cached import Cached
+from rerank_core.policies.calibrated import Calibrated
 from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["most_tokens", "row_cost"]
 
 Count = Callable[[str], int]
+
+_ONCE = (Cached, Calibrated, Cascade, Fallback, Hedged)
+"""Policies that give each of their scorers a text once at most, and as it is."""
 
 _SPECIAL_TOKENS = 4
 _UNIT_DOCUMENTS = 100
@@ -48,9 +54,12 @@ def row_cost(scorer: Scorer, query: str, documents: Sequence[str], count: Count 
 def _cost(scorer: Scorer, query: str, texts: list[str], count: Count) -> float | None:
     if isinstance(scorer, LocalScorer) or not texts:
         return 0.0
-    if isinstance(scorer, (Cascade, Fallback, Hedged)):
+    if isinstance(scorer, Policy):
         costs = [_cost(inner, query, texts, count) for inner in scorer.scorers]
-        return None if None in costs else math.fsum(cost for cost in costs if cost is not None)
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs) or (any(known) and not isinstance(scorer, _ONCE)):
+            return None
+        return math.fsum(known)
     from rerank_core.scorers._remote import RemoteScorer  # brings pydantic
 
     return _service_cost(scorer, query, texts, count) if isinstance(scorer, RemoteScorer) else None

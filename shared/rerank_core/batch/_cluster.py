@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from rerank_core.batch._runner import Runner
 from rerank_core.batch._source import Source
 from rerank_core.batch._store import PartState, Store
 from rerank_core.batch._tracker import Tracker
-from rerank_core.batch._workers import prepared
+from rerank_core.batch._workers import begun_limiters, prepared
 from rerank_core.batch.options import BatchOptions
 from rerank_core.errors import RerankError
 from rerank_core.types import Usage
@@ -50,9 +51,25 @@ def run_on_ray(
         return _run(ray, source, store, options, states, todo, tracker)
     ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     try:
-        return _run(ray, source, store, options, states, todo, tracker)
+        with _quiet():
+            return _run(ray, source, store, options, states, todo, tracker)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray Data's own bars and notes off the terminal, where only this job uses it."""
+    data = require("ray.data", extra="ray", purpose='engine="ray"')
+    context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    logger.setLevel(logging.ERROR)
+    context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
 
 
 def _run(
@@ -71,7 +88,8 @@ def _run(
         purse = ray.remote(Budget).options(num_cpus=0, max_concurrency=_MANY).remote(options.max_cost, spent)
     source.path, store.folder = source.path.absolute(), store.folder.absolute()
     # As a scorer, because a scorer's pickle holds no key.
-    job = (source, store, replace(options, model=options.scorer(), model_options={}), purse)
+    scorer = options.scorer()
+    job = (source, store, replace(options, model=scorer, model_options={}), purse, begun_limiters(scorer))
     parts = data.from_items([{"part": number} for number in todo], override_num_blocks=len(todo))
     ended = parts.map(
         Worker,
@@ -93,7 +111,10 @@ def _run(
 class Worker:
     """A model, in a process of its own, that works on one part after the other."""
 
-    def __init__(self, source: Source, store: Store, options: BatchOptions, purse: Any) -> None:
+    def __init__(
+        self, source: Source, store: Store, options: BatchOptions, purse: Any, limiters: Sequence[Any] = ()
+    ) -> None:
+        self._limiters = limiters  # they end with their last handle
         self._source = source
         self._store = store
         self._options = options

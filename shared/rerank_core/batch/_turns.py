@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from rerank_core._optional import require
+from rerank_core.errors import ScorerUnavailableError
 from rerank_core.scorers._limiter import Limiter
 
 __all__ = ["NAMESPACE", "ClusterTurns", "LimiterActor"]
@@ -21,6 +22,7 @@ NAMESPACE = "rerank-bridge"
 """Namespace of the limiters' actors, so that all jobs of a cluster meet the same ones."""
 
 _MANY = 10_000
+_TRIES = 20
 _SECONDS_BETWEEN_SIGNS = 1.0
 _SECONDS_UNTIL_DEAD = 8.0
 """A worker that gives no sign for so long has died: its slots are free again."""
@@ -48,6 +50,11 @@ class ClusterTurns:
         self._ray = require("ray", extra="ray", purpose="one limiter for a cluster")
         self._actor = self._found()
 
+    @property
+    def actor(self) -> Any:
+        """A handle of the actor, which lives as long as who began it, and while there are handles."""
+        return self._actor
+
     def pause(self, seconds: float) -> None:
         """Let no request of the cluster through for this long."""
         self._actor.pause.remote(seconds)
@@ -68,13 +75,17 @@ class ClusterTurns:
                 self._actor.release.remote(lease)
 
     async def _acquire(self, lease: str, tokens: int) -> None:
-        actor = self._actor
-        try:
-            await actor.acquire.remote(self._worker, lease, tokens)
-        except self._ray.exceptions.RayActorError:
-            if self._actor is actor:  # else another request has begun a new one
-                self._actor = await anyio.to_thread.run_sync(self._found)
-            await self._actor.acquire.remote(self._worker, lease, tokens)
+        for attempt in range(_TRIES):
+            actor = self._actor
+            try:
+                await actor.acquire.remote(self._worker, lease, tokens)
+            except self._ray.exceptions.RayActorError:
+                await anyio.sleep(0.1 * attempt)  # its name may be taken for a moment yet
+                if self._actor is actor:  # else another request has begun a new one
+                    self._actor = await anyio.to_thread.run_sync(self._found)
+            else:
+                return
+        raise ScorerUnavailableError("the cluster's limiter could not be begun: see Ray's logs")
 
     async def _give_signs(self) -> None:
         while self._under_way:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,19 @@ from rerank_core.policies.base import Policy
 from rerank_core.scorers._local import LocalScorer
 from rerank_core.scorers.base import Scorer
 
-__all__ = ["prepared"]
+__all__ = ["begun_limiters", "prepared"]
+
+
+def begun_limiters(scorer: Scorer) -> list[Any]:
+    """Begin the limiters that workers will look for, and return their handles.
+
+    The driver does so, because an actor dies with the process that began it. Whoever works for the job keeps the
+    handles.
+    """
+    if isinstance(scorer, Policy):
+        return [handle for inner in scorer.scorers for handle in begun_limiters(inner)]
+    turns = _turns_of(scorer)
+    return [] if turns is None else [turns().actor]
 
 
 def prepared(scorer: Scorer, *, cores: int) -> Scorer:
@@ -27,13 +40,20 @@ def prepared(scorer: Scorer, *, cores: int) -> Scorer:
     if isinstance(scorer, LocalScorer):
         options: Any = scorer
         return scorer if options.threads is not None else replace(options, threads=cores)
+    turns = _turns_of(scorer)
+    if turns is not None:
+        scorer.share_limiter(turns)  # type: ignore[attr-defined]
+    return scorer
+
+
+def _turns_of(scorer: Scorer) -> Callable[[], ClusterTurns] | None:
     from rerank_core.scorers._remote import RemoteScorer  # brings pydantic
 
-    if isinstance(scorer, RemoteScorer):
-        limits = {
-            "concurrency": scorer.max_concurrency,
-            "requests_per_minute": scorer.requests_per_minute,
-            "tokens_per_minute": scorer.tokens_per_minute,
-        }
-        scorer.share_limiter(partial(ClusterTurns, f"{scorer.name} {scorer.base_url}", limits))
-    return scorer
+    if not isinstance(scorer, RemoteScorer):
+        return None
+    limits = {
+        "concurrency": scorer.max_concurrency,
+        "requests_per_minute": scorer.requests_per_minute,
+        "tokens_per_minute": scorer.tokens_per_minute,
+    }
+    return partial(ClusterTurns, f"{scorer.name} {scorer.base_url}", limits)

@@ -12,7 +12,7 @@ from rerank_core._request import checked_selection
 from rerank_core.batch._arrow import check_columns, with_columns
 from rerank_core.batch._rows import Outcome, Row, checked_row
 from rerank_core.batch._source import clash
-from rerank_core.batch._workers import prepared
+from rerank_core.batch._workers import begun_limiters, prepared
 from rerank_core.errors import AuthenticationError, ConfigurationError
 from rerank_core.registry import as_scorer, load_scorer
 from rerank_core.reranker import Reranker
@@ -110,7 +110,7 @@ def rerank_dataset(
     checked_count("batch_size", batch_size, least=1)
     return dataset.map_batches(
         Actor,
-        fn_constructor_args=(scorer, settings),
+        fn_constructor_args=(scorer, settings, begun_limiters(scorer)),
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(min_size=fewest, max_size=most),
@@ -131,7 +131,8 @@ def _pool(concurrency: object) -> tuple[int, int]:
 class Actor:
     """A model in an actor of the pool."""
 
-    def __init__(self, scorer: Scorer, settings: Settings) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings, limiters: Sequence[Any] = ()) -> None:
+        self._limiters = limiters  # they end with their last handle
         self._settings = settings
         self._reranker = Reranker(
             prepared(scorer, cores=settings.cores),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -18,22 +17,6 @@ __all__ = ["BatchOptions", "Engine"]
 
 Engine = Literal["auto", "process", "ray"]
 """Where a job runs; ``"auto"`` is Ray where more than one worker is asked for and Ray is installed."""
-
-_WITHOUT_EFFECT = frozenset(
-    {
-        "api_key",
-        "cache_bytes",
-        "max_concurrency",
-        "max_retries",
-        "prices",
-        "requests_per_minute",
-        "threads",
-        "timeout",
-        "tokens_per_batch",
-        "tokens_per_minute",
-    }
-)
-"""Options of scorers that change how long a run takes, or what it is said to cost, but not its scores."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +91,22 @@ class BatchOptions:
         return f"{self.prefix}indices", f"{self.prefix}scores", f"{self.prefix}usage"
 
     def deciding(self) -> dict[str, Any]:
-        """Return what decides the result, as JSON would hold it; no key is in it.
+        """Return what decides the result, as JSON holds it; no key is in it.
 
         Raises:
-            ConfigurationError: an option of the scorer cannot be written as JSON.
+            ConfigurationError: the scorer has an option that means nothing in another process.
         """
-        options = {name: value for name, value in self.model_options.items() if name not in _WITHOUT_EFFECT}
-        deciding = {
-            "model": self.model if isinstance(self.model, str) else self.model.name,
-            "model_options": options,
+        scorer = self.scorer()
+        try:
+            fingerprint = scorer.cache_key()
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"no later run could tell whether it has the same scorer: {exc}") from None
+        return {
+            "model": scorer.name,
+            "fingerprint of the model": fingerprint,
             "query_column": self.query_column,
             "documents_column": self.documents_column,
             "selection": asdict(self.selection),
             "prefix": self.prefix,
             "rows_per_part": self.rows_per_part,
         }
-        try:
-            written: dict[str, Any] = json.loads(json.dumps(deciding, sort_keys=True))
-        except (TypeError, ValueError):
-            raise ConfigurationError(
-                f"model_options {', '.join(sorted(options))} cannot be written as JSON, so that a later run could "
-                "not tell whether it has the same: give strings and numbers, or a scorer as model="
-            ) from None
-        return written

@@ -88,7 +88,7 @@ def batch(
     if dry_run:
         _write(plan_file(input, output, job), report, _plan_text)
         return
-    with _bar() as on_progress:
+    with _bar() as on_progress, contextlib.redirect_stdout(sys.stderr):  # Ray tells of workers that died
         ended = rerank_file(input, output, job, on_progress=on_progress)
     if report is Output.TABLE:
         note(_report_text(ended))

@@ -52,7 +52,7 @@ $(VENV)/.demo: pyproject.toml .ci/constraints.txt | $(BIN)/pip
 
 $(VENV)/.test: pyproject.toml .ci/constraints.txt | $(BIN)/pip
 	$(INSTALL) torch
-	$(INSTALL) --editable ".[all]" --group test
+	$(INSTALL) --editable ".[all,ray]" --group test
 	touch $@ $(VENV)/.demo
 
 # The type checker reads the installed packages, so it needs what the tests need.

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,21 +29,25 @@ class Passage:
     text: str
 
 
-def passages() -> list[Passage]:
-    """Return the docstrings of the running interpreter's library, in passages of up to about 900 characters."""
+def passages(modules: Collection[str] | None = None) -> list[Passage]:
+    """Return the docstrings of the running interpreter's library, in passages of up to about 900 characters.
+
+    Args:
+        modules: names of the top-level modules to read; all by default.
+    """
     found = {}
-    for title, docstring in [*_of_sources(), *_of_builtins()]:
+    for title, docstring in [*_of_sources(modules), *_of_builtins(modules)]:
         for text in _pieces(inspect.cleandoc(docstring)):
             if len(text.split()) >= _LEAST_WORDS:
                 found.setdefault(text, Passage(title, text))
     return list(found.values())
 
 
-def _of_sources() -> Iterator[tuple[str, str]]:
+def _of_sources(modules: Collection[str] | None) -> Iterator[tuple[str, str]]:
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).with_suffix("").parts
-        if _LEFT_OUT.isdisjoint(parts):
+        if _LEFT_OUT.isdisjoint(parts) and (modules is None or parts[0] in modules):
             try:
                 tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError):
@@ -63,9 +67,11 @@ def _of_tree(node: ast.AST, title: str) -> Iterator[tuple[str, str]]:
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _of_builtins() -> Iterator[tuple[str, str]]:
+def _of_builtins(modules: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """Modules written in C have their docstrings in the interpreter."""
     for name in sorted(set(sys.builtin_module_names) | {"math", "select", "zlib"}):
+        if modules is not None and name not in modules:
+            continue
         module = importlib.import_module(name)
         documented = {name: module} | {f"{name}.{key}": value for key, value in sorted(vars(module).items())}
         for title, value in documented.items():

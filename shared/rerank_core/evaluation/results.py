@@ -92,7 +92,7 @@ class SystemResult:
         return {query: result.error for query, result in self.queries.items() if result.error is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EvaluationResult:
     """The first stage and every reranker behind it, measured on the same queries.
 
@@ -125,6 +125,12 @@ class EvaluationResult:
     def rerankers(self) -> tuple[SystemResult, ...]:
         """The systems behind the first stage."""
         return self.systems[1:]
+
+    def __repr__(self) -> str:
+        names = ", ".join(system.name for system in self.systems)
+        return (
+            f"<EvaluationResult of {self.dataset}: {names}; {len(self.qrels)} queries, {', '.join(self.measures)}>"
+        )
 
     def __getitem__(self, name: str) -> SystemResult:
         for system in self.systems:

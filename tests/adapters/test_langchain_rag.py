@@ -14,7 +14,6 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableBranch, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from support.faiss_store import FaissStore
 from support.langchain_parts import Repeating, embedded, minilm
 
 from langchain_rerankers import RerankCompressor, RerankRetriever
@@ -56,6 +55,9 @@ def in_memory(embeddings: Embeddings) -> Iterator[VectorStore]:
 
 def faiss(embeddings: Embeddings) -> Iterator[VectorStore]:
     """Yield an index of FAISS."""
+    pytest.importorskip("faiss")
+    from support.faiss_store import FaissStore
+
     yield FaissStore(embeddings, 384)
 
 

@@ -182,6 +182,7 @@ def test_ctrl_c_is_exit_status_130(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_package_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the command is not on the path."""
     monkeypatch.setattr(sys, "argv", ["rerank-bridge", "--version"])
+    monkeypatch.delitem(sys.modules, "rerank_core.cli.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("rerank_core.cli", run_name="__main__")
     assert ended.value.code == 0

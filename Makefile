@@ -26,8 +26,8 @@ compat-%:
 	$(VENV)-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-$*/bin/python -m pip install --quiet --constraint .ci/constraints.txt \
 		--constraint .ci/constraints-$*.txt --editable ".[$(COMPAT)]" --group compat
-	$(VENV)-$*/bin/python -m pytest --numprocesses auto --maxprocesses 4 -o filterwarnings=default -m compat --ignore tests/adapters/test_langchain_agents.py \
-		tests/adapters tests/contract
+	$(VENV)-$*/bin/python -m pytest --numprocesses auto --maxprocesses 4 -o filterwarnings=default -m compat \
+		--ignore tests/adapters/test_langchain_agents.py tests/adapters tests/contract
 
 bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the evaluation on that collection
 	$(BIN)/python tests/benchmarks/import_time.py

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rerank_core._optional import check_installed
 from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import Checkpoint, find_folder
-from rerank_core.scorers._local import Activation, PairScorer, check_options, one_number_each, scale_of
+from rerank_core.scorers._local import Activation, PairScorer, check_options, scale_of
+from rerank_core.scorers._onnx_pairs import OnnxPairs
 from rerank_core.scorers._session import Session
-from rerank_core.scorers._tokens import encode, padded, pair_room, token_ends
 
 __all__ = ["OnnxScorer"]
 
@@ -59,7 +57,7 @@ class OnnxScorer(PairScorer):
         object.__setattr__(self, "name", f"onnx:{self.model}")
         object.__setattr__(self, "scale", scale_of(self.activation))
 
-    def load(self) -> _OnnxPairs:
+    def load(self) -> OnnxPairs:
         """Find the files, and load the model and its tokenizer."""
         names = _FILES if self.file_name is None else (self.file_name,)
         folder = find_folder(
@@ -74,58 +72,4 @@ class OnnxScorer(PairScorer):
         checkpoint = Checkpoint(self.name, folder)
         tokenizer = checkpoint.tokenizer(self.max_length or checkpoint.max_length())
         session = Session(found, threads=self.threads, scorer=self.name)
-        return _OnnxPairs(self, session, tokenizer, checkpoint)
-
-
-class _Pair:
-    """One tokenised pair."""
-
-    __slots__ = ("ids", "type_ids")
-
-    def __init__(self, ids: Sequence[int], type_ids: Sequence[int]) -> None:
-        self.ids = ids
-        self.type_ids = type_ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-class _OnnxPairs:
-    def __init__(self, scorer: OnnxScorer, session: Session, tokenizer: Any, checkpoint: Checkpoint) -> None:
-        self._scorer = scorer.name
-        self._activation = scorer.activation
-        self._session = session
-        self._inputs = session.inputs
-        self._tokenizer = tokenizer
-        self._pad_id = checkpoint.pad_id(tokenizer)
-        self._has_token_types = checkpoint.has_token_types()
-
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
-        limit = self._tokenizer.truncation["max_length"]
-        encodings = encode(self._tokenizer, texts, limit, query=query)
-        if self._has_token_types:
-            return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
-        return [_Pair(encoding.ids, [0] * len(encoding.ids)) for encoding in encodings]
-
-    def room(self, query: str) -> int:
-        limit = self._tokenizer.truncation["max_length"]
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        return pair_room(limit, len(self._tokenizer.encode(query, "")), special)
-
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        return token_ends(self._tokenizer, texts, limit)
-
-    def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
-        feed = {
-            "input_ids": padded([item.ids for item in items], self._pad_id),
-            "attention_mask": padded([[1] * len(item) for item in items], 0),
-            "token_type_ids": padded([item.type_ids for item in items], 0),
-        }
-        (logits, *_) = self._session.run({name: feed[name] for name in feed.keys() & self._inputs})
-        return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
-
-    def arm(self) -> None:
-        self._session.arm()
-
-    def interrupt(self) -> None:
-        self._session.interrupt()
+        return OnnxPairs(self.name, self.activation, session, tokenizer, checkpoint)

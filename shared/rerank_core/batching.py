@@ -24,6 +24,9 @@ __all__ = [
 
 Scale = Literal["probability", "logit"]
 
+_BATCH_COST = 64
+"""A batch of so many tokens at most costs about one token for each of these, whatever is in it: 16 of 1,024."""
+
 _ROUNDING = 1e-6
 """How far a probability may leave [0, 1]: single-precision sums of a softmax do, by a few ulp."""
 
@@ -32,14 +35,20 @@ def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:
     """Return where the batch that begins at ``start`` ends, in sequences sorted longest first.
 
     All sequences of a batch are padded to its longest, which is its first, so a batch of ``n`` costs
-    ``n × lengths[start]`` tokens; as many are taken as the budget of padded tokens allows, at least one.
+    ``n × lengths[start]`` tokens. Sequences are taken, at least one, while the budget of padded tokens allows it
+    and while padding them costs less than beginning another batch does: a 64th of the budget, measured.
 
-    >>> lengths = [300, 200, 128, 128, 100]
-    >>> batch_end(lengths, 0, budget=512), batch_end(lengths, 2, budget=512)
-    (1, 5)
+    >>> batch_end([300, 200, 128, 128, 100], 0, budget=512), batch_end([100, 99, 98, 20], 0, budget=512)
+    (1, 3)
     """
     longest = max(1, lengths[start])
-    return min(len(lengths), start + max(1, budget // longest))
+    padding = 0
+    most = min(len(lengths), start + max(1, budget // longest))
+    for end in range(start + 1, most):
+        padding += longest - max(1, lengths[end])
+        if padding > budget // _BATCH_COST:
+            return end
+    return most
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Set
 from pathlib import Path
 
-__all__ = ["available_cores"]
+__all__ = ["available_cores", "usable_threads"]
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+_CPUS = Path("/sys/devices/system/cpu")
+_SIBLINGS = "topology/thread_siblings_list"
+
+
+def usable_threads(threads: int | None) -> int:
+    """Return how many threads a model runs in: as many as asked for, at most what the container's quota allows.
+
+    Args:
+        threads: at least 1; None for :func:`available_cores`.
+    """
+    return available_cores() if threads is None else min(threads, _most_by_quota(threads))
 
 
 def available_cores() -> int:
-    """Return the cores that this process may run on, no more than its container's CPU quota allows.
+    """Return the physical cores that this process may run on, no more than its container's CPU quota allows.
 
-    The affinity mask is the scheduler's, the quota that of control groups (``cpu.max`` in version 2,
-    ``cpu.cfs_quota_us`` in version 1), rounded up; at least 1.
+    Two hardware threads of one core share its arithmetic units, so they count once; where the system does not say
+    which ones do (outside Linux), each counts. The mask is the scheduler's, the quota that of control groups
+    (``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1), rounded down, because waiting threads use it
+    up too; at least 1.
     """
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    cores = _physical(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return _most_by_quota(max(1, cores))
+
+
+def _physical(cpus: Set[int]) -> int:
+    return len({_core_of(cpu) for cpu in cpus})
+
+
+def _core_of(cpu: int) -> str:
+    """Return what is the same for all hardware threads of a core."""
+    try:
+        return (_CPUS / f"cpu{cpu}" / _SIBLINGS).read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _most_by_quota(cores: int) -> int:
     quota = _quota()
-    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def _quota() -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rerank_core._cpu import available_cores
+from rerank_core._cpu import usable_threads
 from rerank_core._optional import require
 from rerank_core.errors import ConfigurationError
 
@@ -19,7 +19,7 @@ class Session:
 
     Args:
         model: a file, or a model in memory.
-        threads: cores to use, at least 1; None for all that there are.
+        threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
         scorer: whose model it is.
 
     Raises:
@@ -33,7 +33,7 @@ class Session:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         self._ort: Any = require("onnxruntime", extra="onnx", purpose=scorer)
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
+        options.intra_op_num_threads = usable_threads(threads)
         options.log_severity_level = 3
         try:
             self._session = self._ort.InferenceSession(

@@ -59,7 +59,7 @@ class EmbeddedScorer(LocalScorer):
         max_length: tokens of a query or a document that are read, from 3 to 512; 256 by default, which is what
             the scores were calibrated with. The rest of a longer text is not read.
         tokens_per_batch: padded tokens a batch, at least 1.
-        threads: cores to use, at least 1; by default all that the process and its container may use.
+        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
         precision: of the arithmetic; the weights are int8 either way. ``"fp32"`` expands them; ``"int8"`` also
             rounds what is multiplied with them, in blocks of 32 values, so that scores differ by about 0.01
             at most and half the memory is needed: slower on a CPU without VNNI instructions. ``"auto"`` is

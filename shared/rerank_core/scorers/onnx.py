@@ -29,7 +29,7 @@ class OnnxScorer(PairScorer):
         max_length: tokens of query and text together that are read, at least 1; by default what the model's
             files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
         tokens_per_batch: padded tokens a batch, at least 1.
-        threads: cores to use, at least 1; by default all that the process and its container may use.
+        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
         activation: see :data:`Activation`.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.

@@ -28,7 +28,7 @@ class Metrics:
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(path, str(status)).inc()
+        self._requests.labels(path, str(int(status))).inc()  # before 3.11 a status prints its name
         self._seconds.labels(path).observe(seconds)
 
     def consumed(self, usage: Usage) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["available_cores"]
+__all__ = ["available_cores", "thread_count"]
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
@@ -22,6 +22,11 @@ def available_cores() -> int:
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     quota = _quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def thread_count(threads: int | None) -> int:
+    """Return the threads to use: all available cores for None, and never more than those."""
+    return available_cores() if threads is None else min(threads, available_cores())
 
 
 def _quota() -> float | None:

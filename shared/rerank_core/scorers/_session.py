@@ -1,64 +1,107 @@
-"""ONNX Runtime, on the CPU."""
+"""What runs a model on the CPU: the runtimes, and the choice between them."""
 
 from __future__ import annotations
 
-import os
+import importlib.util
+import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
-from rerank_core._cpu import available_cores
-from rerank_core._optional import require
+from rerank_core._optional import check_installed
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["Session"]
+__all__ = ["Precision", "Runtime", "Session", "SessionOptions", "chosen_runtime", "open_session"]
+
+Runtime = Literal["auto", "onnxruntime", "openvino"]
+"""``auto`` is OpenVINO on x86 CPUs where it is installed, else ONNX Runtime."""
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""``auto`` is ``fp32``: the scores of the model as it was trained."""
+
+_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
 
-class Session:
-    """A model that ONNX Runtime runs; one run at a time, which another thread may end.
-
-    Args:
-        model: a file, or a model in memory.
-        threads: cores to use, at least 1; None for all that there are.
-        scorer: whose model it is.
-
-    Raises:
-        ConfigurationError: ONNX Runtime does not take the model.
-        MissingExtraError: onnxruntime is not installed.
-    """
-
-    def __init__(self, model: Path | bytes, *, threads: int | None, scorer: str) -> None:
-        # Read when onnxruntime is imported: its wheels report their use over the network unless told not to, from
-        # a thread that a forked child waits for when it exits. Whoever wants that says so in the environment.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        self._ort: Any = require("onnxruntime", extra="onnx", purpose=scorer)
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
-        options.log_severity_level = 3
-        try:
-            self._session = self._ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as exc:
-            where = "the model in memory" if isinstance(model, bytes) else str(model)
-            raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc
-        self.arm()
+class Session(Protocol):
+    """A loaded model: one run at a time, which another thread may end."""
 
     @property
     def inputs(self) -> set[str]:
         """Names of the model's inputs."""
-        return {node.name for node in self._session.get_inputs()}
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether items must run in batches of one, because an item's outputs depend on the rest of its batch."""
 
     def run(self, feed: Mapping[str, Any]) -> list[Any]:
-        """Return the model's outputs, arrays."""
-        outputs: list[Any] = self._session.run(None, feed, self._options)
-        return outputs
+        """Return the model's outputs, arrays; raises if it was interrupted."""
 
     def arm(self) -> None:
         """Get ready for the next run, which :meth:`interrupt` may end from now on."""
-        self._options = self._ort.RunOptions()
-        self._options.log_severity_level = 4  # an interrupted run is no error worth a line
 
     def interrupt(self) -> None:
         """End the run that is under way or about to begin, which raises; called from any thread."""
-        self._options.terminate = True
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a model is to be run.
+
+    Attributes:
+        runtime: see :data:`Runtime`.
+        precision: see :data:`Precision`.
+        threads: cores to use, at least 1; None for all that the process and its container may use, and never
+            more than those.
+    """
+
+    runtime: Runtime = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+
+def chosen_runtime(runtime: Runtime, precision: Precision, *, scorer: str) -> Literal["onnxruntime", "openvino"]:
+    """Return the runtime that ``auto`` stands for, or the one asked for.
+
+    Raises:
+        ConfigurationError: an unknown runtime or precision, or one that do not go together.
+        MissingExtraError: the runtime is not installed; names its extra.
+    """
+    _check("runtime", runtime, get_args(Runtime), scorer)
+    _check("precision", precision, get_args(Precision), scorer)
+    if runtime == "onnxruntime" and precision == "bf16":
+        raise ConfigurationError(f"{scorer}: precision='bf16' needs runtime='openvino'; 'onnxruntime' has no bf16")
+    if runtime == "openvino" or precision == "bf16":
+        check_installed("openvino", extra="openvino", purpose=f"{scorer}: runtime='openvino'")
+        return "openvino"
+    if runtime == "auto" and _prefers_openvino():
+        return "openvino"
+    check_installed("onnxruntime", extra="onnx", purpose=scorer)
+    return "onnxruntime"
+
+
+def open_session(model: Path | bytes, options: SessionOptions, *, scorer: str) -> Session:
+    """Load an ONNX model, a file or in memory; one for ``int8`` must be quantised already.
+
+    Raises:
+        ConfigurationError: the runtime does not take the model, or cannot run it in this precision.
+        MissingExtraError: the runtime is not installed.
+    """
+    precision = options.precision
+    if chosen_runtime(options.runtime, precision, scorer=scorer) == "openvino":
+        from rerank_core.scorers._openvino import OpenVinoSession
+
+        return OpenVinoSession(model, threads=options.threads, precision=precision, scorer=scorer)
+    from rerank_core.scorers._ort import OrtSession
+
+    return OrtSession(model, threads=options.threads, scorer=scorer, one_at_a_time=precision == "int8")
+
+
+def _prefers_openvino() -> bool:
+    on_x86 = platform.machine().lower() in _X86
+    return on_x86 and importlib.util.find_spec("openvino") is not None
+
+
+def _check(option: str, value: str, known: tuple[str, ...], scorer: str) -> None:
+    if value not in known:
+        raise ConfigurationError(f"{scorer}: {option} must be one of {', '.join(known)}, not {value!r}")

@@ -31,7 +31,7 @@ from rerank_core.batching import Scale
 from rerank_core.engine import Job
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 from rerank_core.scorers._local import LocalScorer, check_options
-from rerank_core.scorers._session import Session
+from rerank_core.scorers._ort import OrtSession as Session
 from rerank_core.scorers._tokens import encode, padded, token_ends
 from rerank_core.types import Scored, Usage
 

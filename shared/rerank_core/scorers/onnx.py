@@ -10,7 +10,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._checkpoint import Checkpoint, find_folder
 from rerank_core.scorers._local import Activation, PairScorer, check_options, scale_of
 from rerank_core.scorers._onnx_pairs import OnnxPairs
-from rerank_core.scorers._session import Session
+from rerank_core.scorers._ort import OrtSession as Session
 
 __all__ = ["OnnxScorer"]
 

@@ -1,0 +1,110 @@
+"""OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rerank_core._cpu import thread_count
+from rerank_core._optional import require
+from rerank_core.errors import ConfigurationError
+from rerank_core.scorers._session import Precision
+
+__all__ = ["EXTRA", "OpenVinoSession", "openvino"]
+
+EXTRA = "openvino"
+_DEVICE = "CPU"
+_HINTS: dict[Precision, str] = {"auto": "f32", "fp32": "f32", "int8": "f32", "bf16": "bf16"}
+"""What is not in int8 weights stays in single precision; the device's own default may be bfloat16."""
+
+
+def openvino(scorer: str) -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return require("openvino", extra=EXTRA, purpose=f"{scorer}: runtime='openvino'")
+
+
+class OpenVinoSession:
+    """A model that OpenVINO runs; one run at a time, which another thread may end.
+
+    Args:
+        model: a file, a model in memory, or a model built with OpenVINO's operators.
+        threads: cores to use, at least 1; None for all that there are, and never more than those.
+        precision: of the arithmetic.
+        scorer: whose model it is.
+
+    Raises:
+        ConfigurationError: OpenVINO does not take the model, or the CPU has no arithmetic of this precision.
+        MissingExtraError: openvino is not installed.
+    """
+
+    one_at_a_time = False
+
+    def __init__(self, model: Any, *, threads: int | None, precision: Precision, scorer: str) -> None:
+        self._openvino = openvino(scorer)
+        core = self._openvino.Core()
+        if precision == "bf16":
+            _check_bfloat16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"), scorer)
+        options = {
+            "INFERENCE_NUM_THREADS": thread_count(threads),
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if precision == "int8":
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _GROUP
+        try:
+            if isinstance(model, (bytes, str, os.PathLike)):
+                model = core.read_model(model if isinstance(model, bytes) else Path(model))
+            self._compiled = core.compile_model(model, _DEVICE, options)
+        except Exception as exc:
+            raise ConfigurationError(f"{scorer}: OpenVINO cannot load the model: {exc}") from exc
+        self._request = self._compiled.create_infer_request()
+        self._lock = threading.Lock()
+        self._interrupted = False
+
+    @property
+    def inputs(self) -> set[str]:
+        """Names of the model's inputs."""
+        return {node.get_any_name() for node in self._compiled.inputs}
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        """Return the model's outputs, arrays.
+
+        Raises:
+            RuntimeError: it was interrupted.
+        """
+        with self._lock:
+            if self._interrupted:
+                raise RuntimeError("the run was interrupted before it began")
+            self._request.start_async(dict(feed), share_inputs=True)
+        self._request.wait()
+        return [self._request.get_output_tensor(index).data.copy() for index in range(len(self._compiled.outputs))]
+
+    def arm(self) -> None:
+        """Get ready for the next run, which :meth:`interrupt` may end from now on."""
+        with self._lock:
+            self._interrupted = False
+
+    def interrupt(self) -> None:
+        """End the run that is under way or about to begin, which raises; called from any thread."""
+        with self._lock:
+            self._interrupted = True
+            self._request.cancel()
+
+
+_GROUP = 32
+"""Values of a row that share a scale when OpenVINO multiplies int8 weights."""
+
+
+def _check_bfloat16(capabilities: list[str], scorer: str) -> None:
+    if "BF16" not in capabilities:
+        raise ConfigurationError(
+            f"{scorer}: precision='bf16' needs a CPU with AVX512-BF16 or AMX, and this one offers "
+            f"{', '.join(capabilities)}: use precision='fp32' or 'int8'"
+        )

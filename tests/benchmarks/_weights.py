@@ -1,4 +1,4 @@
-"""Models of the local engine's benchmarks: a real relevance ranker of MiniLM-L6 shapes, and large shapes at random.
+"""Models of the local benchmarks: a real relevance ranker of MiniLM-L6 shapes, and large shapes at random.
 
 Run by itself it makes the ranker and prints how good it is: ``_weights.py FOLDER``.
 """
@@ -163,9 +163,8 @@ def _fit(model: Any, folder: Path, steps: int) -> dict[str, float]:
         wanted = torch.zeros_like(logits)
         wanted[:, 0] = 1
         # Which is best, and where 0.5 is.
-        loss = torch.nn.functional.cross_entropy(
-            logits, wanted
-        ) + torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        losses = torch.nn.functional
+        loss = losses.cross_entropy(logits, wanted) + losses.binary_cross_entropy_with_logits(logits, wanted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fitted, 1.0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,6 +94,13 @@ class Worker:
             raise RuntimeError(answer["error"])
         return answer
 
+    def score_many(self, call: Call, count: int, words: int) -> dict[str, Any]:
+        """Score a number of texts made of a call's in the process itself, as one call; raises RuntimeError."""
+        answer = self._ask({"do": "many", "query": call[0], "texts": call[1], "count": count, "words": words})
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -115,6 +125,23 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._process = None
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Return a parser with what every local benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where models and texts are kept; a temporary one by default")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+@contextlib.contextmanager
+def kept(asked: argparse.Namespace) -> Iterator[Path]:
+    """Give the folder for models and texts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = (asked.folder or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 def interpreter(environment: str, rivals: Path | None) -> str | None:

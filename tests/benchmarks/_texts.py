@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -53,6 +54,14 @@ def candidates(count: int = 100, queries: Sequence[str] = QUERIES) -> list[tuple
     index = _index(texts)
     found, _ = index.retrieve(_tokens(list(queries)), k=count, show_progress=False, leave_progress=False)
     return [(query, [texts[i] for i in row]) for query, row in zip(queries, found, strict=True)]
+
+
+def kept_candidates(folder: Path) -> list[tuple[str, list[str]]]:
+    """Return :func:`candidates`, kept in the folder: collecting them takes seconds."""
+    file = folder / "texts.json"
+    if not file.exists():
+        file.write_text(json.dumps(candidates()), encoding="utf-8")
+    return [(query, texts) for query, texts in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def documents() -> list[str]:
@@ -129,4 +138,14 @@ def _tokens(texts: Sequence[str]) -> Any:
     )
 
 
-__all__ = ["QUERIES", "Pair", "Passage", "candidates", "documents", "neighbours", "pairs", "ranks_of_own"]
+__all__ = [
+    "QUERIES",
+    "Pair",
+    "Passage",
+    "candidates",
+    "documents",
+    "kept_candidates",
+    "neighbours",
+    "pairs",
+    "ranks_of_own",
+]

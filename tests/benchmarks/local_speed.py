@@ -14,14 +14,24 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import Call, Subject, Worker, machine, machine_line, median, start_all, table
+from benchmarks._bench import (
+    Call,
+    Subject,
+    Worker,
+    arguments,
+    kept,
+    machine,
+    machine_line,
+    median,
+    start_all,
+    table,
+)
 
 REFERENCE = "CrossEncoder.predict"
 FLOOR = "matrix products alone"
@@ -52,17 +62,6 @@ SUBJECTS = [
     ),
     our("cross-encoder:", "cross-encoder:{folder}"),
 ]
-
-
-def texts(folder: Path) -> list[Call]:
-    """Return 20 queries with 100 documents each; kept in the folder, since collecting them takes seconds."""
-    kept = folder / "texts.json"
-    if not kept.exists():
-        from benchmarks._texts import candidates
-
-        kept.write_text(json.dumps(candidates(100)), encoding="utf-8")
-    calls = json.loads(kept.read_text(encoding="utf-8"))
-    return [(query, found) for query, found in calls]
 
 
 def lengths_line(folder: Path, calls: list[Call]) -> str:
@@ -162,27 +161,25 @@ def report(summed: dict[str, dict[str, Any]], workers: dict[str, Worker]) -> str
 
 def main() -> None:
     """Measure, print, and write the figures where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where models and texts are kept; a temporary one by default")
+    parser = arguments(__doc__ or "")
     parser.add_argument("--rivals-venv", type=Path, help="where the other packages are installed, on first use")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--queries", type=int, help="queries a round")
     parser.add_argument("--full", action="store_true", help="all 20 queries in each of 3 rounds")
     parser.add_argument("--only", help="subjects whose name has this in it (and the reference)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        run(asked, (asked.folder or Path(temporary)).resolve())
+    with kept(asked) as folder:
+        run(asked, folder)
 
 
 def run(asked: argparse.Namespace, folder: Path) -> None:
     """Measure what was asked for, with the models in a folder."""
+    from benchmarks._texts import kept_candidates
     from benchmarks._weights import fitted_minilm
 
-    folder.mkdir(parents=True, exist_ok=True)
     model = fitted_minilm(folder)
-    calls = texts(folder)
+    calls = kept_candidates(folder)
     rounds = asked.rounds or (3 if asked.full else 4)
     each = asked.queries or (len(calls) if asked.full else 2)
     print(f"the ranker: {' '.join((model / 'fitted.json').read_text(encoding='utf-8').split())}")

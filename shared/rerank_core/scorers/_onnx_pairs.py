@@ -30,8 +30,16 @@ class OnnxPairs:
     """An ONNX model, its tokenizer, and what makes one number of its outputs; in the engine's thread only."""
 
     def __init__(
-        self, scorer: str, activation: Activation, session: Session, tokenizer: Any, checkpoint: Checkpoint
+        self,
+        scorer: str,
+        activation: Activation,
+        session: Session,
+        tokenizer: Any,
+        checkpoint: Checkpoint,
+        *,
+        one_at_a_time: bool = False,
     ) -> None:
+        self._one_at_a_time = one_at_a_time
         self._scorer = scorer
         self._activation = activation
         self._session = session
@@ -56,6 +64,11 @@ class OnnxPairs:
         return token_ends(self._tokenizer, texts, limit)
 
     def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
+        if self._one_at_a_time:
+            return [number for item in items for number in self._run([item])]
+        return self._run(items)
+
+    def _run(self, items: Sequence[_Pair]) -> Sequence[float]:
         feed = {
             "input_ids": padded([item.ids for item in items], self._pad_id),
             "attention_mask": padded([[1] * len(item) for item in items], 0),

@@ -146,7 +146,12 @@ def _source(scorer: str, model: str, *, revision: str | None, offline: bool) -> 
         except Exception as exc:
             error = exc
     try:
-        cached = Path(hub.snapshot_download(model, revision=revision, local_files_only=True))
+        # The file that every model needs: without a name, a snapshot would have to be whole.
+        cached = Path(
+            hub.snapshot_download(
+                model, revision=revision, allow_patterns=["tokenizer.json"], local_files_only=True
+            )
+        )
     except Exception as exc:
         raise unavailable(scorer, model) from (error or exc)
     return _Source(str(cached), _names(cached), model, revision, error, cached)
@@ -178,13 +183,11 @@ def _chosen(
     written = [name for name in weights if name.startswith(SAFETENSORS) and is_known(checkpoint.config)]
     if precision == "int8":
         wanted = [*_int8(), *written, *_SINGLE, *weights]
-    elif precision == "auto":
-        wanted = [*_SINGLE, *weights, *_HALF, *_int8()]
     else:
-        wanted = [*_SINGLE, *weights]
+        wanted = [*_SINGLE, *weights, *([*_HALF, *_int8()] if precision == "auto" else [])]
     found = next((name for name in wanted if name in source.names), None)
     if found is None:
-        raise _nothing(source, list(dict.fromkeys([*wanted, SAFETENSORS])), scorer)
+        raise _nothing(source, [*(_int8() if precision == "int8" else []), *_SINGLE, SAFETENSORS], scorer)
     return found
 
 

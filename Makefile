@@ -40,6 +40,8 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/evaluation.py $(CRANFIELD))
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/policies.py $(CRANFIELD))
 
+BENCH ?= $(VENV)-bench
+
 # Half an hour on 2 cores. The other rerankers are installed into environments of their own, on first use.
 bench-local: $(VENV)/.test  ## compare the local engine with the other local rerankers
 	$(INSTALL) --group bench
@@ -49,7 +51,6 @@ bench-local: $(VENV)/.test  ## compare the local engine with the other local rer
 	$(BIN)/python tests/benchmarks/local_memory.py --folder $(BENCH)
 	$(BIN)/python tests/benchmarks/local_shapes.py --folder $(BENCH)
 	$(BIN)/python tests/benchmarks/embedded_first.py --folder $(BENCH)
-BENCH ?= $(VENV)-bench
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bench build dist

@@ -199,12 +199,10 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
         for worker in workers.values():
             worker.stop()
     summed = {name: summary(name, runs, found) for name, runs in found.items()}
-    print(
-        f"{rounds} rounds of {each} queries × {asked.documents} documents in {time.perf_counter() - start:.0f} s; {machine_line(before)}"
-    )
-    print(
-        f"load average afterwards {machine(asked.threads)['load']}; speed is against {REFERENCE}: median (range)"
-    )
+    took = time.perf_counter() - start
+    print(f"{rounds} rounds of {each} queries × {asked.documents} documents in {took:.0f} s")
+    print(machine_line(before))
+    print(f"load average afterwards {machine(asked.threads)['load']}; speed against {REFERENCE}: median (range)")
     print(report(summed, workers))
     if asked.json:
         asked.json.write_text(json.dumps({"machine": before, "subjects": summed}, indent=1), encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.models import QUERY, TEXTS, quiet
 
-CAUSAL_LENGTH = 128
+CAUSAL_LENGTH = 256
 """Tokens that the model reads, its template's included."""
 
 _TEMPLATE = """\
@@ -62,7 +62,7 @@ def _tokenizer(template: str) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=600,
         special_tokens=list(_SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -29,8 +29,8 @@ def compile_model(model: Any, run: Callable[[Features], Any], probe: Features, *
     import torch
 
     transformer = model.transformers_model
-    transformer.forward = torch.compile(transformer.forward, dynamic=True)
     try:
+        transformer.forward = torch.compile(transformer.forward, dynamic=True)
         run(probe)
     except Exception as exc:
         raise ConfigurationError(

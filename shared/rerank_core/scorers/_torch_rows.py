@@ -199,6 +199,13 @@ class RowReader(OwnReader):
         columns.pop(_MASK)
         return [Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
+    def room(self, query: str) -> int | None:
+        (row,) = self.tokenize(query, [""])
+        if self._once.get("modality") != "message":
+            return super().room(query)
+        limit = self._model.max_seq_length  # of the filled template, from whose text alone is cut
+        return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
+
     def features(self, items: Sequence[Any]) -> Features:
         import numpy as np
         import torch

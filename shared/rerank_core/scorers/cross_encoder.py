@@ -86,7 +86,7 @@ class CrossEncoderScorer(PairScorer):
                 raise ConfigurationError(f"{option} is no text: give {example}, or leave it out")
         if not (self.device is None or isinstance(self.device, str)):
             object.__setattr__(self, "device", tuple(self.device))  # to be hashable
-        if any(not isinstance(device, str) or not device for device in self._devices if device is not None):
+        if self.device is not None and not all(isinstance(name, str) and name for name in self._devices):
             raise ConfigurationError(f"device is {self.device!r}: give 'cpu', 'cuda', …, or a list of such names")
         object.__setattr__(self, "name", f"cross-encoder:{self.model}")
         object.__setattr__(self, "scale", scale_of(self.activation))

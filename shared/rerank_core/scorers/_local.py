@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
@@ -116,7 +117,7 @@ class PairModel(LocalModel[Any, float], Protocol):
 class _PairJob(Job[Any, float]):
     def __init__(self, query: str, texts: Sequence[str]) -> None:
         self.count = len(texts)
-        self.scores = [0.0] * len(texts)
+        self.scores = array("d", bytes(8 * len(texts)))
         self.tokens = 0
         self._query = query
         self._texts = texts
@@ -143,7 +144,7 @@ class PairScorer(LocalScorer):
         """Return one logit a text, or one probability with ``activation="identity"``."""
         job = _PairJob(query, texts)
         await self.engine.run(job)
-        return Scored(job.scores, Usage(requests=1, tokens=job.tokens))
+        return Scored(job.scores.tolist(), Usage(requests=1, tokens=job.tokens))
 
 
 def scale_of(activation: Activation) -> Scale:

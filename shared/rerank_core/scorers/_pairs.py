@@ -40,9 +40,9 @@ class Pair:
 class PairTokenizer:
     """Makes pairs as a tokenizer of the tokenizers library does, only faster; used by one thread at a time.
 
-    The longer one of query and text is cut first, on the side that the tokenizer cuts; only the beginning of a
-    very long text is encoded. A tokenizer whose pairs are not just two sequences between the same special tokens makes
-    its pairs itself.
+    The longer one of query and text is cut first, on the side that the tokenizer cuts; of a very long text only
+    the beginning is encoded. A tokenizer whose pairs are not just two sequences between the same special tokens
+    makes its pairs itself.
 
     Args:
         tokenizer: a ``tokenizers.Tokenizer``, from now on used by nobody else: its truncation and padding change.

@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from rerank_core.batching import batch_end
 
-__all__ = ["Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
+__all__ = ["Budgeted", "Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
@@ -31,7 +31,9 @@ Item_contra = TypeVar("Item_contra", bound=Sized, contravariant=True)
 Output_co = TypeVar("Output_co", covariant=True)
 
 _CHUNK = 512
-"""Texts of one call that are tokenised and sorted at a time: bounds memory at any number of texts."""
+"""Texts of one call that are tokenised and sorted at a time, at least: bounds memory at any number of texts."""
+_TOKENS_PER_TEXT = 16
+"""A window holds so many texts that they fill batches enough for sorting to pay, if they are longer than this."""
 
 _STOP_SECONDS = 5.0
 
@@ -41,6 +43,13 @@ class LocalModel(Protocol[Item_contra, Output_co]):
 
     def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
         """Return one output an item; the items of a batch are padded to the longest."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model that knows, once it is loaded, how many padded tokens a batch suit the device it is on."""
+
+    tokens_per_batch: int
 
 
 @runtime_checkable
@@ -160,17 +169,21 @@ class _Worker:
         """Run one batch, begun by the call whose turn it is."""
         self._forget_finished()
         if self._model is None:
-            self._model = self._load()
+            model: object = self._load()
+            if isinstance(model, Budgeted):
+                self._budget = model.tokens_per_batch
+            self._model = cast("LocalModel[Any, Any]", model)
         self._refill(self._model)
         self._forget_finished()  # tokenising took its time, and callers may have given up
         if self._window:
             self._forward(self._model, self._next_batch())
 
     def _refill(self, model: LocalModel[Any, Any]) -> None:
+        chunk = max(_CHUNK, self._budget // _TOKENS_PER_TEXT)
         for call in self._calls:
             try:
                 while not call.pending and not call.exhausted:
-                    stop = min(call.job.count, call.encoded + _CHUNK)
+                    stop = min(call.job.count, call.encoded + chunk)
                     items = call.job.encode(model, call.encoded, stop)
                     call.encoded, call.pending = stop, len(items)
                     self._window.extend((call, position, item) for position, item in items)
@@ -239,7 +252,8 @@ class Engine:
 
     Args:
         load: makes the model, in its thread.
-        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own.
+        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own. A
+            :class:`Budgeted` model says it itself.
     """
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-Shape = Literal["bert-1", "bert-2", "xlmr-1"]
-"""BERT with one label, BERT with two (monoBERT style), XLM-R with one."""
+Shape = Literal["bert-1", "bert-2", "xlmr-1", "roberta-1", "deberta-1", "deberta-2", "modernbert-1"]
+"""BERT with one label, BERT with two (monoBERT style), and others, the number of labels behind the dash."""
 
 SHAPES: tuple[Shape, ...] = ("bert-1", "bert-2", "xlmr-1")
+FAMILIES: tuple[Shape, ...] = (*SHAPES, "roberta-1", "deberta-1", "deberta-2", "modernbert-1")
 MAX_LENGTH = 64
 """Tokens that the checkpoints read."""
 
@@ -57,7 +58,7 @@ def export_onnx(checkpoint: Path, target: Path, *, sigmoid: bool = False) -> Pat
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, attn_implementation="eager")
     names = ["input_ids", "attention_mask"]
-    if model.config.type_vocab_size > 1:
+    if getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
 
     class Graph(torch.nn.Module):
@@ -98,7 +99,7 @@ def quiet() -> Iterator[None]:
 
 
 def _config(shape: Shape, words: int, labels: int) -> Any:
-    from transformers import BertConfig, XLMRobertaConfig
+    from transformers import BertConfig, DebertaV2Config, ModernBertConfig, RobertaConfig, XLMRobertaConfig
 
     common: dict[str, Any] = {
         "vocab_size": words,
@@ -109,21 +110,49 @@ def _config(shape: Shape, words: int, labels: int) -> Any:
         "initializer_range": 0.2,
         "num_labels": labels,
     }
-    if shape == "xlmr-1":
+    if shape in ("xlmr-1", "roberta-1"):
         special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-        return XLMRobertaConfig(max_position_embeddings=MAX_LENGTH + 2, type_vocab_size=1, **special, **common)
+        kind = XLMRobertaConfig if shape == "xlmr-1" else RobertaConfig
+        return kind(max_position_embeddings=MAX_LENGTH + 2, type_vocab_size=1, **special, **common)
+    if shape in ("deberta-1", "deberta-2"):  # as mxbai's: positions are relative, in buckets
+        return DebertaV2Config(
+            max_position_embeddings=MAX_LENGTH,
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=8,
+            position_biased_input=False,
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            type_vocab_size=0 if shape == "deberta-1" else 2,
+            pad_token_id=0,
+            **common,
+        )
+    if shape == "modernbert-1":  # as gte's: two layers of three see a window only, here of 16 tokens
+        return ModernBertConfig(
+            max_position_embeddings=MAX_LENGTH,
+            local_attention=16,
+            global_attn_every_n_layers=3,
+            pad_token_id=0,
+            bos_token_id=2,
+            cls_token_id=2,
+            eos_token_id=3,
+            sep_token_id=3,
+            **{**common, "num_hidden_layers": 3},
+        )
     return BertConfig(max_position_embeddings=MAX_LENGTH, **common)
 
 
 def _tokenizer(shape: Shape) -> Any:
     from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-    if shape == "xlmr-1":
+    if shape in ("xlmr-1", "roberta-1"):
         names = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
         kind, trained = PreTrainedTokenizerFast, _unigram(list(names.values()))
     else:
         names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        kind, trained = BertTokenizerFast, _word_pieces([*names.values(), "[MASK]"])
+        # A modernised BERT has no token types.
+        kind = PreTrainedTokenizerFast if shape == "modernbert-1" else BertTokenizerFast
+        trained = _word_pieces([*names.values(), "[MASK]"])
     return kind(tokenizer_object=trained, model_max_length=MAX_LENGTH, **names)
 
 

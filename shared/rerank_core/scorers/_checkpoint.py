@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rerank_core._optional import require
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["Checkpoint", "find_folder", "is_hub_id", "is_hub_out_of_reach", "unavailable"]
+__all__ = ["PROBE_SECONDS", "Checkpoint", "is_hub_id", "is_hub_out_of_reach", "unavailable"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NO_LIMIT = 1_000_000
@@ -21,35 +20,13 @@ _POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xl
 """Model types whose position ids begin after the padding id, so that many positions are never used."""
 _GENERIC_CLASS = "TokenizersBackend"
 """Class of tokenizers that transformers 5 saves where no model type has one of its own; has no token types."""
-_PROBE_SECONDS = 10.0
+PROBE_SECONDS = 10.0
+"""Within which the hub must answer one request, whose client would go on trying for a minute."""
 
 
 def is_hub_id(model: str) -> bool:
     """Tell a hub id, ``"name"`` or ``"owner/name"``, from a path; a folder that exists is never a hub id."""
     return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
-
-
-def find_folder(scorer: str, model: str, files: Sequence[str], *, revision: str | None, offline: bool) -> Path:
-    """Return the local folder of a model, fetched from the hub where it is a hub id.
-
-    Raises:
-        ConfigurationError: no name was given, or a folder that does not exist.
-        ScorerUnavailableError: the hub does not have it or cannot be reached; says how to use a local folder.
-    """
-    if not model:
-        raise ConfigurationError(f"{scorer} names no model: give '{scorer}<local folder or hub id>'")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if not is_hub_id(model):
-        raise ConfigurationError(f"{scorer}: there is no folder {str(folder)!r}, and that is no hub id either")
-    hub = require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
-    try:
-        return Path(
-            hub.snapshot_download(model, revision=revision, allow_patterns=list(files), local_files_only=offline)
-        )
-    except Exception as exc:
-        raise unavailable(scorer, model) from exc
 
 
 def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
@@ -58,7 +35,7 @@ def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
     hub = require("huggingface_hub", extra="onnx", purpose=purpose)
     errors = require("huggingface_hub.errors", extra="onnx", purpose=purpose)
     try:
-        hub.HfApi().model_info(model, revision=revision, timeout=_PROBE_SECONDS)
+        hub.HfApi().model_info(model, revision=revision, timeout=PROBE_SECONDS)
     except errors.HfHubHTTPError:
         return False
     except Exception:

@@ -32,6 +32,10 @@ Activation = Literal["auto", "sigmoid", "softmax", "identity"]
 """
 
 
+_TOKENS_PER_BATCH = 1024
+"""Padded tokens a batch where neither options nor the model say another number: what suits a CPU."""
+
+
 class LocalScorer(Scorer):
     """A scorer whose model runs in this process; subclasses are frozen dataclasses of their options.
 
@@ -40,7 +44,7 @@ class LocalScorer(Scorer):
 
     inert: ClassVar[frozenset[str]] = frozenset({"cache_bytes", "local_files_only", "threads", "tokens_per_batch"})
 
-    tokens_per_batch: int
+    tokens_per_batch: int | None
 
     @abstractmethod
     def load(self) -> LocalModel[Any, Any]:
@@ -53,7 +57,7 @@ class LocalScorer(Scorer):
         if engine is None:
             key = (type(self), *(getattr(self, option.name) for option in fields(self)))  # type: ignore[arg-type]
             # By a copy: the engine's thread keeps the method's owner, which must not keep the engine in turn.
-            engine = shared_engine(key, copy(self).load, self.tokens_per_batch)
+            engine = shared_engine(key, copy(self).load, self.tokens_per_batch or _TOKENS_PER_BATCH)
             self.__dict__["_engine"] = engine
         return engine
 

@@ -6,6 +6,7 @@ number and wire type, then a varint (type 0), eight bytes (1), a length and as m
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GraphBuilder", "read_weights"]
+__all__ = ["GraphBuilder", "WeightSummary", "read_weights", "summarize_weights"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -47,6 +48,53 @@ def read_weights(model: bytes) -> dict[str, Array]:
             if parts is not None:
                 found[parts[0]] = parts[1]
     return found
+
+
+@dataclass
+class WeightSummary:
+    """What a model's weights are.
+
+    Attributes:
+        elements: how many there are by the number of their type in ``onnx.proto``.
+        files: names of the files, relative to the model's folder, that hold those which are not in the model.
+    """
+
+    elements: dict[int, int] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+
+
+def summarize_weights(model: bytes | memoryview) -> WeightSummary:
+    """Return what a model's initializers are, without their values.
+
+    Raises:
+        ValueError: the bytes are no ONNX model.
+    """
+    graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
+    if not isinstance(graph, memoryview):
+        raise ValueError("no ONNX model: it holds no graph")
+    found = WeightSummary()
+    for number, value in _fields(graph):
+        if number == 5 and isinstance(value, memoryview):
+            _summarize(value, found)
+    return found
+
+
+def _summarize(tensor: memoryview, found: WeightSummary) -> None:
+    dims: list[int] = []
+    kind = 0
+    for number, value in _fields(tensor):
+        if isinstance(value, int):
+            if number == 1:
+                dims.append(value)
+            elif number == 2:
+                kind = value
+        elif number == 1:
+            dims.extend(_varints(value))
+        elif number == 13:
+            entry = {key: bytes(text) for key, text in _fields(value) if isinstance(text, memoryview)}
+            if entry.get(1) == b"location":
+                found.files.add(entry.get(2, b"").decode())
+    found.elements[kind] = found.elements.get(kind, 0) + math.prod(dims)
 
 
 def _tensor(message: memoryview) -> tuple[str, Array] | None:

@@ -1,31 +1,56 @@
-"""Cross-encoders on ONNX Runtime: no torch, any model with an ONNX file and a ``tokenizer.json``."""
+"""Cross-encoders without torch: ONNX files, or checkpoints as they lie, on ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rerank_core._optional import check_installed
 from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
-from rerank_core.scorers._checkpoint import Checkpoint, find_folder
+from rerank_core.scorers._bert import bert_session
+from rerank_core.scorers._checkpoint import Checkpoint
 from rerank_core.scorers._local import Activation, PairScorer, check_options, scale_of
+from rerank_core.scorers._model_files import Graph, find_model, looks_written, read_graph
 from rerank_core.scorers._onnx_pairs import OnnxPairs
-from rerank_core.scorers._ort import OrtSession as Session
+from rerank_core.scorers._session import (
+    Precision,
+    Runtime,
+    Session,
+    SessionOptions,
+    chosen_runtime,
+    open_session,
+)
 
 __all__ = ["OnnxScorer"]
-
-_FILES = ("model.onnx", "onnx/model.onnx")
-_BESIDE = ("*.json", "*.onnx_data", "*.onnx.data", "onnx/*.onnx_data", "onnx/*.onnx.data")
 
 
 @dataclass(frozen=True)
 class OnnxScorer(PairScorer):
-    """A cross-encoder run by ONNX Runtime on the CPU.
+    """A cross-encoder run on the CPU by ONNX Runtime or OpenVINO.
+
+    The weights are the first of these that is there, in the folder or in the repository, of which nothing else is
+    fetched:
+
+    1. the file that ``file_name`` names;
+    2. an ONNX file of the precision: ``model.onnx``, for int8 ``model_qint8_avx512_vnni.onnx`` and the like by
+       what this CPU has, ``model_int8.onnx``, ``model_quantized.onnx``; each of them in the folder itself or in
+       ``onnx/``. Its weights are looked at: another precision is refused, by ``auto`` taken and logged;
+    3. a checkpoint of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT) with
+       ``model.safetensors``, as it lies;
+    4. any other sequence classifier that transformers knows, exported once with torch (extras ``local`` and
+       ``export``), where its logits are compared with torch's;
+    5. for int8 the weights of 2 (in fp32) or 4, quantised once by ONNX Runtime (extra ``export``); for ``auto``
+       a file of lower precision.
+
+    What is made once is kept in :class:`rerank_core.scorers._model_cache.ModelCache`'s folder, which the
+    environment variable ``RERANK_BRIDGE_CACHE`` may name.
 
     Attributes:
-        model: a local folder, or a hub id, with ``model.onnx`` or ``onnx/model.onnx``, ``tokenizer.json`` and
-            ``config.json``; one output logit, or two (the second one for "relevant").
-        file_name: the ONNX file within it, where it is called otherwise.
+        model: a local folder, or a hub id, with weights as above, ``tokenizer.json`` and ``config.json``; one
+            output logit, or two (the second one for "relevant").
+        file_name: the file within it with the weights: an ONNX file, or ``model.safetensors`` to have the
+            checkpoint used where there is an ONNX file too.
         max_length: tokens of query and text together that are read, at least 1; by default what the model's
             files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
         tokens_per_batch: padded tokens a batch, at least 1.
@@ -33,10 +58,13 @@ class OnnxScorer(PairScorer):
         activation: see :data:`Activation`.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.
+        runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
+        precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
+            or ``"auto"``: fp32, if there is any.
 
     Raises:
-        ConfigurationError: an option is out of its range; on first use, a file is missing.
-        MissingExtraError: onnxruntime or tokenizers is not installed.
+        ConfigurationError: an option is out of its range; on first use, a file is missing or of another precision.
+        MissingExtraError: a package is not installed that the options need; on first use, that the model needs.
         ScorerUnavailableError: on first use, the hub cannot be reached.
     """
 
@@ -48,28 +76,58 @@ class OnnxScorer(PairScorer):
     activation: Activation = "auto"
     revision: str | None = None
     local_files_only: bool = False
+    runtime: Runtime = "auto"
+    precision: Precision = "auto"
     name: str = field(init=False)
     scale: Scale = field(init=False)
 
     def __post_init__(self) -> None:
         check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
         check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
+        chosen_runtime(self.runtime, self.precision, scorer="onnx:")
         object.__setattr__(self, "name", f"onnx:{self.model}")
         object.__setattr__(self, "scale", scale_of(self.activation))
 
     def load(self) -> OnnxPairs:
-        """Find the files, and load the model and its tokenizer."""
-        names = _FILES if self.file_name is None else (self.file_name,)
-        folder = find_folder(
-            self.name, self.model, [*names, *_BESIDE], revision=self.revision, offline=self.local_files_only
+        """Find the files, make what is missing, and load the model and its tokenizer."""
+        checkpoint, graph = find_model(
+            self.name,
+            self.model,
+            file_name=self.file_name,
+            precision=self.precision,
+            revision=self.revision,
+            offline=self.local_files_only,
         )
-        found = next((folder / name for name in names if (folder / name).is_file()), None)
-        if found is None:
+        length = self.max_length or checkpoint.max_length()
+        tokenizer = checkpoint.tokenizer(length)
+        options = SessionOptions(self.runtime, self.precision, self.threads)
+        session, alone = self._opened(checkpoint, graph, options, length)
+        return OnnxPairs(self.name, self.activation, session, tokenizer, checkpoint, one_at_a_time=alone)
+
+    def _opened(
+        self, checkpoint: Checkpoint, graph: Graph | None, options: SessionOptions, length: int
+    ) -> tuple[Session, bool]:
+        """Return what runs the model, and whether each pair must run alone."""
+        if graph is None and looks_written(checkpoint):
+            session = bert_session(checkpoint.folder, checkpoint.config, options, scorer=self.name)
+            return session, session.one_at_a_time
+        if graph is None:
+            graph = self._exported(checkpoint, length)
+        path: Path = graph.path
+        if self.precision == "int8" and graph.holds == "fp32":
+            from rerank_core.scorers._quantized import quantized
+
+            path = quantized(graph.path, graph.beside, scorer=self.name)
+        session = open_session(path, options, scorer=self.name)
+        # The graph scales activations by the run, whatever runs it.
+        return session, session.one_at_a_time or self.precision == "int8" or graph.holds == "int8"
+
+    def _exported(self, checkpoint: Checkpoint, length: int) -> Graph:
+        from rerank_core.scorers._export import exported
+
+        if self.file_name is not None:
             raise ConfigurationError(
-                f"{self.name}: {folder} has no {' or '.join(names)}: give file_name=, or export the model "
-                "to ONNX, or use 'cross-encoder:' which runs it with torch"
+                f"{self.name}: {self.file_name} is of {checkpoint.config.get('architectures')}, which is not used "
+                "as it lies: leave file_name out to have it exported with torch"
             )
-        checkpoint = Checkpoint(self.name, folder)
-        tokenizer = checkpoint.tokenizer(self.max_length or checkpoint.max_length())
-        session = Session(found, threads=self.threads, scorer=self.name)
-        return OnnxPairs(self.name, self.activation, session, tokenizer, checkpoint)
+        return read_graph(exported(checkpoint, scorer=self.name, length=length), self.name)

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint compat bench clean
+.PHONY: demo test lint compat bench bench-local clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -36,11 +36,24 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(BIN)/python tests/benchmarks/providers.py
 	$(BIN)/python tests/benchmarks/faults.py
 	$(BIN)/python tests/benchmarks/load.py
+	$(BIN)/python tests/benchmarks/embedded_first.py
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/evaluation.py $(CRANFIELD))
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/policies.py $(CRANFIELD))
 
+BENCH ?= $(VENV)-bench
+
+# Half an hour on 2 cores. The other rerankers are installed into environments of their own, on first use.
+bench-local: $(VENV)/.test  ## compare the local engine with the other local rerankers
+	$(INSTALL) --group bench
+	$(BIN)/python tests/benchmarks/local_speed.py --folder $(BENCH) --rivals-venv $(BENCH)
+	$(BIN)/python tests/benchmarks/local_precision.py --folder $(BENCH) --rivals-venv $(BENCH)
+	$(BIN)/python tests/benchmarks/local_concurrency.py --folder $(BENCH)
+	$(BIN)/python tests/benchmarks/local_memory.py --folder $(BENCH)
+	$(BIN)/python tests/benchmarks/local_shapes.py --folder $(BENCH)
+	$(BIN)/python tests/benchmarks/embedded_first.py --folder $(BENCH)
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bench build dist
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -31,20 +31,37 @@ _ROUNDING = 1e-6
 """How far a probability may leave [0, 1]: single-precision sums of a softmax do, by a few ulp."""
 
 
-def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:
-    """Return where the batch that begins at ``start`` ends, in sequences sorted longest first.
+def batch_end(
+    lengths: Sequence[int],
+    start: int,
+    budget: int,
+    *,
+    longest: int | None = None,
+    count: int = 0,
+    padding: int = 0,
+) -> int:
+    """Return where what goes into a batch from ``start`` on ends, in sequences sorted longest first.
 
-    All sequences of a batch are padded to its longest, which is its first, so a batch of ``n`` costs
-    ``n × lengths[start]`` tokens. Sequences are taken, at least one, while the budget of padded tokens allows it
-    and while padding them costs less than beginning another batch does: a 64th of the budget, measured.
+    All sequences of a batch are padded to its longest, so a batch of ``n`` costs ``n × longest`` tokens. Sequences
+    are taken while the budget of padded tokens allows it and while padding them costs less than beginning another
+    batch does: a 64th of the budget, measured. The first sequence of a batch is always taken.
+
+    Args:
+        lengths: tokens of each sequence.
+        start: the first one that may be taken, at most ``longest`` tokens long.
+        budget: padded tokens of a batch, at least 1.
+        longest: tokens of the batch's longest sequence; by default the one at ``start``.
+        count: sequences that the batch has already.
+        padding: tokens that those are padded with.
 
     >>> batch_end([300, 200, 128, 128, 100], 0, budget=512), batch_end([100, 99, 98, 20], 0, budget=512)
     (1, 3)
     """
-    longest = max(1, lengths[start])
-    padding = 0
-    most = min(len(lengths), start + max(1, budget // longest))
-    for end in range(start + 1, most):
+    if longest is None:
+        longest = lengths[start]
+    longest = max(1, longest)
+    most = min(len(lengths), start + max(0 if count else 1, budget // longest - count))
+    for end in range(start, most):
         padding += longest - max(1, lengths[end])
         if padding > budget // _BATCH_COST:
             return end

@@ -1,9 +1,7 @@
 """The local engine: one owner thread a model, and batches that callers share.
 
 Every local model runs in one thread of its own, so that no tokenizer is raced for and no core is fought over.
-Calls wait in a queue; whatever waits is merged into batches by token budget. Each batch is begun by the next
-call in turn with its longest item, and filled up with the items of any call that are next in length: padding
-stays small, and a small call never waits for the end of a large one.
+Calls wait in a queue; whatever waits is merged into batches by token budget, as :mod:`rerank_core._schedule` says.
 """
 
 from __future__ import annotations
@@ -15,23 +13,19 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
-from rerank_core.batching import batch_end
+from rerank_core._schedule import Place, Schedule
 
-__all__ = ["Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
+__all__ = ["Budgeted", "Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
 Item_contra = TypeVar("Item_contra", bound=Sized, contravariant=True)
 Output_co = TypeVar("Output_co", covariant=True)
-
-_CHUNK = 512
-"""Texts of one call that are tokenised and sorted at a time: bounds memory at any number of texts."""
 
 _STOP_SECONDS = 5.0
 
@@ -41,6 +35,13 @@ class LocalModel(Protocol[Item_contra, Output_co]):
 
     def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
         """Return one output an item; the items of a batch are padded to the longest."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model that knows, once it is loaded, how many padded tokens a batch suit the device it is on."""
+
+    tokens_per_batch: int
 
 
 @runtime_checkable
@@ -74,18 +75,12 @@ class Job(ABC, Generic[Item, Output]):
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A job on its way: what is tokenised, what is still out, and who waits for it."""
+    """A job on its way, and who waits for it."""
 
     job: Job[Any, Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
-    encoded: int = 0
-    pending: int = 0
     over: bool = False
-
-    @property
-    def exhausted(self) -> bool:
-        return not self.pending and self.encoded >= self.job.count
 
     def finish(self, error: BaseException | None = None) -> None:
         self.over = True
@@ -103,7 +98,7 @@ class _Call:
             self.done.set_exception(error)
 
 
-_Entry = tuple[_Call, int, Any]
+_Batch = list[tuple[Place[_Call], int, Any]]
 
 
 class _Worker:
@@ -112,11 +107,9 @@ class _Worker:
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
         self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
         self._load = load
-        self._budget = tokens_per_batch
         self._model: LocalModel[Any, Any] | None = None
         self._stopping = False
-        self._calls: deque[_Call] = deque()
-        self._window: list[_Entry] = []  # longest first
+        self._calls: Schedule[_Call] = Schedule(tokens_per_batch)
         self._running: list[_Call] = []  # whose items are in the batch under way
         self._lock = threading.Lock()  # of what is running
         self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
@@ -143,7 +136,7 @@ class _Worker:
             try:
                 self._step()
             except BaseException as exc:
-                self._fail(self._calls, exc)
+                self._fail([place.owner for place in self._calls], exc)
             self._forget_finished()
         atexit.unregister(self._stop_at_exit)
 
@@ -153,58 +146,50 @@ class _Worker:
             call = self.inbox.get()
             if call is None:
                 return False
-            self._calls.append(call)
+            self._calls.add(call, call.job.count)
         return True
 
     def _step(self) -> None:
-        """Run one batch, begun by the call whose turn it is."""
+        """Run one batch."""
         self._forget_finished()
         if self._model is None:
-            self._model = self._load()
-        self._refill(self._model)
+            model: object = self._load()
+            if isinstance(model, Budgeted):
+                self._calls.budget = model.tokens_per_batch
+            self._model = cast("LocalModel[Any, Any]", model)
+        self._calls.prepare(self._encode)
+        self._finish_exhausted()
         self._forget_finished()  # tokenising took its time, and callers may have given up
-        if self._window:
-            self._forward(self._model, self._next_batch())
+        batch = self._calls.next_batch()
+        if batch:
+            self._forward(self._model, batch)
+            self._finish_exhausted()
 
-    def _refill(self, model: LocalModel[Any, Any]) -> None:
-        for call in self._calls:
-            try:
-                while not call.pending and not call.exhausted:
-                    stop = min(call.job.count, call.encoded + _CHUNK)
-                    items = call.job.encode(model, call.encoded, stop)
-                    call.encoded, call.pending = stop, len(items)
-                    self._window.extend((call, position, item) for position, item in items)
-                if call.exhausted:
-                    call.finish()
-            except BaseException as exc:
-                self._fail([call], exc)
-        self._window.sort(key=lambda entry: -len(entry[2]))
+    def _encode(self, call: _Call, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
+        if call.over:
+            return None
+        try:
+            return call.job.encode(self._model, start, stop)
+        except BaseException as exc:
+            self._fail([call], exc)
+            return None
 
-    def _next_batch(self) -> list[_Entry]:
-        turn = next(call for call in self._calls if call.pending)
-        self._calls.remove(turn)
-        self._calls.append(turn)
-        start = next(index for index, entry in enumerate(self._window) if entry[0] is turn)
-        end = batch_end([len(entry[2]) for entry in self._window], start, self._budget)
-        batch = self._window[start:end]
-        del self._window[start:end]
-        return batch
-
-    def _forward(self, model: LocalModel[Any, Any], batch: list[_Entry]) -> None:
-        calls = list({id(call): call for call, _, _ in batch}.values())
+    def _forward(self, model: LocalModel[Any, Any], batch: _Batch) -> None:
+        calls = list({id(place): place.owner for place, _, _ in batch}.values())
         if not self._begin(calls, model):
             return
         try:
             outputs = model.forward([item for _, _, item in batch])
-            for (call, position, _), output in zip(batch, outputs, strict=True):
-                call.pending -= 1
-                call.job.accept(position, output)
+            for (place, position, _), output in zip(batch, outputs, strict=True):
+                place.owner.job.accept(position, output)
         except BaseException as exc:
             self._fail(calls, exc)
         self._end()
-        for call in calls:
-            if call.exhausted and not call.over:
-                call.finish()
+
+    def _finish_exhausted(self) -> None:
+        for place in self._calls:
+            if place.is_exhausted and not place.owner.over:
+                place.owner.finish()
 
     def _begin(self, calls: list[_Call], model: object) -> bool:
         """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
@@ -229,9 +214,7 @@ class _Worker:
             call.finish(error)
 
     def _forget_finished(self) -> None:
-        if any(call.over for call in self._calls):
-            self._calls = deque(call for call in self._calls if not call.over)
-            self._window = [entry for entry in self._window if not entry[0].over]
+        self._calls.keep(lambda call: not call.over)
 
 
 class Engine:
@@ -239,7 +222,8 @@ class Engine:
 
     Args:
         load: makes the model, in its thread.
-        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own.
+        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own. A
+            :class:`Budgeted` model says it itself.
     """
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:

@@ -23,8 +23,8 @@ Shape = Literal["bge-base", "xlm-r-large"]
 
 MAX_LENGTH = 512
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-_STEPS, _GROUPS, _NEGATIVES, _RATE, _TRAINED_LENGTH, _FROZEN = 180, 8, 2, 1e-4, 64, 2
-_HELD_OUT, _NEIGHBOURS = 150, 9
+_STEPS, _GROUPS, _NEGATIVES, _RATE, _TRAINED_LENGTH, _FROZEN = 150, 12, 1, 2e-4, 48, 2
+_HELD_OUT, _NEIGHBOURS, _CLOSE = 150, 9, 5
 
 
 def fitted_minilm(folder: Path, *, steps: int = _STEPS) -> Path:
@@ -142,7 +142,7 @@ def _fit(model: Any, folder: Path, steps: int) -> dict[str, float]:
     held_out_modules = set(modules[::6])
     seen = [pair for pair in found if pair.module not in held_out_modules]
     unseen = [pair for pair in found if pair.module in held_out_modules][:_HELD_OUT]
-    close = neighbours(seen, 2 * _NEGATIVES)
+    close = neighbours(seen, _CLOSE)
     for part in (model.bert.embeddings, *model.bert.encoder.layer[:_FROZEN]):
         part.requires_grad_(requires_grad=False)
     fitted = [weights for weights in model.parameters() if weights.requires_grad]
@@ -152,6 +152,7 @@ def _fit(model: Any, folder: Path, steps: int) -> dict[str, float]:
     )
     chance = torch.Generator().manual_seed(0)
     start = time.perf_counter()
+    losses_seen: list[float] = []
     for step in range(steps):
         rows = torch.randint(len(seen), (_GROUPS,), generator=chance).tolist()
         texts = []
@@ -170,8 +171,10 @@ def _fit(model: Any, folder: Path, steps: int) -> dict[str, float]:
         torch.nn.utils.clip_grad_norm_(fitted, 1.0)
         optimizer.step()
         schedule.step()
-        if step % 20 == 0:
-            print(f"fitting: step {step} of {steps}, loss {loss.item():.3f}", file=sys.stderr, flush=True)
+        losses_seen.append(loss.item())
+        if step % 20 == 19:
+            lately = sum(losses_seen[-20:]) / 20
+            print(f"fitting: step {step + 1} of {steps}, loss {lately:.3f}", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - start
     model.eval()
     unseen_close = neighbours(unseen, _NEIGHBOURS)

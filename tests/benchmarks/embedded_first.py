@@ -36,7 +36,8 @@ def main() -> None:
     """Print speed, memory and the largest difference of a score; rounds are interleaved, caches are off."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--queries", type=int, default=2, help="queries a round, with 100 documents each")
+    parser.add_argument("--queries", type=int, default=2, help="queries a round")
+    parser.add_argument("--documents", type=int, default=100, help="documents a query, at most 100")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, kept(asked) as folder:
         from benchmarks._texts import kept_candidates
@@ -45,7 +46,7 @@ def main() -> None:
         if first is None:
             print("left out: the embedded scorer's first version: there is no git history here")
             return
-        calls = kept_candidates(folder)
+        calls = [(query, found[: asked.documents]) for query, found in kept_candidates(folder)]
         subject = our("embedded", "embedded", cache_bytes=0)
         workers = {
             "first version": Worker(subject, sys.executable, folder, asked.threads, paths=[first]),

@@ -80,6 +80,7 @@ def main() -> None:
     """Print the table."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--words", type=int, help="cut the documents to so many words, for a quick look")
     parser.add_argument("--scorer", default="onnx:{folder}")
     parser.add_argument("--options", type=json.loads, default={}, help="the scorer's other options, as JSON")
     asked = parser.parse_args()
@@ -89,7 +90,8 @@ def main() -> None:
 
         model = fitted_minilm(folder)
         calls = kept_candidates(folder)
-        texts = list(dict.fromkeys(text for _, found in calls for text in found))[: CALLERS * EACH]
+        found_texts = (" ".join(text.split()[: asked.words]) for _, found in calls for text in found)
+        texts = list(dict.fromkeys(found_texts))[: CALLERS * EACH]
         name = asked.scorer.format(folder=model)
         with Reranker(load_scorer(name, threads=asked.threads, **asked.options)) as reranker:
             reranker.rerank(calls[0][0], texts[:EACH])

@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--rivals-venv", type=Path, help="where the other packages are installed, on first use")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--queries", type=int, help="queries a round")
+    parser.add_argument("--documents", type=int, default=100, help="documents a query, at most 100")
     parser.add_argument("--full", action="store_true", help="all 20 queries in each of 3 rounds")
     parser.add_argument("--only", help="subjects whose name has this in it (and the reference)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -179,7 +180,7 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     from benchmarks._weights import fitted_minilm
 
     model = fitted_minilm(folder)
-    calls = kept_candidates(folder)
+    calls = [(query, found[: asked.documents]) for query, found in kept_candidates(folder)]
     rounds = asked.rounds or (3 if asked.full else 4)
     each = asked.queries or (len(calls) if asked.full else 2)
     print(f"the ranker: {' '.join((model / 'fitted.json').read_text(encoding='utf-8').split())}")
@@ -198,10 +199,10 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
         for worker in workers.values():
             worker.stop()
     summed = {name: summary(name, runs, found) for name, runs in found.items()}
-    print(f"{rounds} rounds of {each} queries in {time.perf_counter() - start:.0f} s; {machine_line(before)}")
-    print(
-        f"load average afterwards {machine(asked.threads)['load']}; speed is against {REFERENCE}: median (range)"
-    )
+    took = time.perf_counter() - start
+    print(f"{rounds} rounds of {each} queries × {asked.documents} documents in {took:.0f} s")
+    print(machine_line(before))
+    print(f"load average afterwards {machine(asked.threads)['load']}; speed against {REFERENCE}: median (range)")
     print(report(summed, workers))
     if asked.json:
         asked.json.write_text(json.dumps({"machine": before, "subjects": summed}, indent=1), encoding="utf-8")

@@ -302,7 +302,7 @@ def test_usage_counts_the_tokens_read(checkpoint: Build, provider: str) -> None:
         ("onnx", {"threads": True}, "threads is True"),
         ("onnx", {"activation": "relu"}, "activation is 'relu': give one of auto, sigmoid, softmax, identity"),
         ("cross-encoder", {"max_length": "64"}, "max_length is '64'"),
-        ("cross-encoder", {"tokens_per_batch": None}, "tokens_per_batch is None"),
+        ("cross-encoder", {"tokens_per_batch": 0}, "tokens_per_batch is 0"),
         ("cross-encoder", {"threads": 0}, "threads is 0"),
         ("cross-encoder", {"activation": None}, "activation is None"),
         ("cross-encoder", {"dtype": "int8"}, "dtype is 'int8': give one of auto, float32, float16, bfloat16"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
@@ -32,6 +33,10 @@ Activation = Literal["auto", "sigmoid", "softmax", "identity"]
 """
 
 
+_TOKENS_PER_BATCH = 1024
+"""Padded tokens a batch where neither options nor the model say another number: what suits a CPU."""
+
+
 class LocalScorer(Scorer):
     """A scorer whose model runs in this process; subclasses are frozen dataclasses of their options.
 
@@ -40,7 +45,7 @@ class LocalScorer(Scorer):
 
     inert: ClassVar[frozenset[str]] = frozenset({"cache_bytes", "local_files_only", "threads", "tokens_per_batch"})
 
-    tokens_per_batch: int
+    tokens_per_batch: int | None
 
     @abstractmethod
     def load(self) -> LocalModel[Any, Any]:
@@ -53,7 +58,7 @@ class LocalScorer(Scorer):
         if engine is None:
             key = (type(self), *(getattr(self, option.name) for option in fields(self)))  # type: ignore[arg-type]
             # By a copy: the engine's thread keeps the method's owner, which must not keep the engine in turn.
-            engine = shared_engine(key, copy(self).load, self.tokens_per_batch)
+            engine = shared_engine(key, copy(self).load, self.tokens_per_batch or _TOKENS_PER_BATCH)
             self.__dict__["_engine"] = engine
         return engine
 
@@ -112,7 +117,7 @@ class PairModel(LocalModel[Any, float], Protocol):
 class _PairJob(Job[Any, float]):
     def __init__(self, query: str, texts: Sequence[str]) -> None:
         self.count = len(texts)
-        self.scores = [0.0] * len(texts)
+        self.scores = array("d", bytes(8 * len(texts)))
         self.tokens = 0
         self._query = query
         self._texts = texts
@@ -139,7 +144,7 @@ class PairScorer(LocalScorer):
         """Return one logit a text, or one probability with ``activation="identity"``."""
         job = _PairJob(query, texts)
         await self.engine.run(job)
-        return Scored(job.scores, Usage(requests=1, tokens=job.tokens))
+        return Scored(job.scores.tolist(), Usage(requests=1, tokens=job.tokens))
 
 
 def scale_of(activation: Activation) -> Scale:

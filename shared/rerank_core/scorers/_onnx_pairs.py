@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rerank_core.errors import ScorerError
 from rerank_core.scorers._checkpoint import Checkpoint
 from rerank_core.scorers._local import Activation, one_number_each
+from rerank_core.scorers._pairs import Pair, PairTokenizer
 from rerank_core.scorers._session import Session
-from rerank_core.scorers._tokens import encode, padded, pair_room, token_ends
 
 __all__ = ["OnnxPairs"]
 
 
-class _Pair:
-    """One tokenised pair."""
-
-    __slots__ = ("ids", "type_ids")
-
-    def __init__(self, ids: Sequence[int], type_ids: Sequence[int]) -> None:
-        self.ids = ids
-        self.type_ids = type_ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class OnnxPairs:
-    """An ONNX model, its tokenizer, and what makes one number of its outputs; in the engine's thread only."""
+    """An ONNX model, its tokenizer, and what makes one number of its outputs; in the engine's thread only.
+
+    Args:
+        scorer: whose model it is.
+        activation: see :data:`Activation`.
+        session: runs the model.
+        tokenizer: with its truncation set.
+        checkpoint: knows the padding and whether there are token types.
+        one_at_a_time: run each pair alone, for a model whose scores depend on what else is in the batch.
+    """
 
     def __init__(
         self,
@@ -39,46 +36,38 @@ class OnnxPairs:
         *,
         one_at_a_time: bool = False,
     ) -> None:
-        self._one_at_a_time = one_at_a_time
         self._scorer = scorer
         self._activation = activation
         self._session = session
         self._inputs = session.inputs
-        self._tokenizer = tokenizer
-        self._pad_id = checkpoint.pad_id(tokenizer)
-        self._has_token_types = checkpoint.has_token_types()
+        self._one_at_a_time = one_at_a_time
+        self._interrupted = False
+        self._pairs = PairTokenizer(
+            tokenizer,
+            max_length=tokenizer.truncation["max_length"],
+            pad_id=checkpoint.pad_id(tokenizer),
+            token_types=checkpoint.has_token_types(),
+        )
+        self.tokenize = self._pairs.pairs
+        self.room = self._pairs.room
+        self.ends = self._pairs.ends
 
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Pair]:
-        limit = self._tokenizer.truncation["max_length"]
-        encodings = encode(self._tokenizer, texts, limit, query=query)
-        if self._has_token_types:
-            return [_Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
-        return [_Pair(encoding.ids, [0] * len(encoding.ids)) for encoding in encodings]
+    def forward(self, items: Sequence[Pair], /) -> Sequence[float]:
+        if not self._one_at_a_time:
+            return self._run(items)
+        return [number for item in items for number in self._run([item])]
 
-    def room(self, query: str) -> int:
-        limit = self._tokenizer.truncation["max_length"]
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        return pair_room(limit, len(self._tokenizer.encode(query, "")), special)
-
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        return token_ends(self._tokenizer, texts, limit)
-
-    def forward(self, items: Sequence[_Pair], /) -> Sequence[float]:
-        if self._one_at_a_time:
-            return [number for item in items for number in self._run([item])]
-        return self._run(items)
-
-    def _run(self, items: Sequence[_Pair]) -> Sequence[float]:
-        feed = {
-            "input_ids": padded([item.ids for item in items], self._pad_id),
-            "attention_mask": padded([[1] * len(item) for item in items], 0),
-            "token_type_ids": padded([item.type_ids for item in items], 0),
-        }
-        (logits, *_) = self._session.run({name: feed[name] for name in feed.keys() & self._inputs})
+    def _run(self, items: Sequence[Pair]) -> list[float]:
+        if self._interrupted:
+            raise ScorerError(f"{self._scorer} was interrupted: nobody waits for this batch any more")
+        arrays = self._pairs.arrays(items)
+        (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
         return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
 
     def arm(self) -> None:
+        self._interrupted = False
         self._session.arm()
 
     def interrupt(self) -> None:
+        self._interrupted = True
         self._session.interrupt()

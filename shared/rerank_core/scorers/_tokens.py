@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.scorers.reading import cut_ends
@@ -11,26 +11,54 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["encode", "padded", "pair_room", "token_ends"]
+__all__ = ["encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
 
 _CHARACTERS_PER_TOKEN = 20
+_USUAL_CHARACTERS_PER_TOKEN = 8
+"""Prose has 4 to 6: so much of a text is nearly always enough, and little is encoded in vain."""
+_LAST_TOKENS = 8
+"""Tokens at the end of a beginning that might be others in the whole text, where blanks follow one another."""
 
 
-def encode(
-    tokenizer: Any, texts: Sequence[str], limit: int, *, query: str | None = None, special: bool = True
-) -> list[Any]:
-    """Return the tokenizer's encodings of texts, or of pairs of a query and a text, in order.
+def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = True) -> list[Any]:
+    """Return the tokenizer's encodings of texts, in order, as it truncates them.
 
     A tokenizer reads all of a text before it truncates, so only the beginning of a very long one is given to it,
     up to a blank, where no token is torn; it is encoded again as a whole where that gives other tokens.
     """
     ends = limit * _CHARACTERS_PER_TOKEN
     beginnings = [_beginning(text, ends) for text in texts]
-    inputs = [_input(query, beginning) for beginning in beginnings]
-    encodings: list[Any] = tokenizer.encode_batch(inputs, add_special_tokens=special)
+    encodings: list[Any] = tokenizer.encode_batch(beginnings, add_special_tokens=special)
     for index, text in enumerate(texts):
-        if len(beginnings[index]) < len(text) and _too_short(encodings[index], limit):
-            (encodings[index],) = tokenizer.encode_batch([_input(query, text)], add_special_tokens=special)
+        if len(beginnings[index]) < len(text) and len(encodings[index].ids) < limit:
+            (encodings[index],) = tokenizer.encode_batch([text], add_special_tokens=special)
+    return encodings
+
+
+def encode_beginnings(
+    encode_batch: Callable[[list[str]], Sequence[Any]], texts: Sequence[str], enough: int
+) -> list[Any]:
+    """Return encodings of texts, in order, and of a long one only as much as is enough.
+
+    Args:
+        encode_batch: encodes texts, whole.
+        texts: to encode.
+        enough: so many tokens, or more, of a longer text are the same as those of the whole one; a shorter one is
+            encoded to its end.
+    """
+    encodings: list[Any] = [None] * len(texts)
+    left = list(range(len(texts)))
+    characters = (enough + _LAST_TOKENS) * _USUAL_CHARACTERS_PER_TOKEN
+    while left:
+        parts = [_beginning(texts[index], characters) for index in left]
+        for index, encoding in zip(left, encode_batch(parts), strict=True):
+            encodings[index] = encoding
+        left = [
+            index
+            for index, part in zip(left, parts, strict=True)
+            if len(part) < len(texts[index]) and len(encodings[index]) < enough + _LAST_TOKENS
+        ]
+        characters *= 4
     return encodings
 
 
@@ -41,7 +69,10 @@ def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[in
     try:
         return [cut_ends(encoding.offsets) for encoding in encode(tokenizer, texts, limit, special=False)]
     finally:
-        tokenizer.enable_truncation(usual["max_length"], strategy=usual["strategy"])
+        if usual is None:
+            tokenizer.no_truncation()
+        else:
+            tokenizer.enable_truncation(usual["max_length"], strategy=usual["strategy"])
 
 
 def pair_room(limit: int, query: int, special: int) -> int:
@@ -61,16 +92,6 @@ def pair_room(limit: int, query: int, special: int) -> int:
 def _beginning(text: str, ends: int) -> str:
     blank = text.rfind(" ", 0, ends) if len(text) > ends else 0
     return text[:blank] if blank > 0 else text
-
-
-def _too_short(encoding: Any, limit: int) -> bool:
-    """Tell whether the rest of a text would matter: room is left, or the query was cut as the longer one."""
-    sequences = encoding.sequence_ids
-    return len(sequences) < limit or 0 < sequences.count(1) < sequences.count(0)
-
-
-def _input(query: str | None, text: str) -> str | tuple[str, str]:
-    return text if query is None else (query, text)
 
 
 def padded(sequences: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:

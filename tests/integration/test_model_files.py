@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import support.hub
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 from support.models import QUERY, TEXTS, Shape
 from support.scripts import run_script
 
-from rerank_core import ConfigurationError, Reranker, load_scorer
+from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.scorers import _quantized
-from rerank_core.scorers._model_files import find_model
+from rerank_core.scorers._model_files import _weights, find_model
 
 Build = Callable[[Shape], Path]
 
@@ -286,3 +288,52 @@ def test_only_what_is_used_is_fetched_from_the_hub(
     assert found["fp32"][0] == pytest.approx(expected, abs=1e-5)
     assert found["named"][0] == pytest.approx(expected, abs=1e-5)
     assert found["offline"][0] == found["gone"][0] == found["int8"][0]
+
+
+@pytest.fixture
+def repository(
+    checkpoint: Build, graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[str]]:
+    """Serve a repository of one ONNX file to this process; the list of what it is asked for."""
+    folder = folder_of(checkpoint, graphs, tmp_path, {"onnx/model.onnx": "fp32"})
+    with support.hub.hub("someone/some-model", folder) as (address, asked):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield asked
+
+
+def test_the_hub_is_asked_again_only_where_it_may_be(
+    repository: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cached is found without it, and an error says whether it was missing or out of reach."""
+    assert chosen("someone/some-model") == "onnx/model.onnx"
+    repository.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert chosen("someone/some-model", "int8") == "onnx/model.onnx"
+    with pytest.raises(ScorerUnavailableError, match="could not be fetched") as caught:
+        chosen("someone/some-model", file_name="onnx/other.onnx")
+    assert isinstance(caught.value.__cause__, OfflineModeIsEnabled)
+    assert repository == []
+
+
+def test_a_repository_that_loses_a_file_on_the_way_is_reported(
+    repository: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's error is the cause."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("the connection was reset")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ScorerUnavailableError, match="could not be fetched") as caught:
+        chosen("someone/some-model")
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_all_files_of_a_checkpoint_in_parts_are_fetched() -> None:
+    """The index alone says nothing; other weights in the repository stay there."""
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    names = frozenset({*parts, "model.safetensors.index.json", "pytorch_model-00001-of-00001.bin", "model.onnx"})
+    assert sorted(_weights(names, "model.safetensors.index.json")) == [*parts, "model.safetensors.index.json"]
+    assert _weights(names, "pytorch_model.bin") == ["pytorch_model.bin"]

@@ -21,7 +21,10 @@ __all__ = ["Place", "Schedule"]
 Owner = TypeVar("Owner")
 
 _CHUNK = 512
-"""Texts of one call that are tokenised and sorted at a time: bounds memory at any number of texts."""
+"""Texts of one call, at least, that are tokenised and sorted at a time: bounds memory at any number of texts."""
+
+_CHUNK_SHARE = 32
+"""Tokens of a batch for each text that is tokenised at a time: very large batches want more to choose from."""
 
 _QUANTUM = 8
 """Full batches that a call may run before it is another's turn."""
@@ -96,6 +99,7 @@ class Schedule(Generic[Owner]):
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._quantum = _QUANTUM * budget
+        self._chunk = max(_CHUNK, budget // _CHUNK_SHARE)
         self._places: deque[Place[Owner]] = deque()
 
     def __len__(self) -> int:
@@ -124,14 +128,14 @@ class Schedule(Generic[Owner]):
         texts = tokens = 0
         for place in list(self._places):
             if not place.is_ready and place.encoded < place.count:
-                stop = min(place.count, place.encoded + _CHUNK)
+                stop = min(place.count, place.encoded + self._chunk)
                 texts += stop - place.encoded
                 items = encode(place.owner, place.encoded, stop)
                 if items is not None:
                     place.add(items, stop)
                     place.had += 0 if items else self._quantum
             tokens += place.tokens
-            if texts >= _CHUNK or tokens >= self._quantum:
+            if texts >= self._chunk or tokens >= self._quantum:
                 return
 
     def next_batch(self) -> list[tuple[Place[Owner], int, Any]]:

@@ -114,19 +114,22 @@ class Schedule(Generic[Owner]):
 
     def keep(self, wanted: Callable[[Owner], bool]) -> None:
         """Let only some calls stay in the queue."""
-        if not all(wanted(place.owner) for place in self._places):
-            self._places = deque(place for place in self._places if wanted(place.owner))
+        self._places = deque(place for place in self._places if wanted(place.owner))
 
-    def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> None:
+    def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> list[Owner]:
         """Tokenise as much as the next batch needs: one piece of a call, and of those next in turn as they fit in.
 
         Args:
             encode: returns the texts of a call from one position to another as items, none where they need no
                 model; or None where the call failed.
+
+        Returns:
+            The calls that turned out to need no model any more.
         """
         self._pass_turns()
         texts = tokens = 0
-        for place in list(self._places):
+        ended = []
+        for place in self._places:
             if not place.is_ready and place.encoded < place.count:
                 stop = min(place.count, place.encoded + self._chunk)
                 texts += stop - place.encoded
@@ -134,9 +137,12 @@ class Schedule(Generic[Owner]):
                 if items is not None:
                     place.add(items, stop)
                     place.had += 0 if items else self._quantum
+            if place.is_exhausted:
+                ended.append(place.owner)
             tokens += place.tokens
             if texts >= self._chunk or tokens >= self._quantum:
-                return
+                break
+        return ended
 
     def next_batch(self) -> list[tuple[Place[Owner], int, Any]]:
         """Return what is to run next as (place, position, item); nothing where nothing is ready."""

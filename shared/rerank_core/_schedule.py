@@ -80,10 +80,15 @@ class Place(Generic[Owner]):
 
     def take(self, budget: int, longest: int, count: int, padding: int) -> tuple[_Items, int]:
         """Return the items that a batch has room for, and the tokens that it is padded with then."""
-        start = bisect_left(self._lengths, -longest, key=neg)
-        end = batch_end(self._lengths, start, budget, longest=longest, count=count, padding=padding)
-        items, tokens = self._items[start:end], sum(self._lengths[start:end])
-        del self._items[start:end], self._lengths[start:end]
+        lengths = self._lengths
+        start = 0 if lengths[0] <= longest else bisect_left(lengths, -longest, key=neg)
+        if start == len(lengths):
+            return (), padding
+        end = batch_end(lengths, start, budget, longest=longest, count=count, padding=padding)
+        if start == end:
+            return (), padding
+        items, tokens = self._items[start:end], sum(lengths[start:end])
+        del self._items[start:end], lengths[start:end]
         self.tokens -= tokens
         self.had += longest * len(items)
         return items, padding + longest * len(items) - tokens
@@ -151,6 +156,8 @@ class Schedule(Generic[Owner]):
         for place in self._window():
             longest = longest or max(1, place.longest)
             items, padding = place.take(self._budget, longest, len(batch), padding)
+            if not items:
+                continue
             batch += [(place, position, item) for position, item in items]
             if (len(batch) + 1) * longest > self._budget:
                 break

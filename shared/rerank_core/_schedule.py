@@ -21,10 +21,10 @@ __all__ = ["Place", "Schedule"]
 Owner = TypeVar("Owner")
 
 _CHUNK = 512
-"""Texts of one call that are tokenised and sorted at a time, at least: bounds memory at any number of texts."""
+"""Texts of one call, at least, that are tokenised and sorted at a time: bounds memory at any number of texts."""
 
-_TOKENS_PER_TEXT = 16
-"""A piece holds so many texts that they fill batches enough for sorting to pay, if they are longer than this."""
+_CHUNK_SHARE = 32
+"""Tokens of a batch for each text that is tokenised at a time: very large batches want more to choose from."""
 
 _QUANTUM = 8
 """Full batches that a call may run before it is another's turn."""
@@ -80,10 +80,15 @@ class Place(Generic[Owner]):
 
     def take(self, budget: int, longest: int, count: int, padding: int) -> tuple[_Items, int]:
         """Return the items that a batch has room for, and the tokens that it is padded with then."""
-        start = bisect_left(self._lengths, -longest, key=neg)
-        end = batch_end(self._lengths, start, budget, longest=longest, count=count, padding=padding)
-        items, tokens = self._items[start:end], sum(self._lengths[start:end])
-        del self._items[start:end], self._lengths[start:end]
+        lengths = self._lengths
+        start = 0 if lengths[0] <= longest else bisect_left(lengths, -longest, key=neg)
+        if start == len(lengths):
+            return (), padding
+        end = batch_end(lengths, start, budget, longest=longest, count=count, padding=padding)
+        if start == end:
+            return (), padding
+        items, tokens = self._items[start:end], sum(lengths[start:end])
+        del self._items[start:end], lengths[start:end]
         self.tokens -= tokens
         self.had += longest * len(items)
         return items, padding + longest * len(items) - tokens
@@ -104,6 +109,10 @@ class Schedule(Generic[Owner]):
     def _quantum(self) -> int:
         return _QUANTUM * self.budget
 
+    @property
+    def _chunk(self) -> int:
+        return max(_CHUNK, self.budget // _CHUNK_SHARE)
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -116,30 +125,35 @@ class Schedule(Generic[Owner]):
 
     def keep(self, wanted: Callable[[Owner], bool]) -> None:
         """Let only some calls stay in the queue."""
-        if not all(wanted(place.owner) for place in self._places):
-            self._places = deque(place for place in self._places if wanted(place.owner))
+        self._places = deque(place for place in self._places if wanted(place.owner))
 
-    def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> None:
+    def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> list[Owner]:
         """Tokenise as much as the next batch needs: one piece of a call, and of those next in turn as they fit in.
 
         Args:
             encode: returns the texts of a call from one position to another as items, none where they need no
                 model; or None where the call failed.
+
+        Returns:
+            The calls that turned out to need no model any more.
         """
         self._pass_turns()
         texts = tokens = 0
-        piece = max(_CHUNK, self.budget // _TOKENS_PER_TEXT)
-        for place in list(self._places):
+        ended = []
+        for place in self._places:
             if not place.is_ready and place.encoded < place.count:
-                stop = min(place.count, place.encoded + piece)
+                stop = min(place.count, place.encoded + self._chunk)
                 texts += stop - place.encoded
                 items = encode(place.owner, place.encoded, stop)
                 if items is not None:
                     place.add(items, stop)
                     place.had += 0 if items else self._quantum
+            if place.is_exhausted:
+                ended.append(place.owner)
             tokens += place.tokens
-            if texts >= piece or tokens >= self._quantum:
-                return
+            if texts >= self._chunk or tokens >= self._quantum:
+                break
+        return ended
 
     def next_batch(self) -> list[tuple[Place[Owner], int, Any]]:
         """Return what is to run next as (place, position, item); nothing where nothing is ready."""
@@ -148,6 +162,8 @@ class Schedule(Generic[Owner]):
         for place in self._window():
             longest = longest or max(1, place.longest)
             items, padding = place.take(self.budget, longest, len(batch), padding)
+            if not items:
+                continue
             batch += [(place, position, item) for position, item in items]
             if (len(batch) + 1) * longest > self.budget:
                 break

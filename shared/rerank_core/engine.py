@@ -110,6 +110,7 @@ class _Worker:
         self._model: LocalModel[Any, Any] | None = None
         self._stopping = False
         self._calls: Schedule[_Call] = Schedule(tokens_per_batch)
+        self._someone_left = False  # whose place is still in the queue
         self._running: list[_Call] = []  # whose items are in the batch under way
         self._lock = threading.Lock()  # of what is running
         self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
@@ -125,6 +126,7 @@ class _Worker:
     def abandon(self, call: _Call) -> None:
         """Take a call out of the queue, and end the batch under way if nobody else waits for it."""
         call.over = True
+        self._someone_left = True
         with self._lock:
             model: object = self._model
             unwanted = call in self._running and all(running.over for running in self._running)
@@ -157,13 +159,13 @@ class _Worker:
             if isinstance(model, Budgeted):
                 self._calls.budget = model.tokens_per_batch
             self._model = cast("LocalModel[Any, Any]", model)
-        self._calls.prepare(self._encode)
-        self._finish_exhausted()
+        self._finish(self._calls.prepare(self._encode))
         self._forget_finished()  # tokenising took its time, and callers may have given up
         batch = self._calls.next_batch()
         if batch:
-            self._forward(self._model, batch)
-            self._finish_exhausted()
+            places = {id(place): place for place, _, _ in batch}.values()
+            self._forward(self._model, batch, [place.owner for place in places])
+            self._finish(place.owner for place in places if place.is_exhausted)
 
     def _encode(self, call: _Call, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
         if call.over:
@@ -174,8 +176,7 @@ class _Worker:
             self._fail([call], exc)
             return None
 
-    def _forward(self, model: LocalModel[Any, Any], batch: _Batch) -> None:
-        calls = list({id(place): place.owner for place, _, _ in batch}.values())
+    def _forward(self, model: LocalModel[Any, Any], batch: _Batch, calls: list[_Call]) -> None:
         if not self._begin(calls, model):
             return
         try:
@@ -186,10 +187,11 @@ class _Worker:
             self._fail(calls, exc)
         self._end()
 
-    def _finish_exhausted(self) -> None:
-        for place in self._calls:
-            if place.is_exhausted and not place.owner.over:
-                place.owner.finish()
+    def _finish(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            if not call.over:
+                call.finish()
+                self._someone_left = True
 
     def _begin(self, calls: list[_Call], model: object) -> bool:
         """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
@@ -212,9 +214,12 @@ class _Worker:
             error.__cause__ = cause
         for call in calls:
             call.finish(error)
+            self._someone_left = True
 
     def _forget_finished(self) -> None:
-        self._calls.keep(lambda call: not call.over)
+        if self._someone_left:
+            self._someone_left = False
+            self._calls.keep(lambda call: not call.over)
 
 
 class Engine:

@@ -60,7 +60,8 @@ def served(calls: Iterable[Call], *, then: Callable[[Run], None] = lambda _: Non
         while to_come and (to_come[0].arrival <= run.tokens or not len(schedule)):
             call = to_come.pop(0)
             schedule.add(call, len(call.lengths))
-        schedule.prepare(encode)
+        for ended in schedule.prepare(encode):
+            ended.end = run.tokens
         batch = schedule.next_batch()
         if batch:
             run.tokens += len(batch) * max(len(item) for _, _, item in batch)

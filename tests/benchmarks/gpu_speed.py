@@ -5,7 +5,8 @@
 
 Models of the real classes with random weights, which say nothing about quality, on texts cut from Python's own
 documentation. All contenders take turns; figures are medians. The last column is how far scores are from those of
-sentence-transformers in fp32; the ceiling is the time of a model's matrix products alone, without padding, bf16 (fp32 on a CPU). Needs no network.
+sentence-transformers in fp32; the ceiling is the time of a model's matrix products alone, without padding, in bf16
+(fp32 on a CPU). Needs no network.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "notebooks"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "notebooks"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 import sentence_transformers
 import torch

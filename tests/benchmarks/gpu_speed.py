@@ -26,9 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sentence_transformers
 import torch
@@ -38,6 +37,7 @@ from support.models import quiet
 
 from rerank_core import Reranker, load_scorer
 
+ROOT = Path(__file__).parents[2]
 QUERY = "How do I find what is leaking memory?"
 BATCH_SIZES = (32, 128, 512)
 SHAPES = {

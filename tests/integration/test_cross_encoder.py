@@ -171,7 +171,7 @@ def test_several_devices_score_as_one(checkpoint: Build, shape: Shape, tokens: i
     """The same model twice on one CPU, in batches of one pair, of some, and of all."""
     folder = checkpoint(shape)
     two = scores(folder, device=["cpu", "cpu"], tokens_per_batch=tokens)
-    assert two == pytest.approx(scores(folder, device="cpu", tokens_per_batch=tokens), abs=1e-6)
+    assert two == pytest.approx(scores(folder, device="cpu", tokens_per_batch=tokens), abs=TOLERANCE)
 
 
 def test_a_failing_device_fails_the_call_and_no_other(bert: Path, tmp_path: Path) -> None:

@@ -663,3 +663,10 @@ def test_a_batch_that_somebody_still_waits_for_is_not_interrupted() -> None:
     runtime.run(scenario())
     assert stays.outputs == stays.expected
     assert model.interrupted == 0
+
+
+def test_a_model_may_say_what_suits_its_device(model: Model, engine: Engine) -> None:
+    """How many tokens a batch, once it is loaded; the engine's own number is for those that do not say."""
+    model.tokens_per_batch = 3 * BUDGET  # type: ignore[attr-defined]
+    run(engine, Words(*["x" * BUDGET] * 6))
+    assert list(map(len, model.batches)) == [3, 3]

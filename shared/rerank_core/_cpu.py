@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and what they can do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-__all__ = ["available_cores", "usable_threads"]
+__all__ = ["available_cores", "multiplies_bytes", "usable_threads"]
 
+_CPUINFO = Path("/proc/cpuinfo")
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -34,6 +36,16 @@ def available_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = _physical(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return _most_by_quota(max(1, cores))
+
+
+def multiplies_bytes() -> bool:
+    """Tell whether this is an x86 CPU with instructions for sums of products of bytes (VNNI, AMX)."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return not _VNNI.isdisjoint(flags.split())
 
 
 def _physical(cpus: Set[int]) -> int:

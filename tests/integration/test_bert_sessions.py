@@ -183,7 +183,7 @@ def test_half_precision_and_shards_are_read(tmp_path: Path, dtype: torch.dtype, 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_int8_comes_close_and_does_not_depend_on_the_batch(checkpoint: Path, runtime: Runtime) -> None:
-    """Rounded weights change the order of the logits little, and, fed as the session asks, not with the batch."""
+    """Rounding changes the logits little, and no more in a batch than alone."""
     session, batch = opened(checkpoint, runtime, precision="int8"), tokens(checkpoint)
     rows = range(len(TEXTS))
     lengths = batch["attention_mask"].sum(axis=1)
@@ -195,9 +195,8 @@ def test_int8_comes_close_and_does_not_depend_on_the_batch(checkpoint: Path, run
     )
     exact = expected(checkpoint, batch)
     assert np.corrcoef(alone[:, 0], exact[:, 0])[0, 1] > 0.98
-    assert session.one_at_a_time == (runtime == "onnxruntime")
-    if not session.one_at_a_time:
-        np.testing.assert_allclose(fed(session, batch), alone, rtol=0, atol=1e-3)
+    assert not session.one_at_a_time
+    np.testing.assert_allclose(sigmoid(fed(session, batch)), sigmoid(alone), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,15 @@ def bert_session(folder: Path, config: Mapping[str, Any], options: SessionOption
         from rerank_core.scorers._bert_openvino import OpenVinoGraph
 
         graph = OpenVinoGraph(scorer, int8=int8)
-        return graph.session(BertWriter(graph, shape, weights).logits(), options)
+        session = graph.session(BertWriter(graph, shape, weights).logits(), options)
+        weights.forget()
+        return session
     from rerank_core.scorers._bert_ort import OrtGraph
 
     written = OrtGraph(int8=int8)
-    return written.session(BertWriter(written, shape, weights).logits(), options, scorer)
+    session = written.session(BertWriter(written, shape, weights).logits(), options, scorer)
+    weights.forget()
+    return session
 
 
 def _shape(config: Mapping[str, Any], scorer: str) -> BertShape:

@@ -9,12 +9,10 @@ import numpy as np
 from rerank_core._optional import require
 from rerank_core.scorers._bert_graph import Activation, Array
 from rerank_core.scorers._openvino import EXTRA, OpenVinoSession, openvino
-from rerank_core.scorers._quantize import quantised
+from rerank_core.scorers._rounding import quantised
 from rerank_core.scorers._session import Session, SessionOptions
 
 __all__ = ["OpenVinoGraph"]
-
-_INT8_LARGEST = 127
 
 
 class OpenVinoGraph:
@@ -62,7 +60,7 @@ class OpenVinoGraph:
         """Return the activation of rows x transposed weight + bias."""
         ops = self._ops
         if self._int8:
-            values, scales = quantised(weight, _INT8_LARGEST)
+            values, scales = quantised(weight)
             matrix = ops.multiply(ops.convert(self._constant(values), "f32"), self._constant(scales[:, None]))
         else:
             matrix = self._constant(weight)

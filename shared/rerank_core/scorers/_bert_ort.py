@@ -7,13 +7,19 @@ import numpy as np
 from rerank_core.scorers._bert_graph import Activation, Array
 from rerank_core.scorers._onnx_format import GraphBuilder
 from rerank_core.scorers._ort import OrtSession
-from rerank_core.scorers._quantize import quantised
+from rerank_core.scorers._rounding import largest_int8, quantised
 from rerank_core.scorers._session import Session, SessionOptions
 
 __all__ = ["OrtGraph"]
 
 _FUSED = "com.microsoft"
 _INT32, _INT64 = 6, 7
+# Rounded rows are bytes around 128, 1 / 127 of the row's largest magnitude apart.
+_STEP = np.array(1 / 127, np.float32)
+_MIDDLE = np.array(128, np.uint8)
+_LEAST = np.array(1e-30, np.float32)
+"""What a row of zeros is divided by."""
+
 _SMALL = 1024
 """Values of a constant that is written into the model; larger ones stay where they lie."""
 
@@ -29,7 +35,8 @@ class OrtGraph:
 
     def __init__(self, *, int8: bool) -> None:
         self._int8 = int8
-        self._graph = GraphBuilder(opset=17)
+        self._rounded_rows: dict[str, tuple[str, str]] = {}
+        self._graph = GraphBuilder(opset=18)
         self._inputs = ["input_ids", "attention_mask"]
         self._mask = self._graph.node("Cast", ["attention_mask"], {"to": _INT32})
 
@@ -42,7 +49,6 @@ class OrtGraph:
             threads=options.threads,
             scorer=scorer,
             weights=self._graph.externals,
-            one_at_a_time=self._int8,
         )
 
     def look_up(self, table: Array, input_name: str) -> str:
@@ -72,16 +78,13 @@ class OrtGraph:
         """Return the activation of rows x transposed weight + bias."""
         graph = self._graph
         if self._int8:
-            values, scales = quantised(weight)
-            zeros = self._graph.weight(np.zeros(len(scales), np.int8))
-            matrix = [self._graph.external(np.ascontiguousarray(values.T)), self._graph.weight(scales), zeros]
-            out = graph.node("DynamicQuantizeMatMul", [rows, *matrix, self._constant(bias)], domain=_FUSED)
+            out = self._int8_product(rows, weight)
         else:
             # The matrices of a checkpoint lie transposed, and are packed from there: no copy in between.
             out = graph.node("FusedMatMul", [rows, self._constant(weight)], {"transB": 1}, _FUSED)
-            if activation == "gelu":
-                return graph.node("BiasGelu", [out, self._constant(bias)], domain=_FUSED)
-            out = self.add(out, self._constant(bias))
+        if activation == "gelu":
+            return graph.node("BiasGelu", [out, self._constant(bias)], domain=_FUSED)
+        out = self.add(out, self._constant(bias))
         if activation is None:
             return out
         operator, domain = _OPERATORS[activation]
@@ -103,6 +106,32 @@ class OrtGraph:
         """Return the rows of the first token alone."""
         one = self._numbers(1)
         return self._graph.node("Slice", [rows, self._numbers(0), one, one])
+
+    def _int8_product(self, rows: str, weight: Array) -> str:
+        """Multiply in int8, each row rounded to a scale of its own.
+
+        DynamicQuantizeMatMul, one operator, has one scale for all rows, so that a score would depend on its batch.
+        """
+        graph = self._graph
+        rounded, peaks = self._rounded(rows)
+        values, scales = quantised(weight, largest_int8())
+        matrix = self._graph.external(np.ascontiguousarray(values.T))
+        step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
+        out = graph.node(
+            "MatMulIntegerToFloat", [rounded, matrix, step, graph.weight(scales), middle], domain=_FUSED
+        )
+        return graph.node("Mul", [out, peaks])
+
+    def _rounded(self, rows: str) -> tuple[str, str]:
+        """Return rows as bytes, and each row's largest magnitude."""
+        if rows not in self._rounded_rows:
+            graph = self._graph
+            largest = graph.node("ReduceMax", [graph.node("Abs", [rows]), self._numbers(-1)])
+            peaks = graph.node("Max", [largest, graph.weight(_LEAST)])
+            relative = graph.node("Div", [rows, peaks])
+            step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
+            self._rounded_rows[rows] = graph.node("QuantizeLinear", [relative, step, middle]), peaks
+        return self._rounded_rows[rows]
 
     def _numbers(self, *values: int) -> str:
         return self._graph.weight(np.array(values, np.int64))

@@ -51,6 +51,7 @@ class _Tensor:
 @dataclass(frozen=True)
 class _File:
     path: Path
+    mapped: mmap.mmap
     content: memoryview
 
 
@@ -73,6 +74,15 @@ class Weights:
         self._tensors: dict[str, _Tensor] = {}
         for name in self._names():
             self._read(folder / name)
+
+    def forget(self) -> None:
+        """Let go of the memory that reading took; what is used again is read again from the file.
+
+        A runtime packs most matrices into memory of its own when it loads them.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for file in {id(tensor.file): tensor.file for tensor in self._tensors.values()}.values():
+                file.mapped.madvise(mmap.MADV_DONTNEED)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -131,17 +141,18 @@ class Weights:
         try:
             with path.open("rb") as file:
                 # Copy on write, though nobody writes: OpenVINO takes no read-only memory.
-                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as exc:  # an empty file cannot be mapped: ValueError
             raise self._error(path, "it cannot be read, or is empty") from exc
+        content = memoryview(mapped)
         begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
         if begin > len(content):
             raise self._error(path, "its header is cut off")
-        mapped = _File(path, content)
+        opened = _File(path, mapped, content)
         try:
             header = json.loads(bytes(content[_LENGTH:begin]))
             entries = {
-                name: _entry(mapped, begin, entry) for name, entry in header.items() if name != "__metadata__"
+                name: _entry(opened, begin, entry) for name, entry in header.items() if name != "__metadata__"
             }
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise self._error(path, "its header cannot be read") from exc

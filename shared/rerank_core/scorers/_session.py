@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from rerank_core._cpu import multiplies_bytes
 from rerank_core._optional import check_installed
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["Precision", "Runtime", "Session", "SessionOptions", "chosen_runtime", "open_session"]
 
 Runtime = Literal["auto", "onnxruntime", "openvino"]
-"""``auto`` is OpenVINO on x86 CPUs where it is installed, else ONNX Runtime."""
+"""``auto`` is OpenVINO on x86 CPUs where it is installed (for int8: those with VNNI or AMX), else ONNX Runtime."""
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 """``auto`` is ``fp32``: the scores of the model as it was trained."""
@@ -74,7 +75,7 @@ def chosen_runtime(runtime: Runtime, precision: Precision, *, scorer: str) -> Li
     if runtime == "openvino" or precision == "bf16":
         check_installed("openvino", extra="openvino", purpose=f"{scorer}: runtime='openvino'")
         return "openvino"
-    if runtime == "auto" and _prefers_openvino():
+    if runtime == "auto" and _prefers_openvino(precision):
         return "openvino"
     check_installed("onnxruntime", extra="onnx", purpose=scorer)
     return "onnxruntime"
@@ -97,7 +98,9 @@ def open_session(model: Path | bytes, options: SessionOptions, *, scorer: str) -
     return OrtSession(model, threads=options.threads, scorer=scorer, one_at_a_time=precision == "int8")
 
 
-def _prefers_openvino() -> bool:
+def _prefers_openvino(precision: Precision) -> bool:
+    if precision == "int8" and not multiplies_bytes():  # there it is no faster than in single precision
+        return False
     on_x86 = platform.machine().lower() in _X86
     return on_x86 and importlib.util.find_spec("openvino") is not None
 

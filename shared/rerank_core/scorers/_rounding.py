@@ -7,15 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["quantised"]
+from rerank_core._cpu import multiplies_bytes
 
-_LARGEST = 63
-"""Seven bits: without the VNNI instructions x86 CPUs add two products of bytes in 16 bits, which eight would
-overflow without a word."""
+__all__ = ["LARGEST_INT8", "largest_int8", "quantised"]
+
+LARGEST_INT8 = 127
+_LARGEST_WITHOUT_VNNI = 63
+
+
+def largest_int8() -> int:
+    """Return the largest weight that ONNX Runtime multiplies exactly on this CPU.
+
+    Without VNNI, x86 CPUs add two products of bytes in 16 bits, which eight bits would overflow without a word.
+    """
+    return LARGEST_INT8 if multiplies_bytes() else _LARGEST_WITHOUT_VNNI
 
 
 def quantised(
-    weight: npt.NDArray[np.float32], largest: int = _LARGEST
+    weight: npt.NDArray[np.float32], largest: int = LARGEST_INT8
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Return a matrix rounded to whole numbers from -largest to largest, and a scale for each of its rows.
 

@@ -43,6 +43,9 @@ def main() -> None:
                     for worker in started.values():
                         worker.stop()
                 workers |= started
+            if REFERENCE not in found:
+                print(f"{shape}: {REFERENCE} was not measured")
+                continue
             summed = {name: summary(name, runs, found) for name, runs in found.items()}
             print(f"{shape}: 1 query × {asked.documents} documents; {machine_line(machine(asked.threads))}")
             print("one subject after the other, not interleaved: on a busy machine these are rough")

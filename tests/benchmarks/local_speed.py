@@ -11,6 +11,7 @@ other load on the machine hits all alike.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -92,27 +93,35 @@ def measure(
 ) -> dict[str, list[dict[str, Any]]]:
     """Let every subject score the same queries in turn, round after round; one that fails is left out.
 
-    Before its first round a process scores one query that does not count.
+    Before its first round a process scores one query that does not count. An interrupt ends the measuring: the
+    rounds that are complete count.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-    for number in range(rounds):
-        picked = [calls[(number * each + i) % len(calls)] for i in range(each)]
-        for name in list(found):
-            worker = workers[name]
-            try:
-                if not worker.is_running:
-                    worker.start()
-                    worker.score(calls[-1:])
-                elif number == 0:
-                    worker.score(calls[-1:])
-                found[name].append(worker.score(picked))
-                if worker.subject.fresh:
-                    worker.stop()
-            except RuntimeError as exc:
-                print(f"left out: {name}: round {number + 1}: {exc}", flush=True)
-                del found[name]
-        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    return found
+    with contextlib.suppress(KeyboardInterrupt):
+        for number in range(rounds):
+            picked = [calls[(number * each + i) % len(calls)] for i in range(each)]
+            for name in list(found):
+                try:
+                    found[name].append(scored(workers[name], picked, None if number else calls[-1:]))
+                except RuntimeError as exc:
+                    print(f"left out: {name}: round {number + 1}: {exc}", flush=True)
+                    del found[name]
+            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    complete = min((len(runs) for runs in found.values()), default=0)
+    return {name: runs[:complete] for name, runs in found.items()} if complete else {}
+
+
+def scored(worker: Worker, calls: list[Call], warm_up: list[Call] | None) -> dict[str, Any]:
+    """Score in a process that is warm, and that ends afterwards where it holds on to too much."""
+    if not worker.is_running:
+        worker.start()
+        warm_up = warm_up or calls[:1]
+    if warm_up:
+        worker.score(warm_up)
+    answer = worker.score(calls)
+    if worker.subject.fresh:
+        worker.stop()
+    return answer
 
 
 def summary(name: str, runs: list[dict[str, Any]], found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -198,8 +207,12 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     finally:
         for worker in workers.values():
             worker.stop()
-    summed = {name: summary(name, runs, found) for name, runs in found.items()}
     took = time.perf_counter() - start
+    rounds = len(found.get(REFERENCE, ()))
+    if not rounds:
+        print(f"no round of {REFERENCE} was complete")
+        return
+    summed = {name: summary(name, runs, found) for name, runs in found.items()}
     print(f"{rounds} rounds of {each} queries × {asked.documents} documents in {took:.0f} s")
     print(machine_line(before))
     print(f"load average afterwards {machine(asked.threads)['load']}; speed against {REFERENCE}: median (range)")

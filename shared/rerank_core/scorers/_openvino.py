@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,11 +58,11 @@ class OpenVinoSession:
         if precision == "int8":
             options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _GROUP
         try:
-            if isinstance(model, (bytes, str, os.PathLike)):
-                model = core.read_model(model if isinstance(model, bytes) else Path(model))
-            self._compiled = core.compile_model(model, _DEVICE, options)
+            read = core.read_model(model) if isinstance(model, (bytes, Path)) else model
+            self._compiled = core.compile_model(read, _DEVICE, options)
         except Exception as exc:
-            raise ConfigurationError(f"{scorer}: OpenVINO cannot load the model: {exc}") from exc
+            where = str(model) if isinstance(model, Path) else "the model"
+            raise ConfigurationError(f"{scorer}: OpenVINO cannot load {where}: {exc}") from exc
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()
         self._interrupted = False

@@ -84,7 +84,7 @@ class OnnxScorer(PairScorer):
     def __post_init__(self) -> None:
         check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
         check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
-        chosen_runtime(self.runtime, self.precision, scorer="onnx:")
+        chosen_runtime(self.runtime, self.precision, scorer=f"onnx:{self.model}")
         object.__setattr__(self, "name", f"onnx:{self.model}")
         object.__setattr__(self, "scale", scale_of(self.activation))
 

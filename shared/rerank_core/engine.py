@@ -140,6 +140,8 @@ class _Worker:
             except BaseException as exc:
                 self._fail([place.owner for place in self._calls], exc)
             self._forget_finished()
+        # Here, where an interpreter that ends waits for it: cutting off a thread in a native destructor aborts.
+        self._model = None
         atexit.unregister(self._stop_at_exit)
 
     def _receive(self) -> bool:

@@ -55,9 +55,15 @@ SUBJECTS = [
     Subject("fastembed", {"kind": "fastembed"}, "rivals", fresh=True),
     Subject("flashrank", {"kind": "flashrank"}, "rivals", fresh=True),
     Subject("plain loop, ONNX Runtime", {"kind": "plain-loop"}),
-    our("onnx:", "onnx:{folder}"),
+    our("onnx: its ONNX file", "onnx:{folder}", runtime="onnxruntime"),
     *(
-        our(f"onnx: {runtime} {precision}", "onnx:{folder}", runtime=runtime, precision=precision)
+        our(
+            f"onnx: {runtime} {precision}",
+            "onnx:{folder}",
+            runtime=runtime,
+            precision=precision,
+            file_name="model.safetensors",
+        )
         for runtime in ("onnxruntime", "openvino")
         for precision in ("fp32", "int8", "bf16")
     ),

@@ -199,6 +199,23 @@ def test_int8_comes_close_and_does_not_depend_on_the_batch(checkpoint: Path, run
     np.testing.assert_allclose(sigmoid(fed(session, batch)), sigmoid(alone), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_are_rounded_once_and_kept_with_checksums(
+    checkpoint: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next session reads what the first one kept; a damaged file is made anew."""
+    monkeypatch.setenv("RERANK_BRIDGE_CACHE", str(tmp_path))
+    batch = tokens(checkpoint)
+    first = fed(opened(checkpoint, runtime, precision="int8"), batch)
+    (entry,) = (tmp_path / "models").glob("rounded-*")
+    assert (entry / "manifest.json").is_file()
+    with monkeypatch.context() as patch:
+        patch.delattr("rerank_core.scorers._rounding.quantised")
+        np.testing.assert_array_equal(fed(opened(checkpoint, runtime, precision="int8"), batch), first)
+    (entry / "0.npy").write_bytes(b"damaged")
+    np.testing.assert_array_equal(fed(opened(checkpoint, runtime, precision="int8"), batch), first)
+
+
 @pytest.mark.parametrize(
     "change",
     [

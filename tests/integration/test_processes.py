@@ -139,6 +139,40 @@ def test_the_interpreter_exits_while_a_model_is_being_loaded() -> None:
     assert time.time() - float(output) < 5
 
 
+def test_the_interpreter_waits_until_a_model_is_dropped() -> None:
+    """Native destructors must not be cut off: that aborts the process."""
+    output = run_script(
+        """
+        import time
+        from rerank_core import runtime
+        from rerank_core.engine import Engine, Job
+
+        class Model:
+            def forward(self, items):
+                return items
+
+            def __del__(self):
+                time.sleep(0.5)
+                print("dropped", flush=True)
+
+        class OneWord(Job):
+            count = 1
+
+            def encode(self, model, start, stop):
+                return [(0, "word")]
+
+            def accept(self, position, output):
+                print(output, flush=True)
+
+        engine = Engine(Model, 100)
+        runtime.run(engine.run(OneWord()))
+        del engine
+        time.sleep(0.1)
+        """
+    )
+    assert output.split() == ["word", "dropped"]
+
+
 @pytest.mark.parametrize("scorer", ["fake", "embedded"])
 def test_ctrl_c_ends_a_sync_call(scorer: str) -> None:
     """At once, with the exception that Python programs expect, and the interpreter exits after it."""

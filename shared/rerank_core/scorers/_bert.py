@@ -12,6 +12,7 @@ from rerank_core.scorers._session import Session, SessionOptions, chosen_runtime
 
 if TYPE_CHECKING:
     from rerank_core.scorers._bert_graph import BertShape
+    from rerank_core.scorers._rounding import Rounding
 
 __all__ = ["bert_session", "is_known"]
 
@@ -78,24 +79,34 @@ def bert_session(folder: Path, config: Mapping[str, Any], options: SessionOption
     """
     runtime = chosen_runtime(options.runtime, options.precision, scorer=scorer)
     from rerank_core.scorers._bert_graph import BertWriter
+    from rerank_core.scorers._rounding import LARGEST_INT8, kept_rounding, largest_int8
     from rerank_core.scorers._safetensors import Weights
 
     weights = Weights(folder, scorer=scorer)
     shape = _shape(config, scorer)
-    int8 = options.precision == "int8"
+
+    def written(rounding: Rounding | None) -> tuple[Any, Any]:
+        graph = _graph(runtime, rounding, scorer)
+        return graph, BertWriter(graph, shape, weights).logits()
+
+    rounding = None
+    if options.precision == "int8":
+        largest = LARGEST_INT8 if runtime == "openvino" else largest_int8()
+        rounding = kept_rounding(weights.files, largest, written)
+    graph, logits = written(rounding)
+    session: Session = graph.session(logits, options, scorer)
+    weights.forget()
+    return session
+
+
+def _graph(runtime: str, rounding: Rounding | None, scorer: str) -> Any:
     if runtime == "openvino":
         from rerank_core.scorers._bert_openvino import OpenVinoGraph
 
-        graph = OpenVinoGraph(scorer, int8=int8)
-        session = graph.session(BertWriter(graph, shape, weights).logits(), options)
-        weights.forget()
-        return session
+        return OpenVinoGraph(scorer, rounding)
     from rerank_core.scorers._bert_ort import OrtGraph
 
-    written = OrtGraph(int8=int8)
-    session = written.session(BertWriter(written, shape, weights).logits(), options, scorer)
-    weights.forget()
-    return session
+    return OrtGraph(rounding)
 
 
 def _shape(config: Mapping[str, Any], scorer: str) -> BertShape:

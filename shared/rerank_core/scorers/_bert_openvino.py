@@ -9,7 +9,7 @@ import numpy as np
 from rerank_core._optional import require
 from rerank_core.scorers._bert_graph import Activation, Array
 from rerank_core.scorers._openvino import EXTRA, OpenVinoSession, openvino
-from rerank_core.scorers._rounding import quantised
+from rerank_core.scorers._rounding import Rounding
 from rerank_core.scorers._session import Session, SessionOptions
 
 __all__ = ["OpenVinoGraph"]
@@ -18,19 +18,18 @@ __all__ = ["OpenVinoGraph"]
 class OpenVinoGraph:
     """See :class:`GraphWriter`; a value is a node."""
 
-    def __init__(self, scorer: str, *, int8: bool) -> None:
+    def __init__(self, scorer: str, rounding: Rounding | None) -> None:
         self._openvino = openvino(scorer)
         self._ops = require("openvino.opset13", extra=EXTRA, purpose=scorer)
-        self._scorer = scorer
-        self._int8 = int8
+        self._rounding = rounding
         self._inputs = {name: self._input(name) for name in ("input_ids", "attention_mask")}
         self._mask = self._additive_mask()
 
-    def session(self, logits: Any, options: SessionOptions) -> Session:
+    def session(self, logits: Any, options: SessionOptions, scorer: str) -> Session:
         """Return the session whose output is the logits."""
         flat = self._ops.squeeze(logits, self._numbers(1))
         model = self._openvino.Model([flat], list(self._inputs.values()))
-        return OpenVinoSession(model, threads=options.threads, precision=options.precision, scorer=self._scorer)
+        return OpenVinoSession(model, threads=options.threads, precision=options.precision, scorer=scorer)
 
     def look_up(self, table: Array, input_name: str) -> Any:
         """Return the rows of a table that an input's ids choose."""
@@ -59,8 +58,8 @@ class OpenVinoGraph:
     def linear(self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None) -> Any:
         """Return the activation of rows x transposed weight + bias."""
         ops = self._ops
-        if self._int8:
-            values, scales = quantised(weight)
+        if self._rounding is not None:
+            values, scales = self._rounding(weight)
             matrix = ops.multiply(ops.convert(self._constant(values), "f32"), self._constant(scales[:, None]))
         else:
             matrix = self._constant(weight)

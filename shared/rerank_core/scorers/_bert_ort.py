@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rerank_core.scorers._bert_graph import Activation, Array
 from rerank_core.scorers._onnx_format import GraphBuilder
 from rerank_core.scorers._ort import OrtSession
-from rerank_core.scorers._rounding import largest_int8, quantised
+from rerank_core.scorers._rounding import Rounding
 from rerank_core.scorers._session import Session, SessionOptions
 
 __all__ = ["OrtGraph"]
@@ -33,8 +35,8 @@ _OPERATORS: dict[Activation, tuple[str, str]] = {
 class OrtGraph:
     """See :class:`GraphWriter`; a value is a name in the model."""
 
-    def __init__(self, *, int8: bool) -> None:
-        self._int8 = int8
+    def __init__(self, rounding: Rounding | None) -> None:
+        self._rounding = rounding
         self._rounded_rows: dict[str, tuple[str, str]] = {}
         self._graph = GraphBuilder(opset=18)
         self._inputs = ["input_ids", "attention_mask"]
@@ -77,8 +79,8 @@ class OrtGraph:
     def linear(self, rows: str, weight: Array, bias: Array, activation: Activation | None = None) -> str:
         """Return the activation of rows x transposed weight + bias."""
         graph = self._graph
-        if self._int8:
-            out = self._int8_product(rows, weight)
+        if self._rounding is not None:
+            out = self._int8_product(rows, *self._rounding(weight))
         else:
             # The matrices of a checkpoint lie transposed, and are packed from there: no copy in between.
             out = graph.node("FusedMatMul", [rows, self._constant(weight)], {"transB": 1}, _FUSED)
@@ -107,14 +109,13 @@ class OrtGraph:
         one = self._numbers(1)
         return self._graph.node("Slice", [rows, self._numbers(0), one, one])
 
-    def _int8_product(self, rows: str, weight: Array) -> str:
+    def _int8_product(self, rows: str, values: Any, scales: Any) -> str:
         """Multiply in int8, each row rounded to a scale of its own.
 
         DynamicQuantizeMatMul, one operator, has one scale for all rows, so that a score would depend on its batch.
         """
         graph = self._graph
         rounded, peaks = self._rounded(rows)
-        values, scales = quantised(weight, largest_int8())
         matrix = self._graph.external(np.ascontiguousarray(values.T))
         step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
         out = graph.node(

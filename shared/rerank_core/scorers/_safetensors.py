@@ -75,6 +75,11 @@ class Weights:
         for name in self._names():
             self._read(folder / name)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the tensors."""
+        return sorted({tensor.file.path for tensor in self._tensors.values()})
+
     def forget(self) -> None:
         """Let go of the memory that reading took; what is used again is read again from the file.
 

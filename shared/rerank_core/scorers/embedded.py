@@ -224,9 +224,10 @@ class _Encoder:
     def forward(self, items: Sequence[_Tokens], /) -> Sequence[_TokenVectors]:
         import numpy as np
 
+        lengths = np.fromiter(map(len, items), np.int64, len(items))[:, None]
         feed = {
             "input_ids": padded([item.ids for item in items], 0),
-            "attention_mask": padded([[1] * len(item) for item in items], 0),
+            "attention_mask": (np.arange(lengths.max()) < lengths).astype(np.int64),
         }
         (hidden,) = self._session.run(feed)
         outputs = []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-__all__ = ["available_cores", "multiplies_bytes", "usable_threads"]
+__all__ = ["available_cores", "cpu_flags", "multiplies_bytes", "usable_threads"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
@@ -40,12 +40,17 @@ def available_cores() -> int:
 
 def multiplies_bytes() -> bool:
     """Tell whether this is an x86 CPU with instructions for sums of products of bytes (VNNI, AMX)."""
+    return not _VNNI.isdisjoint(cpu_flags() or ())
+
+
+def cpu_flags() -> frozenset[str] | None:
+    """Return the names of the instruction sets of an x86 CPU, as Linux calls them; None where nothing says."""
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return not _VNNI.isdisjoint(flags.split())
+        return None
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.split())
 
 
 def _physical(cpus: Set[int]) -> int:

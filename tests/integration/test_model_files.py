@@ -16,7 +16,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from support.models import QUERY, TEXTS, Shape
 from support.scripts import run_script
 
-from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
+from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, _cpu, load_scorer
 from rerank_core.scorers import _quantized
 from rerank_core.scorers._model_files import _weights, find_model
 
@@ -143,7 +143,7 @@ def test_what_the_cpu_has_is_read(
     if info is not None:
         (tmp_path / "cpuinfo").write_text(info)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(_quantized, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(_cpu, "_CPUINFO", tmp_path / "cpuinfo")
     assert _quantized.cpu_features() == features
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rerank_core._cpu import cpu_flags, multiplies_bytes
 from rerank_core._optional import require
 from rerank_core.scorers._model_cache import digest_of, model_cache
 
 __all__ = ["cpu_features", "quantized"]
 
 _FILE = "model.onnx"
-_CPU_INFO = Path("/proc/cpuinfo")
 _MOST_BYTES = 2**31 - 2**26
 """Of a file in this format, whose lengths are signed; a little below."""
 
@@ -37,7 +37,7 @@ def quantized(graph: Path, beside: Sequence[Path], *, scorer: str) -> Path:
     onnx = require("onnx", extra="export", purpose=purpose)
     ort = require("onnxruntime", extra="onnx", purpose=purpose)
     # Without VNNI, x86 CPUs add two products of bytes in 16 bits, which overflow: 7 bits do not.
-    reduce_range = "avx512_vnni" not in cpu_features() and "arm64" not in cpu_features()
+    reduce_range = not multiplies_bytes() and "arm64" not in cpu_features()
     parts = [graph, *beside]
     key = digest_of(f"1 onnxruntime {ort.__version__} {reduce_range=}", *parts)
     size = sum(part.stat().st_size for part in parts)
@@ -66,9 +66,5 @@ def cpu_features() -> frozenset[str]:
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64"):
         return frozenset({"arm64"})
-    try:
-        lines = _CPU_INFO.read_text().splitlines()
-    except OSError:
-        return frozenset({"avx2"})
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return frozenset(flags) & {"avx2", "avx512f", "avx512_vnni"}
+    flags = cpu_flags()
+    return frozenset({"avx2"}) if flags is None else flags & {"avx2", "avx512f", "avx512_vnni"}

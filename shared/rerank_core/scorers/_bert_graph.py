@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -32,8 +33,10 @@ class GraphWriter(Protocol):
     def add(self, left: Any, right: Any) -> Any:
         """Return the sum."""
 
-    def linear(self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None) -> Any:
-        """Return the activation of rows x transposed weight + bias."""
+    def linear(
+        self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+    ) -> Any:
+        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
 
     def normalise(self, rows: Any, weight: Array, bias: Array, epsilon: float) -> Any:
         """Return each row normalised, scaled and shifted."""
@@ -105,7 +108,7 @@ class BertWriter:
         for layer in range(self._shape.layers):
             hidden = self._layer(layer, hidden, last=layer == self._shape.layers - 1)
         for name, activation in self._shape.head:
-            hidden = self._linear(hidden, name, activation)
+            hidden = self._linear(hidden, name, activation, exact=True)
         return hidden
 
     def _embeddings(self) -> Any:
@@ -130,21 +133,24 @@ class BertWriter:
         graph, names = self._graph, self._shape.names
         prefix = f"{names.prefix}{names.layer}.{layer}."
         rows = graph.first_token(hidden) if last else hidden
+        # What one token of many needs takes no time to speak of, in single precision neither.
+        first = partial(self._linear, exact=last)
         attention = graph.attention(
-            self._linear(rows, prefix + names.query),
+            first(rows, prefix + names.query),
             self._linear(hidden, prefix + names.key),
             self._linear(hidden, prefix + names.value),
             self._shape.heads,
         )
-        rows = graph.add(self._linear(attention, prefix + names.attention_output), rows)
+        rows = graph.add(first(attention, prefix + names.attention_output), rows)
         rows = self._normalise(rows, prefix + names.attention_norm, self._shape.hidden)
-        inner = self._linear(rows, prefix + names.up, "gelu")
-        rows = graph.add(self._linear(inner, prefix + names.down), rows)
+        inner = first(rows, prefix + names.up, "gelu")
+        rows = graph.add(first(inner, prefix + names.down), rows)
         return self._normalise(rows, prefix + names.norm, self._shape.hidden)
 
-    def _linear(self, rows: Any, name: str, activation: Activation | None = None) -> Any:
+    def _linear(self, rows: Any, name: str, activation: Activation | None = None, *, exact: bool = False) -> Any:
         weight = self._tensor(name + ".weight", None, None)
-        return self._graph.linear(rows, weight, self._tensor(name + ".bias", weight.shape[0]), activation)
+        bias = self._tensor(name + ".bias", weight.shape[0])
+        return self._graph.linear(rows, weight, bias, activation, exact=exact)
 
     def _normalise(self, rows: Any, name: str, width: int) -> Any:
         # Checkpoints of before 2019 call them as TensorFlow does.

@@ -55,10 +55,12 @@ class OpenVinoGraph:
         """Return the sum."""
         return self._ops.add(left, right)
 
-    def linear(self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None) -> Any:
-        """Return the activation of rows x transposed weight + bias."""
+    def linear(
+        self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+    ) -> Any:
+        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         ops = self._ops
-        if self._rounding is not None:
+        if self._rounding is not None and not exact:
             values, scales = self._rounding(weight)
             matrix = ops.multiply(ops.convert(self._constant(values), "f32"), self._constant(scales[:, None]))
         else:

@@ -76,10 +76,12 @@ class OrtGraph:
         """Return the sum."""
         return self._graph.node("Add", [left, right])
 
-    def linear(self, rows: str, weight: Array, bias: Array, activation: Activation | None = None) -> str:
-        """Return the activation of rows x transposed weight + bias."""
+    def linear(
+        self, rows: str, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+    ) -> str:
+        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         graph = self._graph
-        if self._rounding is not None:
+        if self._rounding is not None and not exact:
             out = self._int8_product(rows, *self._rounding(weight))
         else:
             # The matrices of a checkpoint lie transposed, and are packed from there: no copy in between.

@@ -20,7 +20,7 @@ Rounding = Callable[[npt.NDArray[np.float32]], Rounded]
 """Returns a matrix in int8, and a scale for each of its rows."""
 
 _VERSION = 1
-"""Of the files that are kept."""
+"""Of the files that are kept, and of the order in which a graph asks for them."""
 
 LARGEST_INT8 = 127
 _LARGEST_WITHOUT_VNNI = 63

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import ctypes
-import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
+from rerank_core._fork import in_forked_children
 from rerank_core._schedule import Place, Schedule
 
 __all__ = ["Budgeted", "Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
@@ -290,4 +290,4 @@ def _forget_all() -> None:
         engine.forget()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+in_forked_children(_forget_all)

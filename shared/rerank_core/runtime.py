@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -18,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from rerank_core._fork import in_forked_children
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
 __all__ = ["arun", "run"]
@@ -92,7 +92,7 @@ class _BackgroundLoop:
         self._thread: threading.Thread | None = None
         # A child has the loop's objects but not its thread. They are abandoned, not closed: closing would
         # unregister file descriptors that the parent's loop still waits for.
-        os.register_at_fork(after_in_child=self._forget)
+        in_forked_children(self._forget)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:

@@ -217,3 +217,70 @@ def test_an_event_loop_that_is_shut_down_takes_its_calls_along() -> None:
         "fake",
     )
     assert output.split("\n")[:2] == ["0 [True, True, True]", "3"]
+
+
+OPENVINO = """
+import os, signal, sys, threading
+import numpy as np, openvino
+from openvino import opset13
+from rerank_core.scorers._openvino import OpenVinoSession
+
+def session():
+    x = opset13.parameter([-1, 4], np.float32, name="x")
+    model = openvino.Model([opset13.relu(x)], [x])
+    return OpenVinoSession(model, threads=1, precision="fp32", scorer="test")
+
+def total(session):
+    return session.run({"x": np.ones((2, 4), np.float32)})[0].sum()
+"""
+
+
+def test_ctrl_c_after_openvino_sessions_ended_in_any_order() -> None:
+    """The signal's stack is OpenVINO's, and a core of its own for each session would have freed it."""
+    pytest.importorskip("openvino")
+    output = run_script(
+        f"""
+        {OPENVINO.replace(chr(10), chr(10) + " " * 8)}
+        one, other = session(), session()
+        del one
+        del other
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert output.split() == ["interrupted"]
+
+
+@pytest.mark.parametrize("used", ["", "print(total(session()), flush=True)"])
+def test_a_forked_child_leaves_the_parents_openvino_alone(used: str) -> None:
+    """It ends in time, whether or not it used OpenVINO itself; and the parent goes on."""
+    pytest.importorskip("openvino")
+    output = run_script(
+        f"""
+        {OPENVINO.replace(chr(10), chr(10) + " " * 8)}
+        before = session()
+        print(total(before), flush=True)
+        child = os.fork()
+        if child == 0:
+            {used}
+            sys.exit(3)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), total(before))
+        """
+    )
+    assert output.split() == ["8.0", *(["8.0"] if used else []), "3", "8.0"]
+
+
+def test_where_processes_are_not_forked_the_rest_works() -> None:
+    """As on Windows."""
+    output = run_script(
+        """
+        import os
+        del os.register_at_fork
+        from rerank_core import Reranker
+        print(len(Reranker("embedded").rerank("leak", ["memory leak", "weather"])))
+        """
+    )
+    assert output.split() == ["2"]

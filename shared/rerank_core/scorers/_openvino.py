@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rerank_core._cpu import usable_threads
+from rerank_core._fork import in_forked_children
 from rerank_core._optional import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorers._session import Precision
@@ -46,8 +49,7 @@ class OpenVinoSession:
     one_at_a_time = False
 
     def __init__(self, model: Any, *, threads: int | None, precision: Precision, scorer: str) -> None:
-        self._openvino = openvino(scorer)
-        core = self._openvino.Core()
+        core = _natives.core(openvino(scorer))
         if precision == "bf16":
             _check_bfloat16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"), scorer)
         options = {
@@ -66,6 +68,7 @@ class OpenVinoSession:
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()
         self._interrupted = False
+        _natives.sessions.add(self)
 
     @property
     def inputs(self) -> set[str]:
@@ -96,6 +99,37 @@ class OpenVinoSession:
             self._interrupted = True
             self._request.cancel()
 
+
+class _Natives:
+    """The process's only core, as OpenVINO advises, and the sessions that it runs.
+
+    A core gives the thread that creates it a stack for signal handlers, and frees it with itself: when several end
+    in another order or thread than they began, the next Ctrl-C finds no stack and crashes the process.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+        in_forked_children(self._leave_to_the_parent)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._core: Any = None
+        self.sessions: weakref.WeakSet[OpenVinoSession] = weakref.WeakSet()
+
+    def core(self, module: Any) -> Any:
+        with self._lock:
+            if self._core is None:
+                self._core = module.Core()
+            return self._core
+
+    def _leave_to_the_parent(self) -> None:
+        for inherited in (self._core, *self.sessions):
+            # Never freed: that waits for threads, which a child has not.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+        self._begin()
+
+
+_natives = _Natives()
 
 _GROUP = 32
 """Values of a row that share a scale when OpenVINO multiplies int8 weights."""

@@ -7,6 +7,8 @@ import signal
 
 # Read when the hub's client is imported: a test that would fetch something fails at once instead.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Read when torch is imported: its threads wait without spinning, on cores that other test processes need.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ from support.models import Shape, build_checkpoint, export_onnx
 settings.register_profile("rerank-bridge", deadline=None, max_examples=60)
 settings.load_profile("rerank-bridge")
 
+
+collect_ignore = ["benchmarks"]
+"""Scripts without tests, which would be imported, and read whole corpora, in search of examples."""
 
 COMPAT = {
     "test_langchain_chains",

@@ -35,7 +35,7 @@ def test_a_notebook_runs_from_a_fresh_kernel(path: Path) -> None:
         "import sys, nbformat\n"
         "from nbclient import NotebookClient\n"
         "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
-        "NotebookClient(notebook, timeout=90, kernel_name='python3').execute()\n"
+        "NotebookClient(notebook, timeout=90, kernel_name='python3', coalesce_streams=True).execute()\n"
         "outputs = [cell.get('outputs', []) for cell in notebook.cells]\n"
         "print([sum(output.get('name') != 'stderr' for output in each) for each in outputs])"
     )

@@ -44,9 +44,15 @@ def reference(folder: Path, query: str, texts: Sequence[str], *, max_length: int
     return [float(score) for score in scores]
 
 
+@functools.cache
+def reranker(name: str, **options: Any) -> Reranker:
+    """Return a reranker that keeps its model loaded."""
+    return Reranker(load_scorer(name, **options))
+
+
 def scores(name: str, texts: Sequence[str] = TEXTS, query: str = QUERY, **options: Any) -> list[float | None]:
     """Return the scores of a scorer, in the order of the texts."""
-    return list(Reranker(load_scorer(name, **options)).rerank(query, texts).scores)
+    return list(reranker(name, **options).rerank(query, texts).scores)
 
 
 def copy_of(folder: Path, target: Path, **config: Any) -> Path:

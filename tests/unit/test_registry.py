@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,9 +89,36 @@ def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
 
 def test_without_any_provider_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkout on the path without its metadata has no entry points."""
-    monkeypatch.setattr("rerank_core.registry._entry_points", lambda provider: [])
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ConfigurationError, match="known are none: install rerank-bridge"):
         load_scorer("embedded")
+
+
+def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a notebook's cell: what is installed is read once, and again for a provider that is missing."""
+    scans: list[None] = []
+    real = importlib.metadata.entry_points
+
+    def counted(**selection: str) -> Any:
+        scans.append(None)
+        return real(**selection)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    load_scorer("embedded")
+    load_scorer("onnx:some/model")
+    assert len(scans) == 1
+    with pytest.raises(ConfigurationError, match="known are cohere"):
+        load_scorer("late")
+    metadata = tmp_path / "late_scorers-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: late-scorers\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        f"[{ENTRY_POINT_GROUP}]\nlate = rerank_core.scorers.embedded:EmbeddedScorer\n"
+    )
+    assert load_scorer("late").name == "embedded"
+    assert load_scorer("embedded").name == "embedded"
+    assert len(scans) == 3
 
 
 def test_an_unknown_option_is_named_with_those_that_there_are() -> None:

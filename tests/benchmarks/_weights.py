@@ -92,6 +92,10 @@ def random_model(folder: Path, shape: Shape, *, onnx: bool = True) -> Path:
             bos_token_id=0,
             eos_token_id=2,
         )
+        tokenizer = target / "tokenizer_config.json"
+        options = json.loads(tokenizer.read_text(encoding="utf-8"))
+        options["model_input_names"] = ["input_ids", "attention_mask"]  # XLM-R has no token types
+        tokenizer.write_text(json.dumps(options), encoding="utf-8")
     with quiet():
         model = AutoModelForSequenceClassification.from_config(config).eval()
     _save(model, target, onnx=onnx)

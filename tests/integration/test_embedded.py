@@ -295,7 +295,7 @@ def test_onnx_runtime_is_told_to_report_nothing(
 
 
 def test_a_cancelled_call_ends_the_batch_under_way() -> None:
-    """The processor is free at once, and not when a batch of some seconds has ended."""
+    """The processor is free at once, and not when a batch has ended that takes ten seconds on an idle machine."""
     long = [f"{number} " + "memory leak in a long document " * 100 for number in range(40)]
     scorer = EmbeddedScorer(max_length=512, tokens_per_batch=20_000, threads=1)
     reranker = Reranker(scorer, timeout=0.5)
@@ -304,4 +304,4 @@ def test_a_cancelled_call_ends_the_batch_under_way() -> None:
         reranker.rerank("memory leak", long)
     started = time.perf_counter()
     Reranker(scorer).rerank("memory leak", ["a short document"])
-    assert time.perf_counter() - started < 2.5
+    assert time.perf_counter() - started < 6

@@ -75,7 +75,7 @@ def _paths(folder: Path, number: int) -> tuple[Path, Path]:
     return folder / f"{number}.npy", folder / f"{number}-scales.npy"
 
 
-def quantised(weight: npt.NDArray[np.float32], largest: int = LARGEST_INT8) -> Rounded:
+def quantised(weight: npt.NDArray[np.float32], largest: int) -> Rounded:
     """Return a matrix rounded to whole numbers from -largest to largest, and a scale for each of its rows.
 
     >>> quantised(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 100)[0].tolist()

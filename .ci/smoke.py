@@ -14,11 +14,14 @@ def check(condition: bool, what: str) -> None:
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 roots = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-check(roots == {"langchain_rerankers", "llamaindex_rerankers", "rerank_core"}, f"packages are {sorted(roots)}")
+check(
+    roots == {"langchain_rerankers", "llamaindex_rerankers", "rerank_core", "rerank_tools"},
+    f"packages are {sorted(roots)}",
+)
 for package in sorted(roots):
     check(f"{package}/py.typed" in names, f"{package} has no py.typed")
 for data in ("vocab.txt", "idf.npy"):
-    check(f"rerank_core/scorers/{data}" in names, f"{data} is missing")
+    check(f"rerank_core/local/embedded/{data}" in names, f"{data} is missing")
 check(any(name.endswith(".dist-info/licenses/LICENSE") for name in names), "the licence is missing")
 check(version("rerank-bridge") == "0.1.0", "the version differs")
 

@@ -1,6 +1,6 @@
 """Reranking for LangChain: a document compressor and a two-stage retriever."""
 
-from rerank_core._optional import check_installed
+from rerank_core._support.extras import check_installed
 
 check_installed("langchain_core", extra="langchain", purpose="langchain_rerankers")
 

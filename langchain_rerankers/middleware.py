@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_rerankers.compressor import RerankCompressor
 from rerank_core import ConfigurationError, Ranking
-from rerank_core._optional import check_installed
+from rerank_core._support.extras import check_installed
 
 check_installed("langchain", extra="agents", purpose="langchain_rerankers.middleware")
 

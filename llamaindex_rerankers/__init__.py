@@ -1,6 +1,6 @@
 """Reranking for LlamaIndex: a node postprocessor, and a retriever of two stages."""
 
-from rerank_core._optional import check_installed
+from rerank_core._support.extras import check_installed
 
 check_installed("llama_index", extra="llamaindex", purpose="llamaindex_rerankers")
 

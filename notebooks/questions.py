@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stdlib_corpus import Passage, passages
 
-from rerank_core.evaluation import Dataset
+from rerank_tools.evaluation import Dataset
 
 ANSWERS = {
     "Run a command and capture what it prints, but give up after ten seconds": ("subprocess.run", "subprocess"),

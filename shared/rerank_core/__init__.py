@@ -17,11 +17,12 @@ from rerank_core.errors import (
 )
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import Reranker
-from rerank_core.scorers.base import Scorer
+from rerank_core.scorer import Scorer
 from rerank_core.search import SearchResult, atwo_stage_search, two_stage_search
 from rerank_core.selection import Selection
 from rerank_core.telemetry import CallReport, on_usage
-from rerank_core.types import Attempt, Passage, RankedDocument, Ranking, Scored, Usage
+from rerank_core.types import Attempt, Passage, RankedDocument, Ranking, Scored
+from rerank_core.usage import Usage
 
 __all__ = [
     "Attempt",

@@ -10,7 +10,7 @@ from numbers import Real
 from operator import mul
 from typing import Any, TypeVar
 
-from rerank_core._numbers import checked_count
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import RankedDocument, Ranking
 

@@ -18,12 +18,11 @@ Each message names the scorer, the value or status, and the fix. None holds a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rerank_core.types import Usage
+from rerank_core.usage import Usage
 
 __all__ = [
     "AuthenticationError",
@@ -36,11 +35,22 @@ __all__ = [
     "ScorerError",
     "ScorerTimeoutError",
     "ScorerUnavailableError",
+    "name_scorer",
 ]
 
 
 class RerankError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base of every exception that this package raises on purpose.
+
+    Attributes:
+        scorer: name of the scorer that the error is about, None where it is about none; begins the message.
+    """
+
+    scorer: str | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.scorer is None else f"{self.scorer}: {message}"
 
 
 class ConfigurationError(RerankError, ValueError):
@@ -92,3 +102,21 @@ class ScorerTimeoutError(ScorerError, TimeoutError):
 
 class InvalidResponseError(ScorerError):
     """The scorer's answer is incomplete, out of range or not numbers, so no ranking is built from it."""
+
+
+@contextmanager
+def name_scorer(name: str) -> Iterator[None]:
+    """Put a scorer's name into the errors that are raised inside; the innermost scorer's name stays.
+
+    >>> with name_scorer("cohere:rerank-v3.5"):
+    ...     raise ConfigurationError("timeout is 0: give seconds above 0")
+    Traceback (most recent call last):
+        ...
+    rerank_core.errors.ConfigurationError: cohere:rerank-v3.5: timeout is 0: give seconds above 0
+    """
+    try:
+        yield
+    except RerankError as exc:
+        if exc.scorer is None:
+            exc.scorer = name
+        raise

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
-from rerank_core._numbers import checked_count
-from rerank_core._request import checked_selection
+from rerank_core._call.request import checked_selection
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection
-from rerank_core.types import Attempt, RankedDocument, Ranking, Usage
+from rerank_core.types import Attempt, RankedDocument, Ranking
+from rerank_core.usage import Usage
 
 __all__ = ["FusionMethod", "fuse"]
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
 import sys
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rerank_core.errors import ConfigurationError
-from rerank_core.scorers.base import Scorer
+from rerank_core.errors import ConfigurationError, name_scorer
+from rerank_core.scorer import Scorer, option_names
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["ENTRY_POINT_GROUP", "as_scorer", "load_scorer"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "as_scorer", "known_providers", "load_scorer"]
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "cohere": "rerank_core.remote.cohere:CohereScorer",
+        "cross-encoder": "rerank_core.local.torch.scorer:CrossEncoderScorer",
+        "embedded": "rerank_core.local.embedded.scorer:EmbeddedScorer",
+        "onnx": "rerank_core.local.onnx.scorer:OnnxScorer",
+        "voyage": "rerank_core.remote.voyage:VoyageScorer",
+    }
+)
+"""Where the scorers of this package are, by provider; the services of ``rerank_core.remote.http`` come on top."""
 
 ENTRY_POINT_GROUP = "rerank_core.scorers"
 """Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
@@ -23,8 +35,8 @@ ENTRY_POINT_GROUP = "rerank_core.scorers"
 def load_scorer(name: str, **options: Any) -> Scorer:
     """Return the scorer called ``"provider"`` or ``"provider:model"``.
 
-    The provider is looked up in the entry-point group ``rerank_core.scorers``, so that an installed package can
-    bring its own. Weights and connections are loaded by the first call, or by ``Reranker.warm_up()``.
+    The provider is one of this package's own, or of an installed package that names it in the entry-point group
+    ``rerank_core.scorers``. Weights and connections are loaded by the first call, or by ``Reranker.warm_up()``.
 
     Args:
         name: the provider, and after the first colon the model, a local folder or an address.
@@ -47,7 +59,8 @@ def load_scorer(name: str, **options: Any) -> Scorer:
 
         # From here on no frame of a traceback shows it.
         options["api_key"] = SecretStr(options["api_key"])
-    return factory(model, **options)
+    with name_scorer(name.strip()):
+        return factory(model, **options)
 
 
 def as_scorer(scorer: Scorer | str) -> Scorer:
@@ -64,15 +77,34 @@ def as_scorer(scorer: Scorer | str) -> Scorer:
     return scorer
 
 
+def known_providers() -> list[str]:
+    """Return what may stand before the colon: the built-in providers, and those of installed packages."""
+    return sorted({*BUILT_IN, *_http_services(), *_entry_points(tuple(sys.path))})
+
+
 def _factory(provider: str) -> Callable[..., Scorer]:
+    if provider in BUILT_IN:
+        module, _, attribute = BUILT_IN[provider].partition(":")
+        built_in: Callable[..., Scorer] = getattr(importlib.import_module(module), attribute)
+        return built_in
+    if provider in _http_services():
+        return partial(_http().HttpScorer, preset=provider)
     if provider not in _entry_points(tuple(sys.path)):
         _entry_points.cache_clear()  # it may have been installed since, as in a notebook
     points = _entry_points(tuple(sys.path))
     if provider not in points:
-        known = ", ".join(sorted(points)) or "none: install rerank-bridge"
-        raise ConfigurationError(f"no scorer is called {provider!r}: known are {known}")
+        raise ConfigurationError(f"no scorer is called {provider!r}: known are {', '.join(known_providers())}")
     factory: Callable[..., Scorer] = points[provider].load()
     return factory
+
+
+def _http() -> Any:
+    return importlib.import_module("rerank_core.remote.http")
+
+
+def _http_services() -> Iterable[str]:
+    names: Iterable[str] = _http().PRESETS
+    return names
 
 
 @lru_cache(maxsize=1)
@@ -84,13 +116,10 @@ def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
 
 def _check_options(provider: str, factory: Callable[..., Scorer], options: dict[str, Any]) -> None:
-    parameters = list(inspect.signature(factory).parameters.values())[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = {parameter.name for parameter in parameters}
-    unknown = sorted(set(options) - known)
+    known = option_names(factory)
+    unknown = sorted(set(options) - set(known)) if known is not None else []
     if unknown:
         raise ConfigurationError(
             f"the scorer {provider!r} takes no option {', '.join(map(repr, unknown))}: "
-            f"it takes {', '.join(sorted(known)) or 'none'}"
+            f"it takes {', '.join(sorted(known or ())) or 'none'}"
         )

@@ -11,17 +11,19 @@ from typing import Any, Literal, TypeVar, get_args
 
 import anyio
 
-from rerank_core import runtime, telemetry
-from rerank_core._asking import ask, guarded
-from rerank_core._many import run_all
-from rerank_core._numbers import checked_seconds
-from rerank_core._request import Request, checked_selection
-from rerank_core._texts import Texts
+from rerank_core import telemetry
+from rerank_core._call import event_loop
+from rerank_core._call.asking import call_scorer, translate_errors
+from rerank_core._call.fan_out import fan_out
+from rerank_core._call.request import Request, checked_selection
+from rerank_core._call.texts import Texts
+from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError
 from rerank_core.registry import as_scorer
-from rerank_core.scorers.base import Scorer
+from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
-from rerank_core.types import Ranking, Scored, Usage
+from rerank_core.types import Ranking, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["OnError", "Reranker"]
 
@@ -106,7 +108,7 @@ class Reranker:
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
         request = Request.of(query, documents, text_fn, self._chosen(selection))
-        return runtime.run(self._rank(request)) if request.texts else self._empty(request)
+        return event_loop.run(self._rank(request)) if request.texts else self._empty(request)
 
     async def arerank(
         self,
@@ -118,7 +120,7 @@ class Reranker:
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
         request = Request.of(query, documents, text_fn, self._chosen(selection))
-        return await runtime.arun(self._rank(request)) if request.texts else self._empty(request)
+        return await event_loop.arun(self._rank(request)) if request.texts else self._empty(request)
 
     def rerank_many(
         self,
@@ -144,7 +146,7 @@ class Reranker:
             MissingExtraError: ``progress`` without tqdm installed.
         """
         requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
-        return runtime.run(run_all(self._rank_in_turn, requests, progress=progress))
+        return event_loop.run(fan_out(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
         self,
@@ -157,23 +159,23 @@ class Reranker:
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
         requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
-        return await runtime.arun(run_all(self._rank_in_turn, requests, progress=progress))
+        return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
 
     def warm_up(self) -> None:
         """Load the model now, so that the first call does not wait for it."""
-        runtime.run(guarded(self.scorer, self.scorer.warm_up))
+        event_loop.run(translate_errors(self.scorer, self.scorer.warm_up))
 
     async def awarm_up(self) -> None:
         """Load the model now, as :meth:`warm_up` does."""
-        await runtime.arun(guarded(self.scorer, self.scorer.warm_up))
+        await event_loop.arun(translate_errors(self.scorer, self.scorer.warm_up))
 
     def close(self) -> None:
         """Release the scorer's connections; also done by leaving a ``with`` block."""
-        runtime.run(guarded(self.scorer, self.scorer.aclose))
+        event_loop.run(translate_errors(self.scorer, self.scorer.aclose))
 
     async def aclose(self) -> None:
         """Release the scorer's connections; also done by leaving an ``async with`` block."""
-        await runtime.arun(guarded(self.scorer, self.scorer.aclose))
+        await event_loop.arun(translate_errors(self.scorer, self.scorer.aclose))
 
     def __enter__(self) -> Reranker:
         return self
@@ -241,7 +243,7 @@ class Reranker:
             return Scored(())
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit):
-            return await ask(self.scorer, request.query, texts)
+            return await call_scorer(self.scorer, request.query, texts)
         raise ScorerTimeoutError(
             f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
             "give it longer, send fewer documents, or use on_error='passthrough'"

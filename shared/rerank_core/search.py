@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 
 import anyio.to_thread
 
-from rerank_core._numbers import checked_count
-from rerank_core._texts import checked_query
+from rerank_core._call.texts import checked_query
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.reranker import Reranker
-from rerank_core.scorers.base import Scorer
+from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
 from rerank_core.types import Passage, Ranking
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
-from rerank_core._numbers import checked_count
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["Selection"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_core.types import Usage
+from rerank_core.usage import Usage
 
 __all__ = ["CallReport", "Span", "on_usage", "report", "span"]
 

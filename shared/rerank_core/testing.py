@@ -20,10 +20,10 @@ from typing import get_args
 
 import anyio
 
-from rerank_core.batching import Scale
 from rerank_core.reranker import Reranker
-from rerank_core.scorers.base import Scorer
-from rerank_core.types import Ranking, Scored, Usage
+from rerank_core.scorer import Scale, Scorer
+from rerank_core.types import Ranking, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["FakeScorer", "ScorerContract"]
 

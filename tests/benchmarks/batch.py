@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.batches import plain_loop, results, worker_pids, write_rows
 
 from rerank_core import Reranker, Scorer, Selection, load_scorer
-from rerank_core.batch import BatchOptions, Progress, rerank_file
 from rerank_core.testing import FakeScorer
+from rerank_tools.batch import BatchOptions, Progress, rerank_file
 
 CANDIDATES = 20
 STARTS, ENDS = ("mem", "leak", "sock", "loop", "tok", "rank"), ("ory", "ed", "et", "ing", "en", "er")
@@ -88,7 +88,7 @@ def compare(name: str, scorer: Scorer, count: int, rows_per_part: int, tolerance
 
 JOB = """
 import sys
-from rerank_core.batch import BatchOptions, rerank_file
+from rerank_tools.batch import BatchOptions, rerank_file
 from rerank_core.testing import FakeScorer
 _, source, output, engine = sys.argv
 rerank_file(source, output, BatchOptions(FakeScorer(latency=0.02), engine=engine, workers=2, rows_per_part=500))

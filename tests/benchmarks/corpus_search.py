@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rerank_core import Reranker, Selection
-from rerank_core.corpus import CorpusIndex
+from rerank_tools.corpus import CorpusIndex
 
 QUERIES = [
     "parse command line arguments",

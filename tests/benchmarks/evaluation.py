@@ -14,7 +14,7 @@ import ir_measures
 from rich.console import Console
 
 from rerank_core import ConfigurationError, Scorer, load_scorer
-from rerank_core.evaluation import EvaluationResult, evaluate, suggest_threshold, suggest_top_k
+from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_threshold, suggest_top_k
 
 # Room for the vectors of the whole collection, since most documents are candidates of several queries.
 CACHE_BYTES = 2**30

@@ -87,7 +87,7 @@ def build(folder: Path, shape: str) -> Path:
     torch.manual_seed(0)
     sizes: dict[str, Any] = dict(SHAPES[shape][1])
     sizes |= {"num_attention_heads": sizes.pop("heads"), "vocab_size": 30522, "num_labels": 1}
-    words = BertWordPieceTokenizer(str(ROOT / "shared/rerank_core/scorers/vocab.txt"), lowercase=True)
+    words = BertWordPieceTokenizer(str(ROOT / "shared/rerank_core/local/embedded/vocab.txt"), lowercase=True)
     if shape == "xlmr":
         config: Any = XLMRobertaConfig(max_position_embeddings=514, type_vocab_size=1, pad_token_id=0, **sizes)
         words._tokenizer.post_processor = processors.TemplateProcessing(

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from rerank_core import ConfigurationError, Reranker, Scored, Scorer, fusion, load_scorer
-from rerank_core.evaluation import Dataset, SystemResult, evaluate, load_dataset
 from rerank_core.policies import Cached, Cascade
+from rerank_tools.evaluation import Dataset, SystemResult, evaluate, load_dataset
 
 KEEP = 30
 LIGHT_TOKENS = 64

@@ -27,7 +27,7 @@ from rerank_core import Reranker, load_scorer
 
 SERVER = """
 from rerank_core import Reranker, load_scorer
-from rerank_core.serve import ServerLimits, serve
+from rerank_tools.serve import ServerLimits, serve
 
 serve(Reranker(load_scorer("embedded", cache_bytes=0)), port=0, limits=ServerLimits(requests=16))
 """

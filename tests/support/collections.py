@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rerank_core.evaluation import Dataset
+from rerank_tools.evaluation import Dataset
 
 SUBJECTS = ("memory", "thread", "socket", "regex", "decimal", "archive", "locale", "signal")
 VERBS = ("leak", "lock", "close", "match", "round", "extract", "format", "handle")

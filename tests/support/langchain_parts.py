@@ -18,7 +18,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import Field
 
 from rerank_core import Reranker
-from rerank_core.scorers.embedded import EmbeddedScorer, _Tokens
+from rerank_core.local.embedded.scorer import EmbeddedScorer, _Tokens
 
 
 class FirstStage(BaseRetriever):

@@ -21,7 +21,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from pydantic import Field
 from tokenizers.implementations import BertWordPieceTokenizer
 
-import rerank_core.scorers
+import rerank_core.local.embedded
 
 DOCS = (
     "tracemalloc traces the memory blocks that Python allocates, and finds what leaks.",
@@ -55,7 +55,7 @@ NONSENSE = "quarterly revenue of the shipping subsidiary"
 
 @lru_cache(maxsize=1)
 def _encoder() -> tuple[BertWordPieceTokenizer, onnxruntime.InferenceSession]:
-    vocabulary = Path(rerank_core.scorers.__path__[0], "vocab.txt")
+    vocabulary = Path(rerank_core.local.embedded.__path__[0], "vocab.txt")
     tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
     tokenizer.enable_truncation(128)
     options = onnxruntime.SessionOptions()

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from rerank_core import Scored, Scorer, Usage
-from rerank_core.batching import Scale
+from rerank_core.scorer import Scale
 
 
 class Answers(Scorer):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from rerank_core._fingerprint import fingerprint
-from rerank_core.batching import Scale
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer
-from rerank_core.scorers.base import Scorer
+from rerank_core.scorer import Scale, Scorer
 
 __all__ = ["Policy"]
 
@@ -58,7 +56,7 @@ class Policy(Scorer):
 
     def cache_key(self) -> str:
         """Return a digest of the policy's options and of its scorers' keys."""
-        return fingerprint(self, {"scorer": self.scorers})
+        return self.fingerprint_options(self.read_options(scorer=self.scorers))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self.state}

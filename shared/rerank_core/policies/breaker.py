@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic
 
-from rerank_core._numbers import checked_count, checked_seconds
+from rerank_core._support.checks import checked_count, checked_seconds
 
 __all__ = ["Breaker", "Circuit"]
 

@@ -11,14 +11,15 @@ from hashlib import blake2b
 
 import anyio
 
-from rerank_core._asking import ask
-from rerank_core._numbers import checked_seconds
-from rerank_core.caches import Cache, MemoryCache
+from rerank_core._call.asking import call_scorer
+from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
 from rerank_core.policies._entries import Entry, from_bytes, to_bytes
 from rerank_core.policies.base import Policy
-from rerank_core.scorers.base import Scorer
-from rerank_core.types import Attempt, Scored, Usage
+from rerank_core.policies.caches import Cache, MemoryCache
+from rerank_core.scorer import Scorer
+from rerank_core.types import Attempt, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["Cached"]
 
@@ -37,7 +38,7 @@ class Cached(Policy):
 
     Args:
         scorer: a scorer or its name.
-        cache: by default a :class:`rerank_core.caches.MemoryCache` of its own.
+        cache: by default a :class:`rerank_core.policies.caches.MemoryCache` of its own.
         version: anything that tells scores apart which the scorer's name and options do not.
         patience: seconds that the cache may take to look up, and to store; above 0.
 
@@ -55,7 +56,7 @@ class Cached(Policy):
     (2, 1, ['a leak', 'tea', 'snow'])
     """
 
-    inert = frozenset({"cache", "patience"})
+    options_without_effect_on_scores = frozenset({"cache", "patience"})
     state = ("_flights", "_loop", "_failing")
 
     def __init__(
@@ -135,7 +136,9 @@ class Cached(Policy):
     async def _scored(self, flight: _Flight, query: str, missing: Mapping[bytes, tuple[str, ...]]) -> Scored:
         keys = [key for key, part in missing.items() for _ in part]
         try:
-            scored = await ask(self.scorers[0], query, [text for part in missing.values() for text in part])
+            scored = await call_scorer(
+                self.scorers[0], query, [text for part in missing.values() for text in part]
+            )
         except ScorerError as exc:
             if not self.listwise:
                 flight.partial = {keys[slot]: score for slot, score in exc.partial.items()}

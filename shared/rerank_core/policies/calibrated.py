@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rerank_core._asking import ask
-from rerank_core.calibration import Calibration
+from rerank_core._call.asking import call_scorer
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.scorers.base import Scorer
+from rerank_core.policies.calibration import Calibration
+from rerank_core.scorer import Scorer
 from rerank_core.types import Scored
 
 __all__ = ["Calibrated"]
@@ -21,7 +21,7 @@ class Calibrated(Policy):
 
     Args:
         scorer: a scorer or its name.
-        calibration: from :func:`rerank_core.calibration.calibrate`, or the path of a file that it was saved to.
+        calibration: from :func:`rerank_core.policies.calibration.calibrate`, or the path of a file that it was saved to.
 
     Raises:
         ConfigurationError: the calibration cannot be read, or was fitted to another model's scores.
@@ -52,7 +52,7 @@ class Calibrated(Policy):
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return probabilities."""
         try:
-            scored = await ask(self.scorers[0], query, texts)
+            scored = await call_scorer(self.scorers[0], query, texts)
         except ScorerError as exc:
             exc.partial = {slot: self.calibration(score) for slot, score in exc.partial.items()}
             raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rerank_core._asking import ask
-from rerank_core._numbers import checked_count
+from rerank_core._call.asking import call_scorer
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.scorers.base import Scorer
+from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
-from rerank_core.types import Attempt, Passage, Scored, Usage
+from rerank_core.types import Attempt, Passage, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["Cascade"]
 
@@ -59,7 +60,7 @@ class Cascade(Policy):
         left = list(range(len(texts)))
         for position, scorer in enumerate(self.scorers):
             try:
-                scored = await ask(scorer, query, [texts[index] for index in left])
+                scored = await call_scorer(scorer, query, [texts[index] for index in left])
             except ScorerError as exc:
                 exc.usage = sum((stage.scored.usage for stage in stages), exc.usage or Usage())
                 exc.partial = {left[slot]: score for slot, score in exc.partial.items()}

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import anyio
 
-from rerank_core._asking import ask
-from rerank_core._numbers import checked_seconds
+from rerank_core._call.asking import call_scorer
+from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import (
     ConfigurationError,
     RateLimitError,
@@ -18,8 +18,9 @@ from rerank_core.errors import (
 )
 from rerank_core.policies.base import Policy
 from rerank_core.policies.breaker import Breaker, Circuit
-from rerank_core.scorers.base import Scorer
-from rerank_core.types import Attempt, Scored, Usage
+from rerank_core.scorer import Scorer
+from rerank_core.types import Attempt, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["Fallback"]
 
@@ -51,7 +52,7 @@ class Fallback(Policy):
     ('spare', [('main', 'main is down for maintenance')])
     """
 
-    inert = frozenset({"breaker", "on", "timeout"})
+    options_without_effect_on_scores = frozenset({"breaker", "on", "timeout"})
     state = ("_circuits",)
 
     def __init__(
@@ -134,7 +135,7 @@ class Fallback(Policy):
         scorer = self.scorers[position]
         last = position == len(self.scorers) - 1
         with anyio.move_on_after(None if last else self.timeout):
-            return await ask(scorer, query, texts)
+            return await call_scorer(scorer, query, texts)
         raise ScorerTimeoutError(f"{scorer.name} did not answer within the fallback's timeout={self.timeout} s")
 
     def _exhausted(self, attempts: Sequence[Attempt], usage: Usage) -> ScorerError:

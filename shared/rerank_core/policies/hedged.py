@@ -10,12 +10,13 @@ from time import perf_counter
 import anyio
 from anyio.abc import TaskGroup
 
-from rerank_core._asking import ask
-from rerank_core._numbers import checked_seconds
+from rerank_core._call.asking import call_scorer
+from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.scorers.base import Scorer
-from rerank_core.types import Attempt, Scored, Usage
+from rerank_core.scorer import Scorer
+from rerank_core.types import Attempt, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["Hedged"]
 
@@ -49,7 +50,7 @@ class Hedged(Policy):
     (2, True)
     """
 
-    inert = frozenset({"delay", "quantile"})
+    options_without_effect_on_scores = frozenset({"delay", "quantile"})
     state = ("_seconds",)
 
     def __init__(self, scorer: Scorer | str, *, delay: float | None = None, quantile: float = 0.95) -> None:
@@ -105,7 +106,7 @@ class _Race:
     async def run(self, group: TaskGroup) -> None:
         self.started += 1
         try:
-            answer = await ask(self.scorer, self.query, self.texts)
+            answer = await call_scorer(self.scorer, self.query, self.texts)
         except Exception as exc:  # in a task group it would come out wrapped
             self.failures.append(exc)
             if len(self.failures) == self.started:

@@ -9,14 +9,15 @@ from typing import Literal, get_args
 
 import anyio.to_thread
 
-from rerank_core._asking import ask
-from rerank_core._numbers import checked_count
-from rerank_core._windows import windows
+from rerank_core._call.asking import call_scorer
+from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.scorers.base import Scorer
-from rerank_core.scorers.reading import Reading, ReadsTokens, Wish, estimated_ends
-from rerank_core.types import Passage, Scored, Usage
+from rerank_core.policies.windows import windows
+from rerank_core.reading import Reading, ReadsTokens, Wish, estimated_ends
+from rerank_core.scorer import Scorer
+from rerank_core.types import Passage, Scored
+from rerank_core.usage import Usage
 
 __all__ = ["Aggregate", "Windowed"]
 
@@ -95,7 +96,7 @@ class Windowed(Policy):
         )
         counted = Usage(truncated=plan.cut)
         try:
-            scored = await ask(self.scorers[0], query, plan.parts)
+            scored = await call_scorer(self.scorers[0], query, plan.parts)
         except ScorerError as exc:
             exc.usage = None if exc.usage is None else exc.usage + counted
             exc.partial = self._partial(plan, exc.partial)

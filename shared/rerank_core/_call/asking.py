@@ -1,0 +1,74 @@
+"""Calling a scorer: its answer is checked, and whatever goes wrong is an error of the tree with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from rerank_core._call.scores import validate_scores
+from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, name_scorer
+from rerank_core.scorer import Scorer
+from rerank_core.types import Scored
+
+__all__ = ["call_scorer", "translate_errors"]
+
+T = TypeVar("T")
+
+
+async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Scored:
+    """Return a scorer's answer: relevance scores in [0, 1], the model named and the documents counted.
+
+    Args:
+        scorer: on any scale.
+        query: not blank.
+        texts: none of them blank, none twice.
+
+    Raises:
+        ScorerError: the scorer failed (``partial`` in [0, 1] too), or its answer cannot be trusted.
+    """
+    try:
+        scored: object = await translate_errors(scorer, scorer.score, query, texts)
+    except ScorerError as exc:
+        exc.partial = _partial_probabilities(exc.partial, scorer)
+        raise
+    with name_scorer(scorer.name):
+        return _validate(scored, scorer, len(texts))
+
+
+async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """Await a scorer's work; its errors carry its name.
+
+    Raises:
+        ScorerError: instead of an exception from outside the tree, with that as its cause.
+    """
+    with name_scorer(scorer.name):
+        try:
+            return await work(*arguments)
+        except RerankError:
+            raise
+        except Exception as exc:
+            # The message stays out: a foreign exception may quote a document or a key.
+            raise ScorerError(f"failed with {type(exc).__name__}: see the cause") from exc
+
+
+def _validate(scored: object, scorer: Scorer, expected: int) -> Scored:
+    if not isinstance(scored, Scored):
+        raise InvalidResponseError(f"returned a {type(scored).__name__}: a Scored was expected")
+    scores = validate_scores(scored.scores, expected=expected, scale=scorer.scale)
+    for name, values in (("passages", scored.passages), ("tiers", scored.tiers)):
+        if values and len(values) != expected:
+            raise InvalidResponseError(
+                f"returned {len(values)} {name} for {expected} texts: give one each, or none at all"
+            )
+    usage = scored.usage
+    usage = replace(usage, documents=usage.documents or expected - usage.cached)
+    return replace(scored, scores=scores, usage=usage, model=scored.model or scorer.name)
+
+
+def _partial_probabilities(partial: Mapping[int, float], scorer: Scorer) -> dict[int, float]:
+    try:
+        scores = validate_scores(list(partial.values()), expected=len(partial), scale=scorer.scale)
+    except InvalidResponseError:
+        return {}  # the scorer's own error says more
+    return dict(zip(partial, scores, strict=True))

@@ -1,0 +1,186 @@
+"""The background event loop that every scorer lives on.
+
+Sync code enters it by :func:`run`, async code on any event loop by :func:`arun`; so one connection pool, one
+rate limiter and one batcher serve every caller, and an object bound to the loop never meets another one.
+Context variables of the caller travel along, and a cancelled caller cancels the work and waits for its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from rerank_core.errors import ConfigurationError, ScorerUnavailableError
+
+__all__ = ["arun", "in_forked_children", "run"]
+
+T = TypeVar("T")
+
+_STOP_SECONDS = 5.0
+
+
+def in_forked_children(act: Callable[[], object]) -> None:
+    """Call ``act`` in every child that this process forks from now on; nothing where processes are not forked."""
+    register = getattr(os, "register_at_fork", None)  # Windows has none
+    if register is not None:
+        register(after_in_child=act)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and wait for its result, from sync code on any thread.
+
+    A running event loop on the calling thread, as in a notebook, is no obstacle (though it waits).
+
+    Raises:
+        ConfigurationError: called from the background loop itself, which would wait for itself for ever.
+    """
+    return _background.run(coroutine)
+
+
+async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and await its result, from any asyncio event loop."""
+    return await _background.arun(coroutine)
+
+
+class _Call(Generic[T]):
+    """One coroutine on its way through the loop; ``future`` ends when the coroutine has really ended."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.future: Future[T] = Future()
+        self._loop = loop
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        # call_soon_threadsafe copies the caller's context, and the task copies that.
+        try:
+            self._loop.call_soon_threadsafe(self._start)
+        except RuntimeError as exc:
+            self._coroutine.close()
+            raise ScorerUnavailableError("the interpreter is shutting down: nothing can be scored now") from exc
+
+    def cancel(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # the loop was closed at exit, and its tasks were cancelled before
+            return
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._finish)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.future.set_exception(ScorerUnavailableError("the call was cancelled: the event loop was stopped"))
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+
+
+class _BackgroundLoop:
+    """An event loop on a daemon thread, started by the first call and stopped at exit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        # A child has the loop's objects but not its thread. They are abandoned, not closed: closing would
+        # unregister file descriptors that the parent's loop still waits for.
+        in_forked_children(self._forget)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ConfigurationError(
+                "a sync call was made on rerank_core's own event loop (inside a scorer): await the async one there"
+            )
+        call = self._call(coroutine)
+        try:
+            return call.future.result()
+        except BaseException:
+            call.cancel()
+            raise
+
+    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            return await coroutine
+        call = self._call(coroutine)
+        outcome = asyncio.wrap_future(call.future)
+        try:
+            return await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            call.cancel()
+            outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+            with anyio.CancelScope(shield=True):  # an anyio scope cancels every further wait too
+                await asyncio.wait({outcome})
+            raise
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> _Call[T]:
+        call = _Call(self._running_loop(), coroutine)
+        call.start()
+        return call
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        if loop is not None:
+            return loop
+        with self._lock:
+            if self._loop is None:
+                self._loop = self._started()
+            return self._loop
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_serve, args=(loop,), name="rerank-core-loop", daemon=True)
+        self._thread.start()
+        atexit.register(_stop, loop, self._thread)
+        return loop
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._loop = None
+        self._thread = None
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    stopped = False
+    while not stopped:
+        # A scorer's SystemExit reaches its caller, and must not end the loop of the others.
+        with contextlib.suppress(BaseException):
+            loop.run_forever()
+            stopped = True
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Cancel what still runs and end the thread, so that the interpreter exits without waiting."""
+    if not thread.is_alive():
+        return
+
+    async def cancel_all() -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_STOP_SECONDS / 2) if tasks else None
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(cancel_all(), loop)
+    thread.join(_STOP_SECONDS)
+    if not thread.is_alive():
+        loop.close()
+
+
+_background = _BackgroundLoop()

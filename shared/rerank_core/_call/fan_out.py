@@ -1,0 +1,60 @@
+"""Many calls at once: a few workers, the results in order, and the first failure ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import anyio
+
+from rerank_core._support.extras import require
+
+__all__ = ["fan_out"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AT_ONCE = 32
+"""Enough to fill a local model's batches, few enough to bound memory; a service's scorer has its own limit."""
+
+
+async def fan_out(
+    work: Callable[[Item], Awaitable[Result]], items: Sequence[Item], *, progress: bool
+) -> list[Result]:
+    """Return the result of each item, in order.
+
+    Raises:
+        Exception: the first failure; what is under way is cancelled, and nothing else begins.
+        MissingExtraError: ``progress`` without tqdm installed.
+    """
+    results: dict[int, Result] = {}
+    waiting = iter(enumerate(items))
+    failure: Exception | None = None
+
+    async def worker() -> None:
+        nonlocal failure
+        for position, item in waiting:
+            if failure is not None:  # work that never waits is never cancelled
+                return
+            try:
+                results[position] = await work(item)
+            except Exception as exc:
+                failure = failure or exc
+                group.cancel_scope.cancel()
+            else:
+                if bar is not None:
+                    bar.update()
+
+    with _progress_bar(len(items)) if progress else nullcontext() as bar:
+        async with anyio.create_task_group() as group:
+            for _ in range(min(_AT_ONCE, len(items))):
+                group.start_soon(worker)
+    if failure is not None:
+        raise failure
+    return [results[position] for position in range(len(items))]
+
+
+def _progress_bar(total: int) -> Any:
+    tqdm = require("tqdm.auto", extra="notebook", purpose="progress=True")
+    return tqdm.tqdm(total=total, desc="reranking", unit="query")

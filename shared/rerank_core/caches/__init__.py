@@ -1,7 +1,0 @@
-"""Where :class:`rerank_core.policies.Cached` keeps scores: in memory, on disk, or in a store of your own."""
-
-from rerank_core.caches.base import Cache
-from rerank_core.caches.disk import DiskCache
-from rerank_core.caches.memory import MemoryCache
-
-__all__ = ["Cache", "DiskCache", "MemoryCache"]

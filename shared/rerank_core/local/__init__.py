@@ -1,0 +1,1 @@
+"""Scorers whose model runs in this process."""

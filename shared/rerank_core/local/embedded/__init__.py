@@ -1,0 +1,1 @@
+"""The embedded scorer: late interaction on MiniLM."""

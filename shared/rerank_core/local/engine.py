@@ -1,0 +1,293 @@
+"""The local engine: one owner thread a model, and batches that callers share.
+
+Every local model runs in one thread of its own, so that no tokenizer is raced for and no core is fought over.
+Calls wait in a queue; whatever waits is merged into batches by token budget, as :mod:`rerank_core.local.scheduler` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+
+from rerank_core._call.event_loop import in_forked_children
+from rerank_core.local.scheduler import Place, Schedule
+
+__all__ = ["Budgeted", "Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
+
+Item = TypeVar("Item", bound=Sized)
+Output = TypeVar("Output")
+Item_contra = TypeVar("Item_contra", bound=Sized, contravariant=True)
+Output_co = TypeVar("Output_co", covariant=True)
+
+_STOP_SECONDS = 5.0
+
+
+class LocalModel(Protocol[Item_contra, Output_co]):
+    """What the engine runs: it is made, called and dropped in the engine's thread only."""
+
+    def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
+        """Return one output an item; the items of a batch are padded to the longest."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model that knows, once it is loaded, how many padded tokens a batch suit the device it is on."""
+
+    tokens_per_batch: int
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A model that can be stopped in the middle of a batch."""
+
+    def arm(self) -> None:
+        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
+
+    def interrupt(self) -> None:
+        """End the ``forward`` that is under way or about to begin, which then raises; called from any thread."""
+
+
+class Job(ABC, Generic[Item, Output]):
+    """One call's work; both methods run in the engine's thread.
+
+    Attributes:
+        count: how many texts there are.
+    """
+
+    count: int
+
+    @abstractmethod
+    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Item]]:
+        """Return the texts ``start`` to ``stop`` as (position, item); what needs no model may be left out."""
+
+    @abstractmethod
+    def accept(self, position: int, output: Output) -> None:
+        """Take the model's output for one item."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A job on its way, and who waits for it."""
+
+    job: Job[Any, Any]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+    over: bool = False
+
+    def finish(self, error: BaseException | None = None) -> None:
+        self.over = True
+        try:
+            self.loop.call_soon_threadsafe(self._resolve, error)
+        except RuntimeError:  # the loop is gone, and with it everybody who waited
+            return
+
+    def _resolve(self, error: BaseException | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+_Batch = list[tuple[Place[_Call], int, Any]]
+
+
+class _Worker:
+    """The thread that owns a model. It holds no reference to its engine, so that dropping that ends it."""
+
+    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+        self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        self._load = load
+        self._model: LocalModel[Any, Any] | None = None
+        self._stopping = False
+        self._calls: Schedule[_Call] = Schedule(tokens_per_batch)
+        self._someone_left = False  # whose place is still in the queue
+        self._running: list[_Call] = []  # whose items are in the batch under way
+        self._lock = threading.Lock()  # of what is running
+        self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
+        self.thread.start()
+        # A daemon thread must not be inside native code when the interpreter is torn down.
+        atexit.register(self._stop_at_exit)
+
+    def _stop_at_exit(self) -> None:
+        self._stopping = True
+        self.inbox.put(None)
+        self.thread.join(_STOP_SECONDS)
+
+    def abandon(self, call: _Call) -> None:
+        """Take a call out of the queue, and end the batch under way if nobody else waits for it."""
+        call.over = True
+        self._someone_left = True
+        with self._lock:
+            model: object = self._model
+            unwanted = call in self._running and all(running.over for running in self._running)
+            if unwanted and isinstance(model, Interruptible):
+                model.interrupt()
+
+    def _serve(self) -> None:
+        while not self._stopping and self._receive():
+            try:
+                self._step()
+            except BaseException as exc:
+                self._fail([place.owner for place in self._calls], exc)
+            self._forget_finished()
+        # Here, where an interpreter that ends waits for it: cutting off a thread in a native destructor aborts.
+        self._model = None
+        atexit.unregister(self._stop_at_exit)
+
+    def _receive(self) -> bool:
+        """Take in what waits, and wait if there is nothing to do; False when told to end."""
+        while not self._calls or not self.inbox.empty():
+            call = self.inbox.get()
+            if call is None:
+                return False
+            self._calls.add(call, call.job.count)
+        return True
+
+    def _step(self) -> None:
+        """Run one batch."""
+        self._forget_finished()
+        if self._model is None:
+            model: object = self._load()
+            if isinstance(model, Budgeted):
+                self._calls.budget = model.tokens_per_batch
+            self._model = cast("LocalModel[Any, Any]", model)
+        self._finish(self._calls.prepare(self._encode))
+        self._forget_finished()  # tokenising took its time, and callers may have given up
+        batch = self._calls.next_batch()
+        if batch:
+            places = {id(place): place for place, _, _ in batch}.values()
+            self._forward(self._model, batch, [place.owner for place in places])
+            self._finish(place.owner for place in places if place.is_exhausted)
+
+    def _encode(self, call: _Call, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
+        if call.over:
+            return None
+        try:
+            return call.job.encode(self._model, start, stop)
+        except BaseException as exc:
+            self._fail([call], exc)
+            return None
+
+    def _forward(self, model: LocalModel[Any, Any], batch: _Batch, calls: list[_Call]) -> None:
+        if not self._begin(calls, model):
+            return
+        try:
+            outputs = model.forward([item for _, _, item in batch])
+            for (place, position, _), output in zip(batch, outputs, strict=True):
+                place.owner.job.accept(position, output)
+        except BaseException as exc:
+            self._fail(calls, exc)
+        self._end()
+
+    def _finish(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            if not call.over:
+                call.finish()
+                self._someone_left = True
+
+    def _begin(self, calls: list[_Call], model: object) -> bool:
+        """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
+        with self._lock:
+            if all(call.over for call in calls):
+                return False
+            if isinstance(model, Interruptible):
+                model.arm()
+            self._running = calls
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running = []
+
+    def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            # A panic in native code, say; a future takes no StopIteration, and no caller awaits an exit.
+            error, cause = RuntimeError(f"the model's thread met a {type(error).__name__}"), error
+            error.__cause__ = cause
+        for call in calls:
+            call.finish(error)
+            self._someone_left = True
+
+    def _forget_finished(self) -> None:
+        if self._someone_left:
+            self._someone_left = False
+            self._calls.keep(lambda call: not call.over)
+
+
+class Engine:
+    """A local model and the thread that owns it; both begin with the first call and end with the engine.
+
+    Args:
+        load: makes the model, in its thread.
+        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own. A
+            :class:`Budgeted` model says it itself.
+    """
+
+    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+        self._load = load
+        self._tokens_per_batch = tokens_per_batch
+        self._worker: _Worker | None = None
+        _engines.add(self)
+
+    async def run(self, job: Job[Any, Any]) -> None:
+        """Run a job to its end; cancelling it takes what is left of it out of the queue, and out of the model.
+
+        Raises:
+            Exception: whatever loading, encoding or running the model raised.
+        """
+        loop = asyncio.get_running_loop()
+        call = _Call(job, loop, loop.create_future())
+        worker = self._owner()
+        worker.inbox.put(call)
+        try:
+            await call.done
+        finally:
+            worker.abandon(call)
+
+    def _owner(self) -> _Worker:
+        # Only ever called on the background loop, so no lock is needed.
+        if self._worker is None:
+            self._worker = _Worker(self._load, self._tokens_per_batch)
+            weakref.finalize(self, self._worker.inbox.put, None)
+        return self._worker
+
+    def forget(self) -> None:
+        """Abandon the thread and the model, in a forked child, which has neither."""
+        if self._worker is not None:
+            # Native thread pools join their threads when they are destroyed, and wait for ever in a child, where
+            # those threads are not: the model is leaked on purpose, past the end of the interpreter too.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._worker))
+            self._worker = None
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
+
+
+def shared_engine(key: Hashable, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> Engine:
+    """Return the engine of this process for a model and its options, made if nobody holds it.
+
+    Called on the background loop only, so that two callers never make it twice.
+    """
+    engine = _shared.get(key)
+    if engine is None:
+        engine = _shared[key] = Engine(load, tokens_per_batch)
+    return engine
+
+
+def _forget_all() -> None:
+    for engine in list(_engines):
+        engine.forget()
+
+
+in_forked_children(_forget_all)

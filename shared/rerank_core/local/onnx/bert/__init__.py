@@ -1,0 +1,1 @@
+"""The BERT family's network, written for a runtime from a checkpoint."""

@@ -1,0 +1,143 @@
+"""The writer of BERT graphs in ONNX Runtime's fused operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rerank_core.local.formats.onnx import GraphBuilder
+from rerank_core.local.onnx.bert.graph import Activation, Array
+from rerank_core.local.onnx.bert.int8 import Rounding
+from rerank_core.local.runtimes.onnxruntime import OrtSession
+from rerank_core.local.runtimes.session import Session, SessionOptions
+
+__all__ = ["OrtGraph"]
+
+_FUSED = "com.microsoft"
+_INT32, _INT64 = 6, 7
+# Rounded rows are bytes around 128, 1 / 127 of the row's largest magnitude apart.
+_STEP = np.array(1 / 127, np.float32)
+_MIDDLE = np.array(128, np.uint8)
+_LEAST = np.array(1e-30, np.float32)
+"""What a row of zeros is divided by."""
+
+_SMALL = 1024
+"""Values of a constant that is written into the model; larger ones stay where they lie."""
+
+_OPERATORS: dict[Activation, tuple[str, str]] = {
+    "gelu": ("Gelu", _FUSED),
+    "relu": ("Relu", ""),
+    "tanh": ("Tanh", ""),
+}
+
+
+class OrtGraph:
+    """See :class:`GraphWriter`; a value is a name in the model."""
+
+    def __init__(self, rounding: Rounding | None) -> None:
+        self._rounding = rounding
+        self._rounded_rows: dict[str, tuple[str, str]] = {}
+        self._graph = GraphBuilder(opset=18)
+        self._inputs = ["input_ids", "attention_mask"]
+        self._mask = self._graph.node("Cast", ["attention_mask"], {"to": _INT32})
+
+    def session(self, logits: str, options: SessionOptions, scorer: str) -> Session:
+        """Return the session whose output is the logits."""
+        flat = self._graph.node("Squeeze", [logits, self._numbers(1)])
+        model = self._graph.model(self._inputs, flat, ("batch", "labels"))
+        return OrtSession(
+            model,
+            threads=options.threads,
+            scorer=scorer,
+            weights=self._graph.externals,
+        )
+
+    def look_up(self, table: Array, input_name: str) -> str:
+        """Return the rows of a table that an input's ids choose."""
+        if input_name not in self._inputs:
+            self._inputs.append(input_name)
+        return self._graph.node("Gather", [self._constant(table), input_name])
+
+    def first_rows(self, table: Array) -> str:
+        """Return as many rows of a table as there are tokens."""
+        length = self._graph.node("Shape", ["input_ids"], {"start": 1, "end": 2})
+        return self._graph.node("Slice", [self._constant(table[None]), self._numbers(0), length, self._numbers(1)])
+
+    def counted_rows(self, table: Array, pad_id: int) -> str:
+        """Return the rows of a table after ``pad_id``, counted over the tokens that are not ``pad_id``."""
+        graph, pad = self._graph, self._numbers(pad_id)
+        is_pad = graph.node("Equal", ["input_ids", pad])
+        counts = graph.node("Cast", [graph.node("Not", [is_pad])], {"to": _INT64})
+        counted = graph.node("Mul", [graph.node("CumSum", [counts, self._numbers(1)]), counts])
+        return graph.node("Gather", [self._constant(table), graph.node("Add", [counted, pad])])
+
+    def add(self, left: str, right: str) -> str:
+        """Return the sum."""
+        return self._graph.node("Add", [left, right])
+
+    def linear(
+        self, rows: str, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+    ) -> str:
+        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
+        graph = self._graph
+        if self._rounding is not None and not exact:
+            out = self._int8_product(rows, *self._rounding(weight))
+        else:
+            # The matrices of a checkpoint lie transposed, and are packed from there: no copy in between.
+            out = graph.node("FusedMatMul", [rows, self._constant(weight)], {"transB": 1}, _FUSED)
+        if activation == "gelu":
+            return graph.node("BiasGelu", [out, self._constant(bias)], domain=_FUSED)
+        out = self.add(out, self._constant(bias))
+        if activation is None:
+            return out
+        operator, domain = _OPERATORS[activation]
+        return graph.node(operator, [out], domain=domain)
+
+    def normalise(self, rows: str, weight: Array, bias: Array, epsilon: float) -> str:
+        """Return each row normalised, scaled and shifted."""
+        # Apart from the sum before it on purpose: SkipLayerNormalization, which does both, takes longer.
+        parameters = [self._constant(weight), self._constant(bias)]
+        return self._graph.node("LayerNormalization", [rows, *parameters], {"epsilon": epsilon})
+
+    def attention(self, query: str, key: str, value: str, heads: int) -> str:
+        """Return the attention of the query's tokens to those that the attention mask leaves."""
+        return self._graph.node(
+            "MultiHeadAttention", [query, key, value, "", self._mask], {"num_heads": heads}, _FUSED
+        )
+
+    def first_token(self, rows: str) -> str:
+        """Return the rows of the first token alone."""
+        one = self._numbers(1)
+        return self._graph.node("Slice", [rows, self._numbers(0), one, one])
+
+    def _int8_product(self, rows: str, values: Any, scales: Any) -> str:
+        """Multiply in int8, each row rounded to a scale of its own.
+
+        DynamicQuantizeMatMul, one operator, has one scale for all rows, so that a score would depend on its batch.
+        """
+        graph = self._graph
+        rounded, peaks = self._rounded(rows)
+        matrix = self._graph.external(np.ascontiguousarray(values.T))
+        step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
+        out = graph.node(
+            "MatMulIntegerToFloat", [rounded, matrix, step, graph.weight(scales), middle], domain=_FUSED
+        )
+        return graph.node("Mul", [out, peaks])
+
+    def _rounded(self, rows: str) -> tuple[str, str]:
+        """Return rows as bytes, and each row's largest magnitude."""
+        if rows not in self._rounded_rows:
+            graph = self._graph
+            largest = graph.node("ReduceMax", [graph.node("Abs", [rows]), self._numbers(-1)])
+            peaks = graph.node("Max", [largest, graph.weight(_LEAST)])
+            relative = graph.node("Div", [rows, peaks])
+            step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
+            self._rounded_rows[rows] = graph.node("QuantizeLinear", [relative, step, middle]), peaks
+        return self._rounded_rows[rows]
+
+    def _numbers(self, *values: int) -> str:
+        return self._graph.weight(np.array(values, np.int64))
+
+    def _constant(self, value: Array) -> str:
+        return self._graph.weight(value) if value.size < _SMALL else self._graph.external(value)

@@ -1,0 +1,190 @@
+"""Checkpoints that no other way leads to ONNX: exported with torch, once, and compared with torch."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rerank_core._support.extras import check_installed, require
+from rerank_core.errors import ConfigurationError
+from rerank_core.local.checkpoint import Checkpoint
+from rerank_core.local.model_cache import digest_of, model_cache
+from rerank_core.local.runtimes.session import SessionOptions, open_session
+
+__all__ = ["exported"]
+
+_VERSION = "1"
+"""Of what is written here: a change of it makes what was exported before out of date."""
+_FILE = "model.onnx"
+_OPSET = 17
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+_PROBES = ((1, 1), (3, 40), (2, 300))
+"""Pairs and tokens: more of both than are traced, and tokens beyond the usual windows of local attention."""
+_MOST_DIFFERENT = 1e-4
+"""Of a logit between torch and ONNX Runtime; relative to the largest where that is above 1."""
+_QUIET: tuple[tuple[str, type[Warning]], ...] = (
+    # The way that takes seconds; its successor takes half a minute and gives the same numbers.
+    ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+    ("The feature will be removed", DeprecationWarning),
+    # About how a model and the exporter are written, which nobody here can change.
+    ("Exporting aten::index operator of advanced indexing", UserWarning),
+    ("To copy construct from a tensor", UserWarning),
+)
+
+
+def exported(checkpoint: Checkpoint, *, scorer: str, length: int) -> Path:
+    """Return a checkpoint's graph as an ONNX file in the cache of models, in single precision.
+
+    Args:
+        checkpoint: a sequence classifier as transformers saves it; nothing is written into its folder.
+        scorer: whose model it is.
+        length: tokens that the model reads, the most that are tried.
+
+    Raises:
+        ConfigurationError: the checkpoint is none, its code is not transformers' own, the exporter does not take
+            it, or the graph's logits are not torch's; nothing is kept.
+        MissingExtraError: torch, transformers or onnx is not installed.
+    """
+    purpose = f"{scorer}: exporting the model to ONNX, as its folder has no ONNX file,"
+    check_installed("torch", "transformers", "onnx", extra="export,local", purpose=purpose)
+    folder = checkpoint.folder
+    torch = require("torch", extra="export,local", purpose=purpose)
+    transformers = require("transformers", extra="export,local", purpose=purpose)
+    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    versions = f"{_VERSION} torch {torch.__version__} transformers {transformers.__version__}"
+    key = digest_of(versions, *weights, folder / "config.json")
+    entry = model_cache().get_or_make(
+        f"export-{key}", lambda target: _export(folder, target / _FILE, scorer=scorer, length=length)
+    )
+    return entry / _FILE
+
+
+def _export(folder: Path, target: Path, *, scorer: str, length: int) -> None:
+    import torch
+
+    model = _loaded(folder, scorer)
+    names = ["input_ids", "attention_mask"]
+    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    if takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
+        names.append("token_type_ids")
+
+    class Graph(torch.nn.Module):
+        """The logits alone, of inputs by position."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).logits
+
+    graph = Graph().eval()
+    try:
+        with torch.no_grad(), _quiet():
+            torch.onnx.export(
+                graph,
+                tuple(_example(model.config, names, 2, min(9, length)).values()),
+                str(target),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_axes={**{name: {0: "batch", 1: "sequence"} for name in names}, "logits": {0: "batch"}},
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+    except OSError:
+        raise
+    except Exception as exc:
+        raise ConfigurationError(
+            f"{scorer}: torch {torch.__version__} cannot export {folder} to ONNX ({type(exc).__name__}: {exc}): "
+            "use 'cross-encoder:', which runs it with torch"
+        ) from exc
+    _compare(graph, names, target, scorer=scorer, length=length)
+
+
+def _loaded(folder: Path, scorer: str) -> Any:
+    """Return the model, on the CPU, in single precision.
+
+    Raises:
+        ConfigurationError: transformers cannot load it, or would make up weights that the files lack.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    advice = "give a sequence classifier as save_pretrained(…) writes it, or use 'cross-encoder:'"
+    try:
+        with _quiet(), _no_progress_bars():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                attn_implementation="eager",
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    except Exception as exc:
+        raise ConfigurationError(f"{scorer}: transformers cannot load {folder} ({exc}): {advice}") from exc
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ConfigurationError(f"{scorer}: {folder} has no weights for {', '.join(missing[:5])}: {advice}")
+    return model.float().eval()
+
+
+def _compare(graph: Any, names: list[str], target: Path, *, scorer: str, length: int) -> None:
+    import torch
+
+    session = open_session(target, SessionOptions(runtime="onnxruntime", precision="fp32"), scorer=scorer)
+    for pairs, tokens in _PROBES:
+        example = _example(graph.model.config, names, pairs, min(tokens, length))
+        with torch.no_grad():
+            expected = graph(*example.values())
+        feed = {name: value.numpy() for name, value in example.items() if name in session.inputs}
+        found = torch.from_numpy(session.run(feed)[0])
+        difference = float((found - expected).abs().max())
+        if not difference <= _MOST_DIFFERENT * max(1.0, float(expected.abs().max())):
+            raise ConfigurationError(
+                f"{scorer}: exported to ONNX, its logits differ from torch's by {difference:.2g} at {tokens} "
+                f"tokens, more than {_MOST_DIFFERENT:g}: use 'cross-encoder:', which runs it with torch"
+            )
+
+
+def _example(config: Any, names: list[str], pairs: int, tokens: int) -> dict[str, Any]:
+    """Return inputs that are the same in every process: one full row, the others padded."""
+    import torch
+
+    dice = torch.Generator().manual_seed(tokens)
+    padding = getattr(config, "pad_token_id", None) or 0
+    ids = torch.randint(config.vocab_size - 1, (pairs, tokens), generator=dice)
+    ids += (ids >= padding).long()  # any token but the padding
+    lengths = torch.randint(max(1, tokens // 2), tokens + 1, (pairs, 1), generator=dice)
+    lengths[0] = tokens
+    mask = (torch.arange(tokens) < lengths).long()
+    types = (torch.arange(tokens) >= tokens // 2).long() * mask
+    every = {"input_ids": ids * mask + padding * (1 - mask), "attention_mask": mask, "token_type_ids": types}
+    return {name: every[name] for name in names}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    tracer: Any = require("torch.jit", extra="local", purpose="exporting")
+    with warnings.catch_warnings():
+        # What is constant in the trace is compared with torch at other sizes below.
+        warnings.filterwarnings("ignore", category=tracer.TracerWarning)
+        for message, category in _QUIET:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as progress
+
+    logging: Any = progress
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

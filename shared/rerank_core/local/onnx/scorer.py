@@ -1,0 +1,133 @@
+"""Cross-encoders without torch: ONNX files, or checkpoints as they lie, on ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rerank_core._support.extras import check_installed
+from rerank_core.errors import ConfigurationError
+from rerank_core.local.checkpoint import Checkpoint
+from rerank_core.local.onnx.bert.families import bert_session
+from rerank_core.local.onnx.model_files import Graph, find_model, looks_written, read_graph
+from rerank_core.local.onnx.pairs import OnnxPairs
+from rerank_core.local.runtimes.session import (
+    Precision,
+    Runtime,
+    Session,
+    SessionOptions,
+    chosen_runtime,
+    open_session,
+)
+from rerank_core.local.scorer import Activation, PairScorer, check_options, scale_of
+from rerank_core.scorer import Scale
+
+__all__ = ["OnnxScorer"]
+
+
+@dataclass(frozen=True)
+class OnnxScorer(PairScorer):
+    """A cross-encoder run on the CPU by ONNX Runtime or OpenVINO.
+
+    The weights are the first of these that is there, in the folder or in the repository, of which nothing else is
+    fetched:
+
+    1. the file that ``file_name`` names;
+    2. an ONNX file of the precision: ``model.onnx``, for int8 ``model_qint8_avx512_vnni.onnx`` and the like by
+       what this CPU has, ``model_int8.onnx``, ``model_quantized.onnx``; each of them in the folder itself or in
+       ``onnx/``. Its weights are looked at: another precision is refused, by ``auto`` taken and logged;
+    3. a checkpoint of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT) with
+       ``model.safetensors``, as it lies;
+    4. any other sequence classifier that transformers knows, exported once with torch (extras ``local`` and
+       ``export``), where its logits are compared with torch's;
+    5. for int8 the weights of 2 (in fp32) or 4, quantised once by ONNX Runtime (extra ``export``); for ``auto``
+       a file of lower precision.
+
+    What is made once is kept in :class:`rerank_core.local.model_cache.ModelCache`'s folder, which the
+    environment variable ``RERANK_BRIDGE_CACHE`` may name.
+
+    Attributes:
+        model: a local folder, or a hub id, with weights as above, ``tokenizer.json`` and ``config.json``; one
+            output logit, or two (the second one for "relevant").
+        file_name: the file within it with the weights: an ONNX file, or ``model.safetensors`` to have the
+            checkpoint used where there is an ONNX file too.
+        max_length: tokens of query and text together that are read, at least 1; by default what the model's
+            files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
+        tokens_per_batch: padded tokens a batch, at least 1.
+        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
+        activation: see :data:`Activation`.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub; use what its cache on this machine has.
+        runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
+        precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
+            or ``"auto"``: fp32, if there is any.
+
+    Raises:
+        ConfigurationError: an option is out of its range; on first use, a file is missing or of another precision.
+        MissingExtraError: a package is not installed that the options need; on first use, that the model needs.
+        ScorerUnavailableError: on first use, the hub cannot be reached.
+    """
+
+    model: str
+    file_name: str | None = None
+    max_length: int | None = None
+    tokens_per_batch: int = 1024
+    threads: int | None = None
+    activation: Activation = "auto"
+    revision: str | None = None
+    local_files_only: bool = False
+    runtime: Runtime = "auto"
+    precision: Precision = "auto"
+    name: str = field(init=False)
+    scale: Scale = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
+        check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
+        chosen_runtime(self.runtime, self.precision, scorer=f"onnx:{self.model}")
+        object.__setattr__(self, "name", f"onnx:{self.model}")
+        object.__setattr__(self, "scale", scale_of(self.activation))
+
+    def load(self) -> OnnxPairs:
+        """Find the files, make what is missing, and load the model and its tokenizer."""
+        checkpoint, graph = find_model(
+            self.name,
+            self.model,
+            file_name=self.file_name,
+            precision=self.precision,
+            revision=self.revision,
+            offline=self.local_files_only,
+        )
+        length = self.max_length or checkpoint.max_length()
+        tokenizer = checkpoint.tokenizer(length)
+        options = SessionOptions(self.runtime, self.precision, self.threads)
+        session, alone = self._opened(checkpoint, graph, options, length)
+        return OnnxPairs(self.name, self.activation, session, tokenizer, checkpoint, one_at_a_time=alone)
+
+    def _opened(
+        self, checkpoint: Checkpoint, graph: Graph | None, options: SessionOptions, length: int
+    ) -> tuple[Session, bool]:
+        """Return what runs the model, and whether each pair must run alone."""
+        if graph is None and looks_written(checkpoint):
+            session = bert_session(checkpoint.folder, checkpoint.config, options, scorer=self.name)
+            return session, session.one_at_a_time
+        if graph is None:
+            graph = self._exported(checkpoint, length)
+        path: Path = graph.path
+        if self.precision == "int8" and graph.holds == "fp32":
+            from rerank_core.local.onnx.quantize import quantized
+
+            path = quantized(graph.path, graph.beside, scorer=self.name)
+        session = open_session(path, options, scorer=self.name)
+        # The graph scales activations by the run, whatever runs it.
+        return session, session.one_at_a_time or self.precision == "int8" or graph.holds == "int8"
+
+    def _exported(self, checkpoint: Checkpoint, length: int) -> Graph:
+        from rerank_core.local.onnx.export import exported
+
+        if self.file_name is not None:
+            raise ConfigurationError(
+                f"{self.name}: {self.file_name} is of {checkpoint.config.get('architectures')}, which is not used "
+                "as it lies: leave file_name out to have it exported with torch"
+            )
+        return read_graph(exported(checkpoint, scorer=self.name, length=length), self.name)

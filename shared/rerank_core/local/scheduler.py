@@ -1,0 +1,232 @@
+"""Whose items make the next batch: oldest first, by turns, in batches of about equal lengths. Pure.
+
+A call keeps its turn until it has had a quantum of padded tokens, then goes behind those that wait; so equal calls
+end one after the other, each as early as can be, and a small one waits for a quantum of a large one, not for its
+end. Batches are begun by the call whose turn it is and filled up with items of about the same length, of its own
+first, then of those next in turn: what rides in another's batch would have run soon anyway.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from operator import neg
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Place", "Schedule"]
+
+Owner = TypeVar("Owner")
+
+_CHUNK = 512
+"""Texts of one call, at least, that are tokenised and sorted at a time: bounds memory at any number of texts."""
+
+_CHUNK_SHARE = 32
+"""Tokens of a batch for each text that is tokenised at a time: very large batches want more to choose from."""
+
+_QUANTUM = 8
+"""Full batches that a call may run before it is another's turn."""
+
+_Items = Sequence[tuple[int, Any]]
+
+
+class Place(Generic[Owner]):
+    """A call's place in the queue, and those of its items that are ready to run.
+
+    Attributes:
+        owner: whose place it is.
+        count: texts of the call.
+        encoded: how many of them are tokenised.
+        tokens: of the items that are ready.
+        had: padded tokens that it was given in this turn, or rode with before it.
+        waits_again: whether it had a turn before, and more is left of it.
+    """
+
+    __slots__ = ("_items", "_lengths", "count", "encoded", "had", "owner", "tokens", "waits_again")
+
+    def __init__(self, owner: Owner, count: int) -> None:
+        self.owner = owner
+        self.count = count
+        self.encoded = 0
+        self.tokens = 0
+        self.had = 0
+        self.waits_again = False
+        self._lengths: list[int] = []  # longest first, as the items
+        self._items: list[tuple[int, Any]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an item is ready to run."""
+        return bool(self._items)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing is left of the call but what runs now."""
+        return not self._items and self.encoded >= self.count
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest item that is ready."""
+        return self._lengths[0]
+
+    def add(self, items: _Items, encoded: int) -> None:
+        """Take in tokenised items of the texts up to ``encoded``."""
+        self._items = sorted(items, key=lambda entry: len(entry[1]), reverse=True)
+        self._lengths = [len(item) for _, item in self._items]
+        self.tokens = sum(self._lengths)
+        self.encoded = encoded
+
+    def take(self, budget: int, longest: int, count: int, padding: int) -> tuple[_Items, int]:
+        """Return the items that a batch has room for, and the tokens that it is padded with then."""
+        lengths = self._lengths
+        start = 0 if lengths[0] <= longest else bisect_left(lengths, -longest, key=neg)
+        if start == len(lengths):
+            return (), padding
+        end = batch_end(lengths, start, budget, longest=longest, count=count, padding=padding)
+        if start == end:
+            return (), padding
+        items, tokens = self._items[start:end], sum(lengths[start:end])
+        del self._items[start:end], lengths[start:end]
+        self.tokens -= tokens
+        self.had += longest * len(items)
+        return items, padding + longest * len(items) - tokens
+
+
+class Schedule(Generic[Owner]):
+    """The queue of calls.
+
+    Attributes:
+        budget: padded tokens a batch, at least 1; an item that is longer makes a batch of its own.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._places: deque[Place[Owner]] = deque()
+
+    @property
+    def _quantum(self) -> int:
+        return _QUANTUM * self.budget
+
+    @property
+    def _chunk(self) -> int:
+        return max(_CHUNK, self.budget // _CHUNK_SHARE)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Place[Owner]]:
+        return iter(self._places)
+
+    def add(self, owner: Owner, count: int) -> None:
+        """Put a call with so many texts at the end of the queue."""
+        self._places.append(Place(owner, count))
+
+    def keep(self, wanted: Callable[[Owner], bool]) -> None:
+        """Let only some calls stay in the queue."""
+        self._places = deque(place for place in self._places if wanted(place.owner))
+
+    def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> list[Owner]:
+        """Tokenise as much as the next batch needs: one piece of a call, and of those next in turn as they fit in.
+
+        Args:
+            encode: returns the texts of a call from one position to another as items, none where they need no
+                model; or None where the call failed.
+
+        Returns:
+            The calls that turned out to need no model any more.
+        """
+        self._pass_turns()
+        texts = tokens = 0
+        ended = []
+        for place in self._places:
+            if not place.is_ready and place.encoded < place.count:
+                stop = min(place.count, place.encoded + self._chunk)
+                texts += stop - place.encoded
+                items = encode(place.owner, place.encoded, stop)
+                if items is not None:
+                    place.add(items, stop)
+                    place.had += 0 if items else self._quantum
+            if place.is_exhausted:
+                ended.append(place.owner)
+            tokens += place.tokens
+            if texts >= self._chunk or tokens >= self._quantum:
+                break
+        return ended
+
+    def next_batch(self) -> list[tuple[Place[Owner], int, Any]]:
+        """Return what is to run next as (place, position, item); nothing where nothing is ready."""
+        batch: list[tuple[Place[Owner], int, Any]] = []
+        longest = padding = 0
+        for place in self._window():
+            longest = longest or max(1, place.longest)
+            items, padding = place.take(self.budget, longest, len(batch), padding)
+            if not items:
+                continue
+            batch += [(place, position, item) for position, item in items]
+            if (len(batch) + 1) * longest > self.budget:
+                break
+        return batch
+
+    def _window(self) -> Iterator[Place[Owner]]:
+        """Return whose turn it is, then who may ride with it: as many as a quantum has room for."""
+        tokens = 0
+        waits_again = bool(self._places) and self._places[0].waits_again
+        for place in self._places:
+            # A large call does not ride with small ones, which would take longer by that.
+            if tokens >= self._quantum or (place.waits_again and not waits_again):
+                return
+            tokens += place.tokens
+            if place.is_ready:
+                yield place
+
+    def _pass_turns(self) -> None:
+        """Send the front behind the others if it had its share, unless its end is near."""
+        while len(self._places) > 1:
+            front = self._places[0]
+            ends_soon = front.encoded >= front.count and front.tokens <= self._quantum
+            if front.had < self._quantum or ends_soon:
+                return
+            front.had = 0
+            front.waits_again = True
+            self._places.rotate(-1)
+
+
+_BATCH_COST = 64
+"""A batch of so many tokens at most costs about one token for each of these, whatever is in it: 16 of 1,024."""
+
+
+def batch_end(
+    lengths: Sequence[int],
+    start: int,
+    budget: int,
+    *,
+    longest: int | None = None,
+    count: int = 0,
+    padding: int = 0,
+) -> int:
+    """Return where what goes into a batch from ``start`` on ends, in sequences sorted longest first.
+
+    All sequences of a batch are padded to its longest, so a batch of ``n`` costs ``n × longest`` tokens. Sequences
+    are taken while the budget of padded tokens allows it and while padding them costs less than beginning another
+    batch does: a 64th of the budget, measured. The first sequence of a batch is always taken.
+
+    Args:
+        lengths: tokens of each sequence.
+        start: the first one that may be taken, at most ``longest`` tokens long.
+        budget: padded tokens of a batch, at least 1.
+        longest: tokens of the batch's longest sequence; by default the one at ``start``.
+        count: sequences that the batch has already.
+        padding: tokens that those are padded with.
+
+    >>> batch_end([300, 200, 128, 128, 100], 0, budget=512), batch_end([100, 99, 98, 20], 0, budget=512)
+    (1, 3)
+    """
+    if longest is None:
+        longest = lengths[start]
+    longest = max(1, longest)
+    most = min(len(lengths), start + max(0 if count else 1, budget // longest - count))
+    for end in range(start, most):
+        padding += longest - max(1, lengths[end])
+        if padding > budget // _BATCH_COST:
+            return end
+    return most

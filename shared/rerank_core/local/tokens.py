@@ -1,0 +1,104 @@
+"""From texts to token ids, and from those to the arrays that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rerank_core.reading import cut_ends
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
+
+_CHARACTERS_PER_TOKEN = 20
+_USUAL_CHARACTERS_PER_TOKEN = 8
+"""Prose has 4 to 6: so much of a text is nearly always enough, and little is encoded in vain."""
+_LAST_TOKENS = 8
+"""Tokens at the end of a beginning that might be others in the whole text, where blanks follow one another."""
+
+
+def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = True) -> list[Any]:
+    """Return the tokenizer's encodings of texts, in order, as it truncates them.
+
+    A tokenizer reads all of a text before it truncates, so only the beginning of a very long one is given to it,
+    up to a blank, where no token is torn; it is encoded again as a whole where that gives other tokens.
+    """
+    ends = limit * _CHARACTERS_PER_TOKEN
+    beginnings = [_beginning(text, ends) for text in texts]
+    encodings: list[Any] = tokenizer.encode_batch(beginnings, add_special_tokens=special)
+    for index, text in enumerate(texts):
+        if len(beginnings[index]) < len(text) and len(encodings[index].ids) < limit:
+            (encodings[index],) = tokenizer.encode_batch([text], add_special_tokens=special)
+    return encodings
+
+
+def encode_beginnings(
+    encode_batch: Callable[[list[str]], Sequence[Any]], texts: Sequence[str], enough: int
+) -> list[Any]:
+    """Return encodings of texts, in order, and of a long one only as much as is enough.
+
+    Args:
+        encode_batch: encodes texts, whole.
+        texts: to encode.
+        enough: so many tokens, or more, of a longer text are the same as those of the whole one; a shorter one is
+            encoded to its end.
+    """
+    encodings: list[Any] = [None] * len(texts)
+    left = list(range(len(texts)))
+    characters = (enough + _LAST_TOKENS) * _USUAL_CHARACTERS_PER_TOKEN
+    while left:
+        parts = [_beginning(texts[index], characters) for index in left]
+        for index, encoding in zip(left, encode_batch(parts), strict=True):
+            encodings[index] = encoding
+        left = [
+            index
+            for index, part in zip(left, parts, strict=True)
+            if len(part) < len(texts[index]) and len(encodings[index]) < enough + _LAST_TOKENS
+        ]
+        characters *= 4
+    return encodings
+
+
+def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """Return where the first tokens of texts end, in characters, as many as ``limit``."""
+    usual = tokenizer.truncation
+    tokenizer.enable_truncation(limit)
+    try:
+        return [cut_ends(encoding.offsets) for encoding in encode(tokenizer, texts, limit, special=False)]
+    finally:
+        if usual is None:
+            tokenizer.no_truncation()
+        else:
+            tokenizer.enable_truncation(usual["max_length"], strategy=usual["strategy"])
+
+
+def pair_room(limit: int, query: int, special: int) -> int:
+    """Return how many tokens of a text are read beside a query, where the longer one of the two is cut first.
+
+    Args:
+        limit: tokens of a pair that are read.
+        query: tokens of a pair whose text is empty.
+        special: tokens of a pair that belong to neither.
+
+    >>> pair_room(64, 20, 3), pair_room(64, 64, 3)
+    (44, 30)
+    """
+    return max(limit - query, (limit - special) // 2)
+
+
+def _beginning(text: str, ends: int) -> str:
+    blank = text.rfind(" ", 0, ends) if len(text) > ends else 0
+    return text[:blank] if blank > 0 else text
+
+
+def padded(sequences: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:
+    """Return the sequences as an array of shape (sequences, longest), filled up on the right."""
+    import numpy as np
+
+    array = np.full((len(sequences), max(map(len, sequences))), fill, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        array[row, : len(sequence)] = sequence
+    return array

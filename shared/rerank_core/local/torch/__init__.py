@@ -1,0 +1,1 @@
+"""Cross-encoders of sentence-transformers on torch: ``cross-encoder:``."""

@@ -1,0 +1,222 @@
+"""The file of a :class:`rerank_core.policies.caches.DiskCache`; blocking, and used by one thread."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import time_ns
+from typing import TypeVar
+
+from rerank_core.errors import ScorerUnavailableError
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+_APPLICATION = 0x52524B43  # "RRKC", written into the file's header
+_VERSION = 1
+_HEADER = b"SQLite format 3\0"
+_BUSY_SECONDS = 5.0
+_KEYS_PER_QUERY = 500  # SQLite's limit was 999 variables for long
+_MOST_TOUCHED = 10_000
+_EVICTED_SHARE = 8  # an eighth, so that evicting is rare
+
+_logger = logging.getLogger("rerank_core")
+
+
+class Store:
+    """Values by key, and when each was used last.
+
+    What is read is marked as used by the next write, so that reading never waits for a writer.
+
+    Args:
+        path: of the file.
+        max_bytes: size of the pages in use.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._touched: dict[bytes, int] = {}
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the values of the keys that are there.
+
+        Raises:
+            ScorerUnavailableError: the file cannot be read, or is not a cache.
+        """
+        found = self._guarded(lambda connection: _found(connection, keys))
+        now = time_ns()
+        self._touched.update(dict.fromkeys(found, now))
+        if len(self._touched) > _MOST_TOUCHED:
+            self.put({})
+        return found
+
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Keep values in one transaction, and drop the least recently used ones where there are too many.
+
+        Raises:
+            ScorerUnavailableError: the file cannot be written, or is not a cache.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            now = time_ns()
+            with _transaction(connection):
+                connection.executemany(
+                    "UPDATE scores SET used = ? WHERE key = ?",
+                    [(used, key) for key, used in self._touched.items()],
+                )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO scores (key, value, used) VALUES (?, ?, ?)",
+                    [(key, value, now) for key, value in values.items()],
+                )
+                self._evict(connection)
+            self._touched.clear()
+
+        self._guarded(write)
+
+    def close(self) -> None:
+        """Write what is pending and close the file; it is opened again when needed."""
+        if self._connection is None:
+            return
+        try:
+            if self._touched:
+                self.put({})
+        except ScorerUnavailableError:
+            self._touched.clear()  # only the order of eviction is lost
+        self._drop_connection()
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        while _live_bytes(connection) > self._max_bytes:
+            count = _number(connection, "SELECT count(*) FROM scores")
+            if not count:
+                return
+            connection.execute(
+                "DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used, key LIMIT ?)",
+                (-(-count // _EVICTED_SHARE),),
+            )
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            try:
+                return work(self._opened())
+            except sqlite3.DatabaseError as exc:
+                if not _damaged(exc):
+                    raise
+                self._move_aside()
+                return work(self._opened())
+        except (sqlite3.Error, OSError) as exc:
+            self._drop_connection()
+            raise ScorerUnavailableError(f"the cache {self._path} cannot be used: {exc}") from exc
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        made_by = _number(connection, "PRAGMA application_id"), _number(connection, "PRAGMA user_version")
+        if made_by != (_APPLICATION, _VERSION):
+            with _transaction(connection):
+                self._create(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A power cut may lose the last writes, never the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {2**20}")
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        """Make the table, unless another process has just done so."""
+        application, version = (
+            _number(connection, "PRAGMA application_id"),
+            _number(connection, "PRAGMA user_version"),
+        )
+        if (application, version) == (_APPLICATION, _VERSION):
+            return
+        if application == _APPLICATION:
+            raise ScorerUnavailableError(
+                f"the cache {self._path} has format {version}, not {_VERSION}: delete it, or give another path"
+            )
+        if application or _number(connection, "SELECT count(*) FROM sqlite_master"):
+            raise ScorerUnavailableError(f"{self._path} is another program's database: give another path")
+        connection.execute(
+            "CREATE TABLE scores (key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute("CREATE INDEX scores_by_use ON scores (used)")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _move_aside(self) -> None:
+        """Make room for a new file, unless another process has."""
+        self._drop_connection()
+        try:
+            if self._opened().execute("PRAGMA quick_check").fetchone() == ("ok",):
+                return
+        except sqlite3.DatabaseError as exc:
+            if not _damaged(exc):
+                raise
+        self._drop_connection()
+        with self._path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise ScorerUnavailableError(f"{self._path} is no cache: give another path, or delete it")
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        _logger.warning("the cache %s was damaged: it is now %s, and a new one is begun", self._path, aside.name)
+        self._path.replace(aside)
+        for suffix in ("-wal", "-shm"):  # of the old file: SQLite would play them into the new one
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _transaction:  # noqa: N801 - a context manager
+    """A write transaction, taken at its beginning, so that it cannot fail to upgrade later."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:  # a full disk has rolled it back already
+            self._connection.execute("ROLLBACK")
+
+
+def _found(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        some = keys[start : start + _KEYS_PER_QUERY]
+        marks = ",".join("?" * len(some))
+        found.update(connection.execute(f"SELECT key, value FROM scores WHERE key IN ({marks})", some))  # noqa: S608
+    return found
+
+
+def _live_bytes(connection: sqlite3.Connection) -> int:
+    pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
+    return pages * _number(connection, "PRAGMA page_size")
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0])
+
+
+def _damaged(exc: sqlite3.DatabaseError) -> bool:
+    """Return whether the file is no database or a broken one; every other failure has a class of its own."""
+    return type(exc) is sqlite3.DatabaseError

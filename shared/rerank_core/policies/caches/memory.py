@@ -1,0 +1,52 @@
+"""A cache in this process's memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerank_core._support.checks import checked_count
+from rerank_core.policies.caches.base import Cache
+
+__all__ = ["MemoryCache"]
+
+
+class MemoryCache(Cache):
+    """The most recently used values; copies and pickles start empty.
+
+    Args:
+        max_entries: how many values are kept, at least 1; one takes about 300 bytes, a listwise call's more.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    def __init__(self, max_entries: int = 100_000) -> None:
+        self.max_entries = checked_count("max_entries", max_entries, least=1)
+        self._values: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the values of the keys that are there, which are then the most recently used."""
+        found = {key: self._values[key] for key in keys if key in self._values}
+        for key in found:
+            self._values.move_to_end(key)
+        return found
+
+    async def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Keep values, and drop the least recently used ones beyond ``max_entries``."""
+        for key, value in values.items():
+            self._values[key] = value
+            self._values.move_to_end(key)
+        while len(self._values) > self.max_entries:
+            self._values.popitem(last=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"max_entries": self.max_entries}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.max_entries = state["max_entries"]
+        self._values = OrderedDict()

@@ -1,0 +1,58 @@
+"""What a call consumed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call consumed; adds up with ``+``.
+
+    Attributes:
+        requests: requests sent to a service, repeated ones too, or calls of a local model.
+        documents: texts that a model scored: blank texts and repeated ones are not scored. A policy that asks
+            several models, or one model several times, counts each time.
+        tokens: tokens that the scorer read, 0 where it does not count them.
+        seconds: wall-clock time of the call in seconds.
+        retries: requests that repeated a failed one.
+        search_units: what Cohere bills most models by: a query with up to 100 documents.
+        truncated: texts that were certainly longer than what the model reads; there may be more.
+        cost: US dollars, 0.0 for a local model, None where the price is unknown.
+        estimated: True where tokens or search units are our estimate, because the service did not report them.
+        cached: texts whose score came from a cache, and cost nothing.
+    """
+
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    search_units: float = 0.0
+    truncated: int = 0
+    cost: float | None = 0.0
+    estimated: bool = False
+    cached: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            requests=self.requests + other.requests,
+            documents=self.documents + other.documents,
+            tokens=self.tokens + other.tokens,
+            seconds=self.seconds + other.seconds,
+            retries=self.retries + other.retries,
+            search_units=self.search_units + other.search_units,
+            truncated=self.truncated + other.truncated,
+            cost=None if self.cost is None or other.cost is None else self.cost + other.cost,
+            estimated=self.estimated or other.estimated,
+            cached=self.cached + other.cached,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON takes them."""
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""Tools around the core: batches, evaluation, corpus search, plots, a server, the command line."""

@@ -1,0 +1,104 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rerank_core.errors import ConfigurationError
+from rerank_core.registry import load_scorer
+from rerank_core.reranker import Reranker
+from rerank_tools.cli._output import Output, note
+from rerank_tools.records import FORMATS, Record, RecordFormat, parse_records, read_records
+
+__all__ = [
+    "AdaptiveRatio",
+    "BaseUrl",
+    "DocumentsFile",
+    "Format",
+    "Instruction",
+    "Model",
+    "Models",
+    "OutputOption",
+    "Query",
+    "TextField",
+    "Threshold",
+    "Timeout",
+    "TopK",
+    "documents",
+    "reranker",
+]
+
+_MODEL_HELP = "What scores, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.5[/]; see the command models."
+
+Query = Annotated[str, typer.Option("--query", "-q", help="What is asked.", show_default=False)]
+DocumentsFile = Annotated[
+    Path,
+    typer.Option(
+        "--documents-file", "-d", help="JSON, JSON lines, CSV, TSV or a document a line; - for standard input."
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never says csv for standard input.",
+    ),
+]
+TextField = Annotated[str, typer.Option("--text-field", help="The field that holds a document's text.")]
+Model = Annotated[str, typer.Option("--model", "-m", envvar="RERANK_BRIDGE_MODEL", help=_MODEL_HELP)]
+Models = Annotated[
+    list[str], typer.Option("--model", "-m", help=f"{_MODEL_HELP} Once for each.", show_default=False)
+]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many results at most.")]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", "-t", min=0.0, max=1.0, help="Keep scores from this one on.")
+]
+AdaptiveRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--adaptive-ratio", "-r", min=0.0, max=1.0, help="Keep scores from this share of the best one on."
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to write the results.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds that scoring may take, retries included.")
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the service or server.")]
+Instruction = Annotated[str | None, typer.Option("--instruction", help="For models that follow one.")]
+
+_STANDARD_INPUT = Path("-")
+
+
+def documents(path: Path, form: str, text_field: str) -> list[Record]:
+    """Return the documents of a file, or of standard input.
+
+    Raises:
+        ConfigurationError: they cannot be read.
+    """
+    forms = ["auto", *dict.fromkeys(FORMATS.values())]
+    if form not in forms:
+        raise typer.BadParameter(f"{form!r} is not one of {', '.join(forms)}.", param_hint="--format")
+    known: RecordFormat = form
+    if path != _STANDARD_INPUT:
+        return read_records(path, format=known, text_field=text_field)
+    if sys.stdin.isatty():
+        note("reading documents from standard input; end with Ctrl-D")
+    return parse_records(sys.stdin.buffer.read(), source="standard input", format=known, text_field=text_field)
+
+
+def reranker(model: str, *, timeout: float | None, **options: Any) -> Reranker:
+    """Return the reranker of a model's name; options that are None are left out.
+
+    Raises:
+        BadParameter: no model is called so, or it takes no such option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Reranker(load_scorer(model, **given), timeout=timeout)
+    except ConfigurationError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--model") from exc

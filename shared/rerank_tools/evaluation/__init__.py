@@ -1,0 +1,34 @@
+"""Choosing by numbers: rerankers measured behind a first stage, on one's own data.
+
+Needs the extra ``eval``.
+"""
+
+from rerank_tools.evaluation.dataset import Dataset, load_dataset
+from rerank_tools.evaluation.evaluating import evaluate
+from rerank_tools.evaluation.first_stage import FirstStage, Search
+from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult
+from rerank_tools.evaluation.suggest import (
+    ThresholdPoint,
+    ThresholdSuggestion,
+    TopKPoint,
+    TopKSuggestion,
+    suggest_threshold,
+    suggest_top_k,
+)
+
+__all__ = [
+    "Dataset",
+    "EvaluationResult",
+    "FirstStage",
+    "QueryResult",
+    "Search",
+    "SystemResult",
+    "ThresholdPoint",
+    "ThresholdSuggestion",
+    "TopKPoint",
+    "TopKSuggestion",
+    "evaluate",
+    "load_dataset",
+    "suggest_threshold",
+    "suggest_top_k",
+]

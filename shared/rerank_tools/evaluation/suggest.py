@@ -1,0 +1,311 @@
+"""What an evaluation says about two options: where to cut, and how many candidates to rerank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rerank_tools.evaluation._measures import measure_run, parse_measures
+from rerank_tools.evaluation._runs import decreasing
+from rerank_tools.evaluation._scores import FEW_QUERIES, chosen, scored_queries
+from rerank_tools.evaluation._statistics import mean_interval, ratio_interval
+from rerank_tools.evaluation.results import EvaluationResult
+
+from rerank_core.errors import ConfigurationError
+
+__all__ = [
+    "ThresholdPoint",
+    "ThresholdSuggestion",
+    "TopKPoint",
+    "TopKSuggestion",
+    "suggest_threshold",
+    "suggest_top_k",
+]
+
+_Scores = Mapping[str, Sequence[tuple[str, float]]]
+_Qrels = Mapping[str, Mapping[str, int]]
+
+_FEW_DOCUMENTS = 30
+_WIDE = 0.2
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdPoint:
+    """What a threshold would keep, over all queries.
+
+    Attributes:
+        threshold: keep score ≥ this.
+        precision: share of the kept documents that are relevant.
+        recall: share of the relevant candidates that are kept.
+        kept: documents kept a query, on average.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    kept: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSuggestion:
+    """The lowest threshold that reaches a precision, and the whole curve.
+
+    Attributes:
+        system: whose scores these are.
+        target_precision: what was asked for.
+        threshold: for ``Selection(score_threshold=…)``; None where no threshold reaches the target.
+        precision: at the threshold, on these queries; None without one.
+        precision_interval: 95 % bootstrap interval over queries; None without a threshold.
+        recall: at the threshold, of the relevant candidates; None without one.
+        kept: documents kept a query, on average; None without a threshold.
+        curve: by falling threshold; precision, recall and documents kept.
+        queries: how many queries this rests on.
+        enough: False where the data cannot carry the suggestion; ``note`` says why.
+        note: what to know before using it.
+    """
+
+    system: str
+    target_precision: float
+    threshold: float | None
+    precision: float | None
+    precision_interval: tuple[float, float] | None
+    recall: float | None
+    kept: float | None
+    curve: tuple[ThresholdPoint, ...]
+    queries: int
+    enough: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopKPoint:
+    """What reranking only the first stage's best ``top_k`` would give.
+
+    Attributes:
+        top_k: candidates reranked.
+        mean: the measure's mean over queries.
+        remaining: how much the best greater depth adds to it; 0.0 where none does.
+        remaining_interval: 95 % bootstrap interval of that, paired by query; None with fewer than two queries.
+    """
+
+    top_k: int
+    mean: float
+    remaining: float
+    remaining_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TopKSuggestion:
+    """The depth beyond which more candidates stop helping, and the whole curve.
+
+    Attributes:
+        system: whose scores these are.
+        measure: what "helping" is measured by.
+        tolerance: gains up to this count as none.
+        top_k: for the first stage.
+        mean: the measure's mean at that depth.
+        curve: by rising depth.
+        queries: how many queries this rests on.
+        enough: False where the data cannot carry the suggestion; ``note`` says why.
+        note: what to know before using it.
+    """
+
+    system: str
+    measure: str
+    tolerance: float
+    top_k: int
+    mean: float
+    curve: tuple[TopKPoint, ...]
+    queries: int
+    enough: bool
+    note: str
+
+
+def suggest_threshold(
+    results: EvaluationResult, *, target_precision: float = 0.8, system: str | None = None
+) -> ThresholdSuggestion:
+    """Suggest the lowest threshold at which enough of what is kept is relevant.
+
+    The suggestion is read off the queries that it is measured on, so on others it keeps its promise only
+    roughly; ``precision_interval`` says how roughly.
+
+    Args:
+        results: what :func:`evaluate` returned.
+        target_precision: share of the kept documents that should be relevant; above 0, at most 1.
+        system: which reranker; may be left out where there is only one.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or nothing was scored.
+    """
+    if isinstance(target_precision, bool) or not 0.0 < target_precision <= 1.0:
+        raise ConfigurationError(f"target_precision is {target_precision!r}: give a number above 0, at most 1")
+    evaluation, reranker = chosen(results, system)
+    scored = scored_queries(reranker)
+    curve = _threshold_curve(scored, evaluation.qrels)
+    reached = [point for point in curve if point.precision >= target_precision]
+    point = reached[-1] if reached else None
+    hits, kept = _kept_by_query(scored, evaluation.qrels, point.threshold) if point else ([], [])
+    interval = ratio_interval(hits, kept) if point else None
+    problems = _threshold_problems(len(scored), sum(kept), interval, found=point is not None)
+    return ThresholdSuggestion(
+        system=reranker.name,
+        target_precision=target_precision,
+        threshold=point.threshold if point else None,
+        precision=point.precision if point else None,
+        precision_interval=interval,
+        recall=point.recall if point else None,
+        kept=point.kept if point else None,
+        curve=_thinned(curve, point),
+        queries=len(scored),
+        enough=not problems,
+        note=" ".join([*problems, "Documents that nobody judged count as not relevant."]),
+    )
+
+
+def suggest_top_k(
+    results: EvaluationResult,
+    *,
+    measure: str | None = None,
+    tolerance: float = 0.005,
+    system: str | None = None,
+) -> TopKSuggestion:
+    """Suggest how many candidates to rerank: the depth beyond which more of them stop helping.
+
+    Every depth is computed from the scores that the evaluation has, without another call; so it says nothing
+    about depths beyond the evaluation's ``top_k``, and is a guess for listwise rerankers.
+
+    Args:
+        results: what :func:`evaluate` returned.
+        measure: a name for ``ir_measures``; by default the evaluation's first one.
+        tolerance: gains of the measure's mean up to this count as none.
+        system: which reranker; may be left out where there is only one.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or nothing was scored.
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+    if isinstance(tolerance, bool) or not tolerance >= 0.0:
+        raise ConfigurationError(f"tolerance is {tolerance!r}: give a number of at least 0")
+    evaluation, reranker = chosen(results, system)
+    scored = scored_queries(reranker)
+    (parsed,) = parse_measures([evaluation.measures[0] if measure is None else measure])
+    qrels = {query: evaluation.qrels[query] for query in scored}
+    values = {depth: _at_depth(parsed, qrels, scored, depth) for depth in _depths(max(map(len, scored.values())))}
+    curve = _top_k_curve(values)
+    point = next(point for point in curve if point.remaining <= tolerance)
+    problems = _top_k_problems(point, curve[-1].top_k, len(scored), tolerance, listwise=reranker.listwise)
+    return TopKSuggestion(
+        system=reranker.name,
+        measure=str(parsed),
+        tolerance=tolerance,
+        top_k=point.top_k,
+        mean=point.mean,
+        curve=curve,
+        queries=len(scored),
+        enough=not problems,
+        note=" ".join(problems),
+    )
+
+
+def _threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ...]:
+    pairs = sorted(
+        (
+            (score, qrels[query].get(document, 0) > 0)
+            for query, found in scored.items()
+            for document, score in found
+        ),
+        reverse=True,
+    )
+    relevant = sum(hit for _, hit in pairs)
+    points, hits = [], 0
+    for kept, ((score, hit), following) in enumerate(zip(pairs, [*pairs[1:], None], strict=True), start=1):
+        hits += hit
+        if following is None or following[0] < score:  # equal scores are kept together
+            recall = hits / relevant if relevant else 0.0
+            points.append(ThresholdPoint(score, hits / kept, recall, kept / len(scored)))
+    return tuple(points)
+
+
+def _kept_by_query(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[list[float], list[float]]:
+    """Return how many relevant documents, and how many documents, a threshold keeps of each query."""
+    hits, kept = [], []
+    for query, found in scored.items():
+        above = [document for document, score in found if score >= threshold]
+        kept.append(float(len(above)))
+        hits.append(float(sum(qrels[query].get(document, 0) > 0 for document in above)))
+    return hits, kept
+
+
+def _threshold_problems(
+    queries: int, kept: float, interval: tuple[float, float] | None, *, found: bool
+) -> list[str]:
+    problems = []
+    if not found:
+        problems.append("No threshold reaches the target: lower it, or cut by rank (top_n) or adaptive_ratio.")
+    elif kept < _FEW_DOCUMENTS:
+        problems.append(f"Only {kept:.0f} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
+    if interval is not None and interval[1] - interval[0] > _WIDE:
+        problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
+    return [*problems, *_few_queries(queries)]
+
+
+def _thinned(curve: tuple[ThresholdPoint, ...], chosen_point: ThresholdPoint | None) -> tuple[ThresholdPoint, ...]:
+    """Return few enough points to draw, the first, the last and the chosen one among them."""
+    step = max(1, len(curve) // _CURVE_POINTS)
+    return tuple(
+        point
+        for position, point in enumerate(curve)
+        if position % step == 0 or point is chosen_point or point is curve[-1]
+    )
+
+
+def _depths(deepest: int) -> list[int]:
+    """Return 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100 and so on, and the deepest."""
+    steps = (1, 1.5, 2, 3, 5, 7)
+    rounds = [int(10**power * step) for power in range(len(str(deepest))) for step in steps]
+    return sorted({depth for depth in rounds if depth < deepest} | {deepest})
+
+
+def _at_depth(measure: Any, qrels: _Qrels, scored: _Scores, depth: int) -> dict[str, float]:
+    """Return a measure's value for each query if only its first ``depth`` candidates had been reranked."""
+    run = {}
+    for query, found in scored.items():
+        ranked = sorted(found[:depth], key=lambda pair: -pair[1])
+        run[query] = dict(
+            zip((document for document, _ in ranked), decreasing([score for _, score in ranked]), strict=True)
+        )
+    return measure_run([measure], qrels, run)[1][str(measure)]
+
+
+def _top_k_curve(values: Mapping[int, Mapping[str, float]]) -> tuple[TopKPoint, ...]:
+    means = {depth: fmean(by_query.values()) for depth, by_query in values.items()}
+    points = []
+    for depth, by_query in values.items():
+        best = max((deeper for deeper in values if deeper >= depth), key=lambda deeper: (means[deeper], -deeper))
+        gains = [values[best][query] - value for query, value in by_query.items()]
+        points.append(TopKPoint(depth, means[depth], means[best] - means[depth], mean_interval(gains)))
+    return tuple(points)
+
+
+def _top_k_problems(
+    point: TopKPoint, deepest: int, queries: int, tolerance: float, *, listwise: bool
+) -> list[str]:
+    problems = []
+    if point.top_k == deepest:
+        problems.append(
+            f"More candidates help up to {deepest}, the deepest measured: evaluate with more, if there are."
+        )
+    elif point.remaining_interval is not None and point.remaining_interval[1] > 2.0 * tolerance:
+        problems.append(
+            f"More candidates may still add up to {point.remaining_interval[1]:.3f}: more queries would tell."
+        )
+    if listwise:
+        problems.append("The reranker scores documents by each other, so other depths would change its scores.")
+    return [*problems, *_few_queries(queries)]
+
+
+def _few_queries(queries: int) -> list[str]:
+    return [f"Only {queries} queries, fewer than {FEW_QUERIES}."] if queries < FEW_QUERIES else []

@@ -1,0 +1,106 @@
+"""The models that are known, from the scorers' own tables and the price list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rerank_core.pricing import PRICES, Price
+from rerank_core.registry import known_providers
+from rerank_core.scorer import Scale
+
+if TYPE_CHECKING:
+    from rerank_core.remote.scorer import Service
+
+__all__ = ["KnownModel", "known_models"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """What is known about a model, or about all models of a kind of server.
+
+    Attributes:
+        name: what :func:`rerank_core.load_scorer` takes; in angle brackets what has to be filled in.
+        provider: what stands before the colon.
+        context: tokens of query and document together that the model reads (of the document alone for Cohere,
+            of either for the embedded model); None where that is not known.
+        price: by the list; None for no known price, such as that of one's own server.
+        local: it runs in this process.
+        scale: of what it returns, which becomes a score in [0, 1]; None where that depends on the model.
+        instructions: whether it follows an instruction; None where that depends on the model.
+        listwise: whether a score depends on the other documents of the request.
+        key_variables: environment variables that may hold its key; empty where none is needed.
+        key_required: whether there must be a key.
+        has_key: whether one of the variables is set.
+    """
+
+    name: str
+    provider: str
+    context: int | None = None
+    price: Price | None = None
+    local: bool = False
+    scale: Scale | None = "probability"
+    instructions: bool | None = False
+    listwise: bool = False
+    key_variables: tuple[str, ...] = ()
+    key_required: bool = False
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is in the environment; never the key."""
+        return any(os.environ.get(name, "").strip() for name in self.key_variables)
+
+
+def known_models() -> list[KnownModel]:
+    """Return the known models, local ones first, then by provider; retired ones are left out."""
+    from rerank_core.local.embedded.scorer import EmbeddedScorer
+    from rerank_core.remote.cohere import SERVICE as COHERE
+    from rerank_core.remote.http import PRESETS
+    from rerank_core.remote.voyage import SERVICE as VOYAGE
+
+    local = [
+        KnownModel("embedded", "embedded", EmbeddedScorer.max_length, local=True, scale="logit"),
+        KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
+        KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
+    ]
+    services: list[tuple[Service, Scale, str | None]] = [
+        (COHERE, "probability", None),
+        (VOYAGE, "probability", None),
+    ]
+    services += [(preset.service, preset.scale, preset.base_url) for preset in PRESETS.values()]
+    remote = [model for service, scale, address in services for model in _of_service(service, scale, address)]
+    listed = {model.provider for model in (*local, *remote)}
+    others = sorted(set(known_providers()) - listed)
+    unknown = [KnownModel(f"{name}:<model>", name, scale=None, instructions=None) for name in others]
+    return [*local, *sorted(remote, key=lambda model: model.provider), *unknown]
+
+
+def _of_service(service: Service, scale: Scale, address: str | None) -> Iterator[KnownModel]:
+    variables, required = tuple(service.key_variables), service.key_required
+    hosted = address is not None or service.key_required
+    for model, facts in service.models.items() if hosted else ():
+        if facts.successor is None:
+            name = f"{service.provider}:{model}"
+            yield KnownModel(
+                name,
+                service.provider,
+                facts.limits.pair or facts.limits.document,
+                PRICES.get(name),
+                scale=scale,
+                instructions=facts.instructions is not None,
+                listwise=facts.listwise,
+                key_variables=variables,
+                key_required=required,
+            )
+    if not hosted or not service.models:
+        placeholder = "<model>" if hosted else "<address>"
+        yield KnownModel(
+            f"{service.provider}:{placeholder}",
+            service.provider,
+            scale=scale,
+            instructions=None,
+            key_variables=variables,
+            key_required=required,
+        )

@@ -1,0 +1,150 @@
+"""Batching: batches within a budget of tokens, and answers that can be trusted."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_core import InvalidResponseError
+from rerank_core._call.scores import sigmoid, validate_scores
+from rerank_core.local.scheduler import batch_end
+
+HUGE = pytest.param(10**400, id="10**400")
+LENGTHS = st.lists(st.integers(0, 600), min_size=1, max_size=50).map(lambda lengths: sorted(lengths, reverse=True))
+
+
+@given(LENGTHS, st.integers(1, 2000))
+def test_batches_cover_everything_within_the_budget(lengths: list[int], budget: int) -> None:
+    """Batch after batch takes each sequence once; a batch over the budget holds one sequence."""
+    start = 0
+    while start < len(lengths):
+        end = batch_end(lengths, start, budget)
+        assert start < end <= len(lengths)
+        assert end - start == 1 or lengths[start] * (end - start) <= budget
+        start = end
+
+
+@given(LENGTHS, st.integers(1, 2000))
+def test_a_batch_takes_as_many_as_pay(lengths: list[int], budget: int) -> None:
+    """One more sequence would burst the budget or cost more padding than another batch, unless none is left."""
+    end = batch_end(lengths, 0, budget)
+    longest = max(1, lengths[0])
+    more = sum(longest - max(1, length) for length in lengths[: end + 1])
+    assert end == len(lengths) or longest * (end + 1) > budget or more > budget // 64
+    assert end == 1 or sum(longest - max(1, length) for length in lengths[:end]) <= budget // 64
+
+
+def test_padding_costs_little_more_than_nothing() -> None:
+    """Lengths of real texts, 16 to 256 tokens, are run with less than a tenth of padding and batch costs."""
+    lengths = [round(256 * (1 - position / 105) ** 1.5) + 16 for position in range(100)]
+    start = cost = 0
+    while start < len(lengths):
+        end = batch_end(lengths, start, 1024)
+        cost += (end - start) * lengths[start] + 16
+        start = end
+    assert sum(lengths) < cost < 1.1 * sum(lengths)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_sigmoid_stays_within_0_and_1(logit: float) -> None:
+    """No logit overflows, however large, and the curve is symmetric."""
+    assert 0.0 <= sigmoid(logit) <= 1.0
+    assert math.isclose(sigmoid(logit) + sigmoid(-logit), 1.0)
+
+
+@given(st.floats(-700, 700), st.floats(-700, 700))
+def test_the_sigmoid_keeps_the_order(one: float, other: float) -> None:
+    """A larger logit never gets a smaller score."""
+    low, high = sorted((one, other))
+    assert sigmoid(low) <= sigmoid(high)
+
+
+def test_the_sigmoid_of_known_logits() -> None:
+    """Values from a table."""
+    assert sigmoid(0.0) == 0.5
+    assert sigmoid(2.0) == pytest.approx(0.880797077977882)
+    assert sigmoid(-2.0) == pytest.approx(0.119202922022118)
+
+
+def check(scores: Any, *, expected: int | None = None, logit: bool = False) -> list[float]:
+    """Check an answer of as many scores as there are, or as expected."""
+    return validate_scores(
+        scores,
+        expected=len(scores) if expected is None else expected,
+        scale="logit" if logit else "probability",
+        scorer="s",
+    )
+
+
+@given(st.lists(st.floats(0, 1)))
+def test_probabilities_pass_unchanged(scores: list[float]) -> None:
+    """The order and the values are the scorer's."""
+    assert check(scores) == scores
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False)))
+def test_logits_get_one_sigmoid(scores: list[float]) -> None:
+    """Each logit becomes its sigmoid, once."""
+    assert check(scores, logit=True) == [sigmoid(score) for score in scores]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.array([0.25, 0.5], dtype=np.float32),
+        np.array([0.25, 0.5], dtype=np.float16),
+        (np.float64(0.25), 0.5),
+        [Fraction(1, 4), Fraction(1, 2)],
+    ],
+)
+def test_numbers_of_other_types_become_python_floats(scores: Any) -> None:
+    """numpy's numbers, which no JSON takes, do not leave the core."""
+    checked = check(scores)
+    assert checked == [0.25, 0.5]
+    assert all(type(score) is float for score in checked)
+
+
+def test_integers_are_numbers() -> None:
+    """A scorer may answer 0 and 1."""
+    assert [repr(score) for score in check([0, 1])] == ["0.0", "1.0"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_wrong_number_of_scores_is_refused(count: int) -> None:
+    """Too few and too many alike; the error names both numbers."""
+    with pytest.raises(InvalidResponseError, match=f"s returned {count} scores for 2 texts"):
+        check([0.5] * count, expected=2)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, np.float32("nan"), HUGE])
+@pytest.mark.parametrize("logit", [False, True])
+def test_a_score_that_is_not_finite_is_refused(score: Any, logit: bool) -> None:
+    """NaN and infinity would leave the order undefined; the error names the text."""
+    with pytest.raises(InvalidResponseError, match="s returned .* for text 1"):
+        check([0.5, score], logit=logit)
+
+
+@pytest.mark.parametrize("score", ["0.5", None, True, np.True_, [0.5], Decimal("0.5"), 1j, b"1"])
+def test_a_score_that_is_no_number_is_refused(score: Any) -> None:
+    """The error names the type and the text, not the value."""
+    with pytest.raises(InvalidResponseError, match=f"a {type(score).__name__} for text 1: a number was expected"):
+        check([0.5, score])
+
+
+@pytest.mark.parametrize("score", [1.01, -0.01, 7.5, -11.0])
+def test_a_probability_out_of_range_is_refused(score: float) -> None:
+    """Logits passed off as probabilities are noticed, and the error says what to do."""
+    with pytest.raises(InvalidResponseError, match=r"for text 0, outside \[0, 1\].*scale must be 'logit'"):
+        check([score])
+
+
+def test_rounding_errors_are_clipped() -> None:
+    """A softmax in single precision may leave [0, 1] by a few ulp."""
+    assert check([1.0 + 1e-7, -1e-7, 0.5]) == [1.0, 0.0, 0.5]

@@ -1,0 +1,142 @@
+"""One cache file and several processes: at once, killed, and forked."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.scripts import run_script
+
+from rerank_core import Reranker
+from rerank_core.policies import Cached
+from rerank_core.policies.caches import DiskCache
+from rerank_core.testing import FakeScorer
+
+KILLS = 20
+
+WRITER = """
+import sys
+from rerank_core import Reranker
+from rerank_core.policies.caches import DiskCache
+from rerank_core.policies import Cached
+from rerank_core.testing import FakeScorer
+
+path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = FakeScorer()
+reranker = Reranker(Cached(model, DiskCache(path, max_bytes=2**18), patience=30.0))
+number, cached = first, 0
+while number < first + count:
+    texts = [f"text {text}" for text in range(number, number + 20)]
+    cached += reranker.rerank("query", texts).usage.cached
+    print(number, flush=True)
+    number += 20
+reranker.close()
+print("cached", cached)
+"""
+
+
+def whole(path: Path) -> bool:
+    """Return whether SQLite finds nothing wrong with a file."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    finally:
+        connection.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_killed_writer_leaves_the_cache_whole(tmp_path: Path) -> None:
+    """Twenty times, at any moment of its writing; what it answered before is there afterwards."""
+    path = tmp_path / "cache.db"
+    dice = random.Random(0)
+    for attempt in range(KILLS):
+        answered, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                reranker = Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18), patience=30.0))
+                for number in range(10**9):
+                    reranker.rerank("query", texts_of(attempt, number))
+                    os.write(tell, f"{number}\n".encode())
+            finally:
+                os._exit(1)
+        os.close(tell)
+        told = os.read(answered, 100)
+        time.sleep(dice.uniform(0.0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while more := os.read(answered, 10_000):
+            told += more
+        os.close(answered)
+        assert whole(path)
+        model = FakeScorer()
+        with Reranker(Cached(model, DiskCache(path, max_bytes=2**18))) as reranker:
+            reranker.rerank("query", texts_of(attempt, int(told.split()[-1])))
+        assert model.calls == 0
+    assert not path.with_name("cache.db.damaged").exists()
+
+
+def texts_of(attempt: int, number: int) -> list[str]:
+    """Return the texts of one call."""
+    return [f"{attempt} {number} {text}" for text in range(20)]
+
+
+def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+    """They write at once, and each finds what the other has written."""
+    path = tmp_path / "cache.db"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [
+        subprocess.Popen([*command, first, "400"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for first in ("0", "400")
+    ]
+    for writer in writers:
+        output, errors = writer.communicate(timeout=60)
+        assert (writer.returncode, errors) == (0, "")
+        assert "cached 0" in output
+    assert whole(path)
+    with Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18))) as reranker:
+        assert reranker.rerank("query", [f"text {number}" for number in range(800)]).usage.cached == 800
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
+    """The parent's connection and its calls under way stay the parent's."""
+    output = run_script(
+        """
+        import os, sys, threading
+        from rerank_core import Reranker
+        from rerank_core.policies.caches import DiskCache
+        from rerank_core.policies import Cached
+        from rerank_core.testing import FakeScorer
+
+        model = FakeScorer()
+        reranker = Reranker(Cached(model, DiskCache(sys.argv[1])))
+        reranker.rerank("query", ["a", "b"])
+        model.latency = 1.0
+        busy = threading.Thread(target=reranker.rerank, args=("query", ["c"]))
+        busy.start()
+        while not model.active:
+            pass
+        child = os.fork()
+        if child == 0:
+            model.latency = 0.0
+            usage = reranker.rerank("query", ["a", "b", "c"]).usage
+            reranker.close()
+            print(usage.cached, usage.documents, flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        busy.join()
+        print(reranker.rerank("query", ["a", "b", "c"]).usage.cached)
+        reranker.close()
+        """,
+        str(tmp_path / "cache.db"),
+    )
+    assert output.split() == ["2", "1", "3"]
+    assert whole(tmp_path / "cache.db")

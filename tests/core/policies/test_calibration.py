@@ -1,0 +1,215 @@
+"""Calibration: scores become probabilities, and the order stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_core import ConfigurationError, Reranker, Scorer, ScorerError
+from rerank_core._call.scores import sigmoid
+from rerank_core.policies import Calibrated
+from rerank_core.policies.calibration import Calibration, Method, Quality, acalibrate, calibrate
+from rerank_core.testing import FakeScorer, ScorerContract
+from rerank_tools.evaluation._fitting import fit_isotonic, fit_platt, quality_of
+
+METHODS: tuple[Method, ...] = ("platt", "isotonic")
+PLATT = Calibration(model="fake", method="platt", slope=0.5, intercept=-1.0)
+samples = st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=30)
+
+
+def overconfident(query: str, text: str) -> float:
+    """Return the score that is written in the text."""
+    return float(text.split()[-1])
+
+
+def labelled(count: int = 400) -> list[tuple[str, str, bool]]:
+    """Return pairs whose scores are overconfident: twice the log-odds of the probability, and shifted by 1."""
+    dice = random.Random(0)
+    pairs = []
+    for number in range(count):
+        log_odds = dice.gauss(0.0, 2.0)
+        text = f"text {number} with {sigmoid(2.0 * log_odds + 1.0):.12f}"
+        pairs.append((f"query {number % 7}", text, dice.random() < sigmoid(log_odds)))
+    return pairs
+
+
+class TestCalibratedContract(ScorerContract):
+    """A calibrated scorer on the logit scale."""
+
+    def make_scorer(self) -> Scorer:
+        """Return it."""
+        return Calibrated(FakeScorer(scale="logit"), PLATT)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_undoes_overconfidence(method: Method) -> None:
+    """The curve is near the one that the labels were drawn from, and held-out quality improves."""
+    calibration = calibrate(FakeScorer(overconfident), labelled(), method)
+    for truth in (0.1, 0.3, 0.5, 0.7, 0.9):
+        score = sigmoid(2.0 * math.log(truth / (1.0 - truth)) + 1.0)
+        assert abs(calibration(score) - truth) < (0.08 if method == "platt" else 0.2)
+    assert calibration.before is not None
+    assert calibration.after is not None
+    assert calibration.after.brier < calibration.before.brier
+    assert calibration.after.calibration_error < calibration.before.calibration_error / 2
+    assert (calibration.model, calibration.pairs) == ("fake", 400)
+    assert calibration.relevant == sum(label for _, _, label in labelled())
+
+
+def test_platt_is_what_scikit_learn_fits() -> None:
+    """Its calibration has the same target smoothing, on log-odds."""
+    library = pytest.importorskip("sklearn.calibration")
+    sample = [(overconfident("", text), label) for _, text, label in labelled()]
+    log_odds = [math.log(score / (1.0 - score)) for score, _ in sample]
+    a, b = library._sigmoid_calibration(__import__("numpy").array(log_odds), [int(label) for _, label in sample])
+    assert fit_platt(sample) == pytest.approx((-a, -b), abs=1e-4)
+
+
+@given(samples)
+def test_isotonic_is_what_scikit_learn_fits(sample: list[tuple[float, bool]]) -> None:
+    """Pooling adjacent violators has one right answer."""
+    library = pytest.importorskip("sklearn.isotonic")
+    # Its result has single precision where scores are closer than that.
+    sample = [(round(score, 3), label) for score, label in sample]
+    expected = library.IsotonicRegression().fit_transform([score for score, _ in sample], [y for _, y in sample])
+    knots = dict(fit_isotonic(sample))
+    calibration = Calibration("fake", "isotonic", knots=fit_isotonic(sample))
+    for (score, _), value in zip(sample, expected, strict=True):
+        assert score not in knots or knots[score] == pytest.approx(value)
+        assert calibration(score) == pytest.approx(0.999 * value + 0.001 * score, abs=1e-9)
+
+
+@given(samples, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_both_maps_rise(sample: list[tuple[float, bool]], one: float, other: float) -> None:
+    """Within [0, 1], whatever the labels are."""
+    low, high = sorted((one, other))
+    slope, intercept = fit_platt(sample)
+    maps = [Calibration("fake", "isotonic", knots=fit_isotonic(sample))]
+    if slope > 0.0:
+        maps.append(Calibration("fake", "platt", slope, intercept))
+    for calibration in maps:
+        assert 0.0 <= calibration(low) <= calibration(high) <= 1.0
+    if high - low > 1e-6:
+        assert maps[0](low) < maps[0](high)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_separable_labels_have_a_finite_fit(method: Method) -> None:
+    """Also with scores of exactly 0 and 1."""
+    pairs = [("query", f"{n} {n % 2}", n % 2 == 1) for n in range(40)]
+    calibration = calibrate(FakeScorer(overconfident), pairs, method)
+    assert calibration(1.0) > 0.9
+    assert calibration(0.0) < 0.1
+
+
+def test_pairs_may_be_nested_and_async() -> None:
+    """Both forms and both doors give the same."""
+    nested = [((query, text), int(label)) for query, text, label in labelled(60)]
+    reranker = Reranker(FakeScorer(overconfident, scale="logit"))
+    assert calibrate(reranker, nested) == asyncio.run(acalibrate(reranker, labelled(60)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_saved_and_loaded(method: Method, tmp_path: Path) -> None:
+    """The file gives back the same map, and a scorer takes its path."""
+    calibration = calibrate(FakeScorer(overconfident), labelled(60), method)
+    calibration.save(tmp_path / "map.json")
+    assert Calibration.load(tmp_path / "map.json") == calibration
+    scorer = Calibrated(FakeScorer(overconfident), tmp_path / "map.json")
+    texts = ["a 0.2", "b 0.7"]
+    assert Reranker(scorer).rerank("query", texts).scores == (calibration(0.2), calibration(0.7))
+
+
+def test_partial_scores_are_mapped_too() -> None:
+    """What arrived before a failure is on the same scale as the rest."""
+    error = ScorerError("lost the second half")
+    error.partial = {0: 0.5}
+    with pytest.raises(ScorerError) as caught:
+        Reranker(Calibrated(FakeScorer(error=error), PLATT)).rerank("query", ["a", "b"])
+    assert caught.value.partial == {0: PLATT(0.5)}
+
+
+def test_the_quality_of_scores() -> None:
+    """Brier's score and the expected calibration error, by hand."""
+    assert quality_of([(0.95, True), (0.95, False), (0.05, False)]) == Quality(
+        pytest.approx((0.05**2 + 0.95**2 + 0.05**2) / 3),  # type: ignore[arg-type]
+        pytest.approx((0.9 + 0.05) / 3),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("q", f"{n} 0.5", True) for n in range(30)], "30 of 30 labelled pairs are relevant"),
+        ([("q", "a 0.5", False)], "0 of 1 labelled pairs are relevant"),
+        ([("q", "a 0.5", 0.5)], "labelled pair 0 is not of the form"),
+        ([("q", "a 0.5")], "labelled pair 0 is not of the form"),
+        ([7], "labelled pair 0 is not of the form"),
+        ([("q", f"{n} {n % 2}", n % 2 == 0) for n in range(40)], "do not score higher"),
+    ],
+)
+def test_pairs_that_teach_nothing_are_refused(pairs: list[Any], message: str) -> None:
+    """Too few, of one label, of another form, or with labels that run against the scores."""
+    with pytest.raises(ConfigurationError, match=message):
+        calibrate(FakeScorer(overconfident), pairs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "best"}, "method is 'best'"),
+        ({"method": "platt", "slope": -1.0}, "slope is -1.0"),
+        ({"method": "platt", "intercept": math.nan}, "intercept nan"),
+        ({"method": "isotonic"}, "without knots"),
+        ({"method": "isotonic", "knots": ((0.5, 0.5), (0.4, 0.6))}, "knots must rise"),
+        ({"method": "isotonic", "knots": ((0.5, 1.5),)}, "knots must rise"),
+    ],
+)
+def test_maps_that_do_not_rise_are_refused(options: dict[str, Any], message: str) -> None:
+    """They would turn rankings around."""
+    with pytest.raises(ConfigurationError, match=message):
+        Calibration(model="fake", **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no calibration can be read"),
+        ("[]", "holds no calibration"),
+        (json.dumps({"format": "rerank-bridge calibration", "version": 9}), "version 9 of the format"),
+        (json.dumps({"format": "rerank-bridge calibration", "version": 1}), "broken calibration"),
+    ],
+)
+def test_files_of_another_kind_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    """The message names the file."""
+    path = tmp_path / "map.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        Calibration.load(path)
+
+
+def test_a_broken_model_name_is_refused(tmp_path: Path) -> None:
+    """Values are checked one by one."""
+    PLATT.save(tmp_path / "map.json")
+    content = json.loads((tmp_path / "map.json").read_text())
+    (tmp_path / "map.json").write_text(json.dumps({**content, "model": 3}))
+    with pytest.raises(ConfigurationError, match="its model is no text"):
+        Calibration.load(tmp_path / "map.json")
+
+
+def test_a_calibration_of_another_model_is_refused() -> None:
+    """Its map would mean nothing."""
+    with pytest.raises(ConfigurationError, match="fitted to fake, not to other"):
+        Calibrated(FakeScorer(name="other"), PLATT)
+    with pytest.raises(ConfigurationError, match="calibration is a int"):
+        Calibrated(FakeScorer(), 3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="method is 'best'"):
+        calibrate(FakeScorer(), [], "best")  # type: ignore[arg-type]

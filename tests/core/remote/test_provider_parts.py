@@ -1,0 +1,220 @@
+"""The pure parts of the provider scorers: splitting, replies, errors, waits, limits."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from email.utils import format_datetime
+from importlib.metadata import entry_points
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableError, Usage
+from rerank_core.reading import estimate_tokens, least_tokens
+from rerank_core.remote import http
+from rerank_core.remote._refusal import error_of
+from rerank_core.remote.rate_limit import Limiter, _Window
+from rerank_core.remote.response import Answer, Failure, Reply, Wire, read_reply, retry_after, scores_by_index
+from rerank_core.remote.splitting import Limits, split
+
+lengths = st.lists(st.integers(1, 5000), max_size=300)
+limits = st.builds(
+    Limits,
+    documents=st.integers(1, 120),
+    multiple=st.sampled_from([1, 10, 100]),
+    tokens=st.none() | st.integers(1, 20_000),
+    pair=st.none() | st.integers(100, 4000),
+)
+
+
+@given(query=st.integers(0, 300), documents=lengths, limit=limits)
+@example(query=300, documents=[], limit=Limits(tokens=1))
+def test_a_split_keeps_the_order_and_the_limits(query: int, documents: list[int], limit: Limits) -> None:
+    """Every document in one request, none too large unless one document alone is."""
+    ranges = split(query, documents, limit)
+    assert [position for part in ranges for position in part] == list(range(len(documents)))
+    for part in ranges:
+        assert 1 <= len(part) <= limit.documents
+        tokens = sum(query + documents[position] for position in part)
+        assert limit.tokens is None or tokens <= limit.tokens or len(part) == 1
+
+
+@pytest.mark.parametrize(
+    ("documents", "sizes"),
+    [(0, []), (100, [100]), (1000, [1000]), (1001, [600, 401]), (1500, [800, 700]), (2001, [700, 700, 601])],
+)
+def test_requests_are_of_about_equal_size_in_multiples(documents: int, sizes: list[int]) -> None:
+    """As few as there may be; the last one alone is no multiple of 100."""
+    parts = split(10, [50] * documents, Limits(documents=1000, multiple=100))
+    assert [len(part) for part in parts] == sizes
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("", 1), ("abc", 1), ("a" * 300, 100), ("日本語", 3), ("\ud800", 1)])
+def test_tokens_are_estimated_from_bytes(text: str, tokens: int) -> None:
+    """A third of the bytes of UTF-8, never none."""
+    assert estimate_tokens(text) == tokens
+
+
+def test_the_least_number_of_tokens_is_the_number_of_words() -> None:
+    """What a text certainly makes, however it is cut."""
+    assert least_tokens("two  words\n") == 2
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[(0, 0.1)], [(0, 0.1), (0, 0.2)], [(0, 0.1), (2, 0.2)], [(0, 0.1), (-1, 0.2)], [(0, 0.1), ("1", 0.2)],
+     [(0, 0.1), (True, 0.2)], [(0, 0.1), (1.0, 0.2)], [], [(0, 0.1), (1, 0.2), (1, 0.2)]],
+)  # fmt: skip
+def test_scores_are_matched_by_index_or_not_at_all(rows: list[tuple[object, object]]) -> None:
+    """Complete, unique, in range, and whole numbers."""
+    with pytest.raises(InvalidResponseError):
+        scores_by_index(rows, expected=2, scorer="s")
+
+
+def test_scores_return_to_the_order_of_the_request() -> None:
+    """However the answer was sorted."""
+    assert scores_by_index([(2, 0.9), (0, 0.5), (1, 0.1)], expected=3, scorer="s") == [0.5, 0.1, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, 0.0),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, milliseconds, a date; nonsense is no wait."""
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_may_be_a_date_to_come() -> None:
+    """RFC 9110 allows it, and gateways send it."""
+    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=30)
+    assert retry_after({"retry-after": format_datetime(moment, usegmt=True)}) == pytest.approx(30, abs=2)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["results", "index", "relevance_score", "usage"]), inner, max_size=3)
+        ),
+    ).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 204, 400, 500]),
+)
+def test_no_reply_breaks_the_reader(body: bytes, status: int) -> None:
+    """Whatever a service sends is an answer to check, or a failure."""
+    outcome = read_reply(Reply(status, {}, body), Wire())
+    assert isinstance(outcome, (Answer, Failure))
+
+
+def test_a_deeply_nested_reply_is_invalid() -> None:
+    """A hostile reply does not overflow the stack."""
+    outcome = read_reply(Reply(200, {}, b"[" * 200_000), Wire())
+    assert isinstance(outcome, Failure)
+
+
+def test_a_request_id_that_could_be_anything_else_is_left_out() -> None:
+    """It goes into logs: no line break, no essay."""
+    for value in ("a b", "x" * 200, "a\nb"):
+        assert read_reply(Reply(200, {"x-request-id": value}, b'{"results": []}'), Wire()).request_id is None
+
+
+@pytest.mark.parametrize(
+    ("message", "private", "kept"),
+    [
+        ("no such model", ["some text"], True),
+        ("bad input: some text", ["some text"], False),
+        ("bad input: …document number 4…", ["a document number 4711"], False),
+        ("bad a", ["a"], False),
+        ("bad", ["x" * 2_000_000], False),
+    ],
+)
+def test_a_message_that_quotes_is_dropped(message: str, private: list[str], kept: bool) -> None:
+    """Whole texts, pieces of twelve characters, and what would take long to compare."""
+    failure = Failure("status", 400, message).without_quotes(private)
+    assert failure.message == (message if kept else "")
+
+
+def test_errors_say_what_to_do() -> None:
+    """The class by status, and the fix in words; an unknown status is named by its number."""
+    limited = error_of(Failure("status", 429, retry_after=90.0), scorer="s", attempts=1)
+    assert isinstance(limited, RateLimitError)
+    assert str(limited) == (
+        "s failed (status 429 Too Many Requests, 1 attempt, it asks to wait 90 s); set requests_per_minute, "
+        "tokens_per_minute or max_concurrency to what your plan allows"
+    )
+    overloaded = error_of(Failure("status", 529), scorer="s", attempts=2)
+    assert isinstance(overloaded, ScorerUnavailableError)
+    assert "(status 529, 2 attempts)" in str(overloaded)
+
+
+def test_a_window_says_when_more_fits() -> None:
+    """At most the limit in any 60 seconds; more than the limit fits when nothing else is there."""
+    window = _Window(100)
+    assert window.delay(0.0, 60) == 0.0
+    window.spend(0.0, 60)
+    window.spend(10.0, 30)
+    assert window.delay(20.0, 10) == 0.0
+    assert window.delay(20.0, 11) == 40.0
+    assert window.delay(20.0, 90) == 50.0
+    assert window.delay(20.0, 5000) == 50.0
+    assert window.delay(61.0, 70) == 0.0
+    assert _Window(None).delay(0.0, 10**9) == 0.0
+
+
+async def test_a_cancelled_wait_gives_its_slot_back() -> None:
+    """Whoever waited in vain holds up nobody."""
+    limiter = Limiter(1)
+    limiter.pause(10.0)
+    with anyio.move_on_after(0.01):
+        async with limiter.slot(1):
+            raise AssertionError("it was let through")
+    limiter._paused_until = 0.0
+    with anyio.fail_after(1.0):
+        async with limiter.slot(1):
+            pass
+
+
+def test_every_preset_has_an_entry_point_and_names_itself() -> None:
+    """A server is one row, and one line that makes it known."""
+    known = {point.name: point.value for point in entry_points(group="rerank_core.scorers")}
+    for name, preset in http.PRESETS.items():
+        assert known[name] == f"rerank_core.remote.http:{name}"
+        assert preset.service.provider == name
+    with pytest.raises(AttributeError, match="nobody"):
+        _ = http.nobody
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5))
+def test_an_unknown_cost_makes_the_sum_unknown(known: list[bool]) -> None:
+    """A total that leaves something out would be wrong."""
+    parts = [Usage(requests=1, cost=0.5 if priced else None) for priced in known]
+    total = sum(parts, Usage())
+    assert total.cost == (0.5 * len(parts) if all(known) else None)
+    assert total.requests == len(parts)
+
+
+def test_a_cosine_becomes_a_score_in_0_to_1() -> None:
+    """Order kept, and what is no cosine left for the check to refuse."""
+    from rerank_core.remote.scoring import _from_cosine
+
+    values: list[Any] = [-1.0, 0, 1, True, "0.5", math.nan, 10**400]
+    assert [_from_cosine(value) for value in values[:3]] == [0.0, 0.5, 1.0]
+    assert all(_from_cosine(value) is value for value in values[3:])

@@ -1,0 +1,169 @@
+"""The registry: from a name to a scorer, of this package or of another."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_core import ConfigurationError, Reranker, load_scorer
+from rerank_core.registry import ENTRY_POINT_GROUP
+
+ACME = '''
+from rerank_core import Scored, Scorer
+
+class AcmeScorer(Scorer):
+    """Scores every text with one option."""
+
+    def __init__(self, model, *, score=0.5):
+        self.name = f"acme:{model}"
+        self.answer = score
+
+    async def score(self, query, texts):
+        """Return the option."""
+        return Scored([self.answer] * len(texts))
+
+def anything(model, **options):
+    """Return a scorer, whatever the options."""
+    return AcmeScorer(repr((model, sorted(options))))
+
+def nothing(model):
+    """Return a scorer without options."""
+    return AcmeScorer(model)
+'''
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install a third-party package with four providers, as a distribution's folder describes it."""
+    (tmp_path / "acme_scorers.py").write_text(ACME)
+    metadata = tmp_path / "acme_scorers-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-scorers\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        f"[{ENTRY_POINT_GROUP}]\n"
+        "acme = acme_scorers:AcmeScorer\n"
+        "acme-any = acme_scorers:anything\n"
+        "acme-none = acme_scorers:nothing\n"
+        "acme-broken = acme_scorers.no_such_module:Nobody\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("acme_scorers", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("embedded", "EmbeddedScorer", "embedded"),
+        (" embedded ", "EmbeddedScorer", "embedded"),
+        ("embedded:", "EmbeddedScorer", "embedded"),
+        ("onnx:some/model", "OnnxScorer", "onnx:some/model"),
+        ("onnx:C:/models/one", "OnnxScorer", "onnx:C:/models/one"),
+        ("cross-encoder:BAAI/bge-reranker-v2-m3", "CrossEncoderScorer", "cross-encoder:BAAI/bge-reranker-v2-m3"),
+    ],
+)
+def test_a_name_gives_its_scorer(name: str, kind: str, expected: str) -> None:
+    """The model is what follows the first colon; nothing is loaded or fetched yet."""
+    scorer = load_scorer(name)
+    assert (type(scorer).__name__, scorer.name) == (kind, expected)
+
+
+def test_options_reach_the_scorer() -> None:
+    """By their names, checked by the scorer."""
+    scorer: Any = load_scorer("onnx:some/model", max_length=128, threads=1)
+    assert (scorer.max_length, scorer.threads) == (128, 1)
+
+
+def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
+    """So that a typing error shows at once."""
+    with pytest.raises(
+        ConfigurationError, match=r"no scorer is called 'coher': known are cohere, cross-encoder, embedded, http, "
+    ):
+        load_scorer("coher:rerank-v3.5")
+
+
+def test_without_any_provider_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout on the path without its metadata has no entry points."""
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(ConfigurationError, match="known are none: install rerank-bridge"):
+        load_scorer("embedded")
+
+
+def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a notebook's cell: what is installed is read once, and again for a provider that is missing."""
+    scans: list[None] = []
+    real = importlib.metadata.entry_points
+
+    def counted(**selection: str) -> Any:
+        scans.append(None)
+        return real(**selection)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    load_scorer("embedded")
+    load_scorer("onnx:some/model")
+    assert len(scans) == 1
+    with pytest.raises(ConfigurationError, match="known are cohere"):
+        load_scorer("late")
+    metadata = tmp_path / "late_scorers-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: late-scorers\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        f"[{ENTRY_POINT_GROUP}]\nlate = rerank_core.local.embedded.scorer:EmbeddedScorer\n"
+    )
+    assert load_scorer("late").name == "embedded"
+    assert load_scorer("embedded").name == "embedded"
+    assert len(scans) == 3
+
+
+def test_an_unknown_option_is_named_with_those_that_there_are() -> None:
+    """Nothing is silently ignored."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_scorer("embedded", max_lenght=128, device="cuda")
+    assert "'embedded' takes no option 'device', 'max_lenght'" in str(caught.value)
+    assert "it takes cache_bytes, max_length, precision, threads, tokens_per_batch" in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["model", "name", "scale"])
+def test_what_the_name_decides_is_no_option(option: str) -> None:
+    """The model comes from the name, the scorer's name and scale from the model."""
+    with pytest.raises((ConfigurationError, TypeError), match=option):
+        load_scorer("embedded", **{option: "x"})
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, 3])
+def test_a_name_that_is_none_is_refused(name: Any) -> None:
+    """The error says what a name looks like."""
+    with pytest.raises(ConfigurationError, match=r"give 'provider' or 'provider:model'"):
+        load_scorer(name)
+
+
+@pytest.mark.usefixtures("acme")
+def test_an_installed_package_brings_its_own_provider() -> None:
+    """One entry point makes it known: by its name, with its options."""
+    reranker = Reranker(load_scorer("acme:large", score=0.25))
+    assert repr(reranker).startswith("Reranker('acme:large'")
+    assert reranker.rerank("which?", ["this"]).scores == (0.25,)
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_third_partys_options_are_checked_too() -> None:
+    """By the signature of its factory, which may also take any, or none."""
+    with pytest.raises(ConfigurationError, match="'acme' takes no option 'colour': it takes score"):
+        load_scorer("acme:large", colour="red")
+    with pytest.raises(ConfigurationError, match="'acme-none' takes no option 'colour': it takes none"):
+        load_scorer("acme-none:large", colour="red")
+    assert load_scorer("acme-any:large", colour="red").name == "acme:('large', ['colour'])"
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_providers_own_import_error_is_raised_as_it_is() -> None:
+    """Another provider's fault says which module is missing, and known ones are not hidden by it."""
+    with pytest.raises(ModuleNotFoundError, match="acme_scorers"):
+        load_scorer("acme-broken:large")
+    assert load_scorer("embedded").name == "embedded"

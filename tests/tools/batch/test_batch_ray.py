@@ -1,0 +1,121 @@
+"""Batches on Ray: a small cluster on this machine, with a worker killed at work, and one limiter for all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.batches import plain_loop, results, some_rows, worker_pids, write_rows
+from support.loopback import Loopback
+from support.providers import KEY, scorer_of
+
+from rerank_core import Reranker, Selection
+from rerank_tools.batch import BatchOptions, rerank_dataset, rerank_file
+from rerank_tools.batch._budget import Budget
+from rerank_tools.batch._cluster import RemotePurse
+from rerank_tools.batch._workers import prepared
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+# Ray itself leaves files and sockets to the collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two cores; its workers find the services' keys in their environment."""
+    variables = {"CO_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables})
+    yield
+    ray.shutdown()
+
+
+def test_a_worker_is_killed_and_nothing_is_lost_or_paid_twice(
+    cluster: None, tmp_path: Path, loopback: Loopback
+) -> None:
+    """Two workers, a purse and a limiter between them: each row once, and never more requests than allowed."""
+    loopback.plan(delay=0.01)
+    rows = some_rows(240)
+    source, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    scorer = scorer_of("cohere", loopback, max_concurrency=3)
+    options = BatchOptions(scorer, rows_per_part=30, workers=2, max_cost=1.0)
+    killed: list[int] = []
+    threading.Thread(target=_kill_a_worker, args=[output, killed], daemon=True).start()
+    report = rerank_file(source, output, options)
+    stats = loopback.stats()
+    assert len(killed) == 1
+    assert (report.ok, report.engine, report.stopped) == (True, "ray", None)
+    assert [row["id"] for row in results(output)] == list(range(240))
+    # What was under way at the kill is lost with its answer, and nothing else.
+    sent = Counter(request["body"]["query"] for request in stats["requests"])
+    assert sum(sent.values()) - 240 <= 3
+    assert stats["most_active"] <= 3 + 3  # the killed worker's may be under way still
+    assert report.cost == pytest.approx(240 * 0.002)
+    loopback.plan()
+    found = [(row["indices"], row["scores"]) for row in results(output)]
+    assert found == plain_loop(Reranker(scorer), rows, Selection())
+
+
+def test_a_dataset_gets_three_columns(cluster: None) -> None:
+    """As a plain loop fills them, by the embedded model; a row that fails may say so in a fourth one."""
+    rows = some_rows(24)
+    expected = plain_loop(Reranker("embedded"), rows, Selection(top_n=2))
+    bad = {"id": 24, "query": "", "documents": ["a"]}
+    dataset = ray.data.from_items([*rows, bad])
+    ranked = rerank_dataset(
+        dataset, selection=Selection(top_n=2), on_error="column", batch_size=8, concurrency=(1, 2)
+    )
+    found = sorted(ranked.take_all(), key=lambda row: row["id"])
+    assert [row["query"] for row in found] == [row["query"] for row in [*rows, bad]]
+    assert [list(row["indices"]) for row in found[:24]] == [indices for indices, _ in expected]
+    for row, (_, scores) in zip(found, expected, strict=False):
+        assert list(row["scores"]) == pytest.approx(scores, abs=1e-4)
+        assert row["usage"]["documents"] == 4
+        assert row["error"] is None
+    assert found[24]["indices"] is None
+    assert "the query is empty" in found[24]["error"]
+
+
+def test_the_limiter_and_the_purse_are_the_clusters(cluster: None, loopback: Loopback) -> None:
+    """Requests go on when the limiter's actor is gone, after a pause too; the purse says no at the cap."""
+    loopback.plan(faults=["429-retry-after"], retry_after="0.2")
+    scorer = prepared(scorer_of("jina", loopback, max_concurrency=2), cores=1)
+    reranker = Reranker(scorer)
+    assert reranker.rerank("memory", ["memory", "tea"]).usage.retries == 1
+    turns = scorer.__dict__["_session"].limiter
+    ray.kill(turns.actor)
+    assert len(reranker.rerank_many(["memory"] * 6, [["memory", "tea"]] * 6)) == 6
+    assert loopback.stats()["most_active"] <= 2
+    reranker.close()
+
+    async def spend() -> list[bool]:
+        purse = RemotePurse(ray.remote(Budget).options(num_cpus=0).remote(1.0, {0: 0.4}))
+        await purse.begin(0, 0.5)
+        answers = [await purse.reserve(0, 0.4)]
+        await purse.settle(0, 0.4, 0.4)
+        return [*answers, await purse.reserve(0, 0.2)]
+
+    assert asyncio.run(spend()) == [True, False]
+
+
+def _kill_a_worker(output: Path, killed: list[int]) -> None:
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        journals = list((output / "state").glob("*.journal")) if output.exists() else []
+        if sum(journal.read_bytes().count(b"\n") for journal in journals if journal.exists()) > 20:
+            killed.append(worker_pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+            return
+        time.sleep(0.01)

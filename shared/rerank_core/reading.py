@@ -1,4 +1,4 @@
-"""What a model reads of a text, in its own tokens, for those who cut texts to measure."""
+"""What a scorer reads of a text, counted in its own tokens; estimates for services."""
 
 from __future__ import annotations
 
@@ -7,61 +7,69 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Reading", "ReadsTokens", "Wish", "cut_ends", "estimate_tokens", "estimated_ends", "least_tokens"]
+__all__ = [
+    "Reading",
+    "ReadsTokens",
+    "WindowRequest",
+    "estimate_token_ends",
+    "estimate_tokens",
+    "least_tokens",
+    "offsets_to_ends",
+]
 
 _BYTES_PER_TOKEN = 3
-_USUAL_ROOM = 512
+_USUAL_MAX_TOKENS = 512
 """Tokens that nearly every reranker reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a scorer reads of texts beside a query.
+    """How a scorer splits texts into tokens.
 
     Attributes:
-        room: tokens of a text that it reads, at least 1.
-        ends: for each text the positions, in characters, where its tokens end, ascending.
+        window_tokens: tokens of a text that fit beside the query at once, at least 1.
+        token_ends: for each text the positions, in characters, where its tokens end, ascending.
     """
 
-    room: int
-    ends: Sequence[Sequence[int]]
+    window_tokens: int
+    token_ends: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How much of texts is to be looked at.
+class WindowRequest:
+    """How much of each text is wanted.
 
     Attributes:
-        window: tokens of a text to read at once, at least 1; None for as many as there is room for.
-        most: how often; tokens after that may be left out.
+        window: tokens of a window, at least 1; None for as many as the scorer reads.
+        max_windows: windows per text, at least 1; tokens after them may be left out.
     """
 
     window: int | None
-    most: int
+    max_windows: int
 
-    def room(self, read: int | None) -> int:
-        """Return the tokens to read at once, of a scorer that reads as many; None where that is not known."""
-        if read is None:
-            return self.window or _USUAL_ROOM
-        return max(1, read if self.window is None else min(self.window, read))
+    def window_tokens(self, max_text_tokens: int | None) -> int:
+        """Return the tokens of a window, given how many a scorer reads of a text; None where that is unknown."""
+        if max_text_tokens is None:
+            return self.window or _USUAL_MAX_TOKENS
+        return max(1, max_text_tokens if self.window is None else min(self.window, max_text_tokens))
 
-    def limit(self, room: int) -> int:
-        """Return how many tokens of a text to look at: one more shows that the text goes on."""
-        return room * self.most + 1
+    def tokens_to_read(self, window_tokens: int) -> int:
+        """Return how many tokens of a text to look at: one more than fits shows that the text goes on."""
+        return window_tokens * self.max_windows + 1
 
 
 @runtime_checkable
 class ReadsTokens(Protocol):
     """A scorer that knows its tokens: one that has this method."""
 
-    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
-        """Return what the scorer reads of texts beside a query, at least one text."""
+    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        """Return how the scorer splits texts into tokens, and how many fit beside the query."""
 
 
-def estimated_ends(text: str, limit: int) -> Sequence[int]:
-    """Return about where a text's first tokens end: one token for every three bytes of UTF-8, as for limits.
+def estimate_token_ends(text: str, limit: int) -> Sequence[int]:
+    """Return about where a text's first tokens end, taking one token per three bytes of UTF-8.
 
-    >>> list(estimated_ends("tokens", 10)), list(estimated_ends("日本語", 2))
+    >>> list(estimate_token_ends("tokens", 10)), list(estimate_token_ends("日本語", 2))
     ([3, 6], [1, 2])
     """
     if text.isascii():
@@ -75,20 +83,19 @@ def estimated_ends(text: str, limit: int) -> Sequence[int]:
     return ends[:limit]
 
 
-def cut_ends(offsets: Sequence[Any]) -> list[int]:
-    """Return where tokens end, of a tokenizer's (start, end) pairs; in order, whatever the tokenizer says."""
+def offsets_to_ends(offsets: Sequence[Any]) -> list[int]:
+    """Return where tokens end, ascending, given a tokenizer's (start, end) pairs in any order."""
     return list(accumulate((end for _, end in offsets), max))
 
 
 def estimate_tokens(text: str) -> int:
-    """Return about how many tokens a text makes: one for every three bytes of UTF-8, at least 1.
+    """Return about how many tokens a text has: one per three bytes of UTF-8, at least 1.
 
-    English makes about a quarter fewer, Chinese and Japanese about as many: an estimate on the safe side for a
-    limit, of the right size for a budget.
+    English has about a quarter fewer, Chinese and Japanese about as many.
     """
     return max(1, -(-(len(text) if text.isascii() else len(text.encode(errors="replace"))) // 3))
 
 
 def least_tokens(text: str) -> int:
-    """Return how many tokens a text certainly makes: no tokenizer merges words across white space."""
+    """Return the least number of tokens a text has: no tokenizer merges words across white space."""
     return len(text.split())

@@ -90,12 +90,12 @@ class PairTokenizer:
                 types[row, : len(pair)] = pair.types
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
-    def room(self, query: str) -> int:
+    def max_text_tokens(self, query: str) -> int:
         """Return how many tokens of a text are read beside a query."""
         alone = len(self._tokenizer.encode(query, add_special_tokens=False)) + self._special
         return pair_room(self._max_length, min(alone, self._max_length), self._special)
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
         """Return where the first tokens of texts end, in characters, as many as ``limit``."""
         return token_ends(self._tokenizer, texts, limit)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.engine import Engine, Job, LocalModel, shared_engine
-from rerank_core.reading import Reading, Wish
+from rerank_core.reading import Reading, WindowRequest
 from rerank_core.scorer import Scale, Scorer
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
@@ -64,11 +64,11 @@ class LocalScorer(Scorer):
             self.__dict__["_engine"] = engine
         return engine
 
-    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
-        """Return what the model reads of texts beside a query, in its tokens."""
-        job = _ReadingJob(query, texts, wish)
+    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        """Return how the model splits texts into tokens, and how many fit beside the query."""
+        job = _ReadingJob(query, texts, request)
         await self.engine.run(job)
-        return Reading(job.room, job.ends)
+        return Reading(job.window_tokens, job.token_ends)
 
     async def warm_up(self) -> None:
         """Load the model and run it once, as the first call would."""
@@ -81,18 +81,20 @@ class LocalScorer(Scorer):
 class _ReadingJob(Job[Any, Any]):
     """Has a model's tokenizer look at texts; nothing is left for the model itself."""
 
-    def __init__(self, query: str, texts: Sequence[str], wish: Wish) -> None:
+    def __init__(self, query: str, texts: Sequence[str], request: WindowRequest) -> None:
         self.count = len(texts)
-        self.room = 0
-        self.ends: list[Sequence[int]] = []
+        self.window_tokens = 0
+        self.token_ends: list[Sequence[int]] = []
         self._query = query
         self._texts = texts
-        self._wish = wish
+        self._request = request
 
     def encode(self, model: TokenModel, start: int, stop: int) -> Sequence[tuple[int, Any]]:
         if not start:
-            self.room = self._wish.room(model.room(self._query))
-        self.ends += model.ends(self._texts[start:stop], self._wish.limit(self.room))
+            self.window_tokens = self._request.window_tokens(model.max_text_tokens(self._query))
+        self.token_ends += model.token_ends(
+            self._texts[start:stop], self._request.tokens_to_read(self.window_tokens)
+        )
         return ()
 
     def accept(self, position: int, output: Any) -> None:
@@ -102,10 +104,10 @@ class _ReadingJob(Job[Any, Any]):
 class TokenModel(Protocol):
     """A model that can be asked for its tokens."""
 
-    def room(self, query: str) -> int | None:
+    def max_text_tokens(self, query: str) -> int | None:
         """Return how many tokens of a text are read beside a query; None for no limit."""
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
         """Return where the first tokens of texts end, as many as ``limit``."""
 
 

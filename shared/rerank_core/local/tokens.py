@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rerank_core.reading import cut_ends
+from rerank_core.reading import offsets_to_ends
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[in
     usual = tokenizer.truncation
     tokenizer.enable_truncation(limit)
     try:
-        return [cut_ends(encoding.offsets) for encoding in encode(tokenizer, texts, limit, special=False)]
+        return [offsets_to_ends(encoding.offsets) for encoding in encode(tokenizer, texts, limit, special=False)]
     finally:
         if usual is None:
             tokenizer.no_truncation()

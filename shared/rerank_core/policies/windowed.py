@@ -14,7 +14,7 @@ from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.windows import windows
-from rerank_core.reading import Reading, ReadsTokens, Wish, estimated_ends
+from rerank_core.reading import Reading, ReadsTokens, WindowRequest, estimate_token_ends
 from rerank_core.scorer import Scorer
 from rerank_core.types import Passage, Scored
 from rerank_core.usage import Usage
@@ -88,11 +88,11 @@ class Windowed(Policy):
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score a text, of its windows where it is long."""
         most = 1 if self.aggregate == "first" else self.max_windows
-        wish = Wish(self.window, most)
-        reading = await self._reading(query, texts, wish)
+        request = WindowRequest(self.window, most)
+        reading = await self._reading(query, texts, request)
         # In a thread, because a book takes its time, and the loop is everybody's.
         plan = await anyio.to_thread.run_sync(
-            partial(_plan, texts, reading, wish, self.overlap), abandon_on_cancel=True
+            partial(_plan, texts, reading, request, self.overlap), abandon_on_cancel=True
         )
         counted = Usage(truncated=plan.cut)
         try:
@@ -110,14 +110,14 @@ class Windowed(Policy):
             tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
         )
 
-    async def _reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
+    async def _reading(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
         scorer = self.scorers[0]
         while isinstance(scorer, Policy) and len(scorer.scorers) == 1:
             scorer = scorer.scorers[0]
         if isinstance(scorer, ReadsTokens):
-            return await scorer.reading(query, texts, wish)
-        room = wish.room(None)
-        return Reading(room, [estimated_ends(text, wish.limit(room)) for text in texts])
+            return await scorer.read_tokens(query, texts, request)
+        size = request.window_tokens(None)
+        return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
 
     def _aggregated(self, scores: Sequence[float]) -> float:
         """Return a document's score from those of its windows, best first."""
@@ -166,19 +166,19 @@ class _Plan:
         return place if found is None else Passage(place.start + found.start, place.start + found.end)
 
 
-def _plan(texts: Sequence[str], reading: Reading, wish: Wish, overlap: float) -> _Plan:
+def _plan(texts: Sequence[str], reading: Reading, request: WindowRequest, overlap: float) -> _Plan:
     positions: dict[str, int] = {}
     slots: list[list[int]] = []
     places: list[dict[int, Passage] | None] = []
     cut = 0
-    size = max(1, reading.room - _MARGIN)
-    for text, ends in zip(texts, reading.ends, strict=True):
-        if len(ends) <= reading.room:
+    size = max(1, reading.window_tokens - _MARGIN)
+    for text, ends in zip(texts, reading.token_ends, strict=True):
+        if len(ends) <= reading.window_tokens:
             slots.append([positions.setdefault(text, len(positions))])
             places.append(None)
             continue
-        seen = text if len(ends) < wish.limit(reading.room) else text[: ends[-1]]
-        found = windows(seen, ends, size=size, overlap=int(overlap * size), most=wish.most)
+        seen = text if len(ends) < request.tokens_to_read(reading.window_tokens) else text[: ends[-1]]
+        found = windows(seen, ends, size=size, overlap=int(overlap * size), most=request.max_windows)
         cut += found.cut
         placed: dict[int, Passage] = {}
         for passage in found.passages:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.pricing import Price, price_of
-from rerank_core.reading import Reading, Wish, estimate_tokens, estimated_ends
+from rerank_core.reading import Reading, WindowRequest, estimate_token_ends, estimate_tokens
 from rerank_core.remote._access import checked_address, find_key
 from rerank_core.remote.rate_limit import Limiter, Turns
 from rerank_core.remote.response import Failure, Reply, Wire
@@ -217,14 +217,14 @@ class RemoteScorer(Scorer):
 
         return await Call(self, await self._opened(), query, texts).run()
 
-    async def reading(self, query: str, texts: Sequence[str], wish: Wish) -> Reading:
-        """Return about what the service reads of texts beside a query: its tokens are not known here."""
+    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        """Return an estimate: a service's tokens are not known here."""
         limits = self.facts.limits
         length = estimate_tokens(self.full_query(query))
         read = [max(limit - length, limit // 2) for limit in (limits.pair, limits.tokens) if limit is not None]
         read += [] if limits.document is None else [limits.document]
-        room = wish.room(min(read, default=None))
-        return Reading(room, [estimated_ends(text, wish.limit(room)) for text in texts])
+        size = request.window_tokens(min(read, default=None))
+        return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
 
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""

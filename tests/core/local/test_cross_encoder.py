@@ -85,7 +85,7 @@ def test_a_template_keeps_its_end(causal: Path) -> None:
     assert type(read).__name__ == "RowReader"
     assert len(short) < len(long) == CAUSAL_LENGTH
     assert long.columns["input_ids"][-8:] == short.columns["input_ids"][-8:]
-    assert read.room(QUERY) == pytest.approx(len(long) - len(short), abs=2)
+    assert read.max_text_tokens(QUERY) == pytest.approx(len(long) - len(short), abs=2)
 
 
 def test_a_language_model_gets_padding_on_the_left(causal: Path) -> None:
@@ -134,8 +134,8 @@ def test_plain_pairs_are_put_together_from_ids(checkpoint: Build) -> None:
     bert, xlmr = reader(checkpoint("bert-1")), reader(checkpoint("xlmr-1"))
     assert {type(read).__name__ for read in (bert, xlmr)} == {"FastReader"}
     assert bert.features(bert.tokenize("a", ["b"]))["token_type_ids"].tolist() == [[0, 0, 0, 1, 1]]
-    assert bert.room(QUERY) == 64 - len(bert.tokenize(QUERY, [""])[0])
-    assert len(bert.ends(["memory leak"], 1)[0]) == 1
+    assert bert.max_text_tokens(QUERY) == 64 - len(bert.tokenize(QUERY, [""])[0])
+    assert len(bert.token_ends(["memory leak"], 1)[0]) == 1
 
 
 def test_padding_on_the_left_changes_no_score_of_an_encoder(bert: Path, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_a_model_of_other_modules_reads_for_itself(bert: Path, tmp_path: Path) -
     assert type(read).__name__ == "OwnReader"
     items = read.tokenize(QUERY, TEXTS)
     assert max(map(len, items)) == read.features(items)["input_ids"].shape[1] == 64
-    assert read.room(QUERY) == 64 - len(read.tokenize(QUERY, [""])[0])
-    assert len(read.ends(["memory leak"], 1)[0]) == 1
+    assert read.max_text_tokens(QUERY) == 64 - len(read.tokenize(QUERY, [""])[0])
+    assert len(read.token_ends(["memory leak"], 1)[0]) == 1
 
 
 @pytest.mark.parametrize("shape", ["bert-1", "bert-2", "xlmr-1"])

@@ -184,7 +184,7 @@ def test_room_is_what_is_read_of_a_text(kind: str, limit: int) -> None:
     for query in ("", "memory", "memory " * 10, "memory " * 100):
         encoding = own(asked, limit, "right", query, "memory " * 200)
         # The odd token is the query's where that is longer than the text.
-        assert encoding.sequence_ids.count(1) - pairs.room(query) in {0, 1}
+        assert encoding.sequence_ids.count(1) - pairs.max_text_tokens(query) in {0, 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +194,7 @@ def test_ends_are_where_tokens_end(kind: str) -> None:
     pairs = taken(tokenizer, 20)
     before = [pair.ids.tolist() for pair in pairs.pairs(QUERY, TEXTS)]
     asked.no_truncation()
-    for text, ends in zip(TEXTS, pairs.ends(TEXTS, 9), strict=True):
+    for text, ends in zip(TEXTS, pairs.token_ends(TEXTS, 9), strict=True):
         expected = [end for _, end in asked.encode(text, add_special_tokens=False).offsets][:9]
         assert list(ends) == [max(expected[: index + 1]) for index in range(len(expected))]
     assert [pair.ids.tolist() for pair in pairs.pairs(QUERY, TEXTS)] == before
@@ -207,11 +207,11 @@ def test_a_long_text_is_read_only_as_far_as_needed() -> None:
     read: list[int] = []
     encode_batch = pairs._encode_batch
 
-    def reading(texts: Sequence[str], **options: Any) -> Any:
+    def counting(texts: Sequence[str], **options: Any) -> Any:
         read.append(sum(map(len, texts)))
         return encode_batch(texts, **options)
 
-    pairs._encode_batch = reading
+    pairs._encode_batch = counting
     novel, blanks = "memory leak " * 20_000, " " * 3000 + "memory leak " * 20_000
     made = pairs.pairs(QUERY, [novel, blanks])
     assert sum(read) < 30_000

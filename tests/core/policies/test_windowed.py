@@ -44,7 +44,7 @@ class Recording(Scorer):
     def __init__(self, scorer: Any) -> None:
         self.inner = scorer
         self.name, self.scale = scorer.name, scorer.scale
-        self.reading = scorer.reading
+        self.read_tokens = scorer.read_tokens
         self.calls: list[list[str]] = []
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:

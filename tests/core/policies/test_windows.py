@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rerank_core.policies.sentences import pieces, sentences
 from rerank_core.policies.windows import windows
-from rerank_core.reading import Wish, estimated_ends
+from rerank_core.reading import WindowRequest, estimate_token_ends
 
 ODD = st.text(
     st.sampled_from("aAbB9 .!?…。！,;:\n\t-—'\"”」()é日本語🐍\u0301\u200d\u00a0"), min_size=1, max_size=120
@@ -62,7 +62,7 @@ def test_sentences_end_where_a_reader_says(text: str, expected: list[str]) -> No
 @given(text=TEXTS, size=st.integers(1, 30))
 def test_pieces_cover_the_text_and_fit(text: str, size: int) -> None:
     """They follow each other to the end; only what belongs together may exceed the size."""
-    ends = estimated_ends(text, 10_000)
+    ends = estimate_token_ends(text, 10_000)
     bounds = [0, *pieces(text, ends, size)]
     assert bounds[-1] == len(text)
     assert all(start < end for start, end in pairwise(bounds))
@@ -74,7 +74,7 @@ def test_pieces_cover_the_text_and_fit(text: str, size: int) -> None:
 @given(text=TEXTS, size=st.integers(4, 40), share=st.floats(0, 0.9))
 def test_windows_cover_a_text_in_order_within_their_bounds(text: str, size: int, share: float) -> None:
     """Every character but blanks is in one; they advance at both ends, and share no more than they may."""
-    ends = estimated_ends(text, 10_000)
+    ends = estimate_token_ends(text, 10_000)
     overlap = int(share * size)
     found = windows(text, ends, size=size, overlap=overlap, most=1000)
     assert not found.cut
@@ -110,7 +110,7 @@ def test_windows_of_words_are_full_and_never_too_large(words: list[str]) -> None
 def test_no_more_windows_than_wanted(text: str, most: int) -> None:
     """And it is said where the text goes on."""
     text += "x"
-    ends = estimated_ends(text, 10_000)
+    ends = estimate_token_ends(text, 10_000)
     every = windows(text, ends, size=8, overlap=2, most=1000).passages
     some = windows(text, ends, size=8, overlap=2, most=most)
     assert len(some.passages) == min(most, len(every))
@@ -120,7 +120,7 @@ def test_no_more_windows_than_wanted(text: str, most: int) -> None:
 def test_characters_that_belong_together_stay_together() -> None:
     """Accents and joined emoji are not torn from what they belong to."""
     text = "e\u0301" * 50 + "👩\u200d💻" * 20
-    for start, end in windows(text, estimated_ends(text, 10_000), size=7, overlap=0, most=1000).passages:
+    for start, end in windows(text, estimate_token_ends(text, 10_000), size=7, overlap=0, most=1000).passages:
         assert text[start] not in "\u0301\u200d💻"
         assert text[end - 1] != "\u200d"
 
@@ -131,7 +131,7 @@ def test_characters_that_belong_together_stay_together() -> None:
 def test_a_hostile_text_takes_no_longer_than_another(text: str) -> None:
     """Time grows with the length, not with its square."""
     began = time.perf_counter()
-    windows(text, estimated_ends(text, 10**6), size=500, overlap=100, most=32)
+    windows(text, estimate_token_ends(text, 10**6), size=500, overlap=100, most=32)
     assert time.perf_counter() - began < 3.0
 
 
@@ -145,8 +145,8 @@ def test_a_character_of_more_tokens_than_fit_is_a_piece() -> None:
 
 def test_how_much_of_a_text_is_looked_at() -> None:
     """What a scorer reads, at most what the user wants, and 512 tokens where neither is known."""
-    assert Wish(None, 2).room(100) == 100
-    assert Wish(40, 2).room(100) == 40
-    assert Wish(200, 2).room(100) == 100
-    assert (Wish(200, 2).room(None), Wish(None, 2).room(None)) == (200, 512)
-    assert Wish(None, 2).limit(100) == 201
+    assert WindowRequest(None, 2).window_tokens(100) == 100
+    assert WindowRequest(40, 2).window_tokens(100) == 40
+    assert WindowRequest(200, 2).window_tokens(100) == 100
+    assert (WindowRequest(200, 2).window_tokens(None), WindowRequest(None, 2).window_tokens(None)) == (200, 512)
+    assert WindowRequest(None, 2).tokens_to_read(100) == 201

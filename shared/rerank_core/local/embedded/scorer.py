@@ -216,10 +216,10 @@ class _Encoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in encode(self._tokenizer, texts, self._max_length)]
 
-    def room(self, query: str) -> int:  # noqa: ARG002 - it is encoded apart
+    def max_text_tokens(self, query: str) -> int:  # noqa: ARG002 - it is encoded apart
         return self._max_length - _SPECIAL_TOKENS
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
         return token_ends(self._tokenizer, texts, limit)
 
     def forward(self, items: Sequence[_Tokens], /) -> Sequence[_TokenVectors]:

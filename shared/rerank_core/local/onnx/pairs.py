@@ -49,8 +49,8 @@ class OnnxPairs:
             token_types=checkpoint.has_token_types(),
         )
         self.tokenize = self._pairs.pairs
-        self.room = self._pairs.room
-        self.ends = self._pairs.ends
+        self.max_text_tokens = self._pairs.max_text_tokens
+        self.token_ends = self._pairs.token_ends
 
     def forward(self, items: Sequence[Pair], /) -> Sequence[float]:
         if not self._one_at_a_time:

@@ -53,8 +53,8 @@ class FastReader:
         # Copies: the next batch is written over these arrays, while another device may still read this one.
         return {name: torch.tensor(arrays[name]) for name in self._names} | {"modality": "text"}
 
-    def room(self, query: str) -> int | None:
-        return None if self._limit > _NO_LIMIT else self._pairs.room(query)
+    def max_text_tokens(self, query: str) -> int | None:
+        return None if self._limit > _NO_LIMIT else self._pairs.max_text_tokens(query)
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        return self._pairs.ends(texts, limit)
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        return self._pairs.token_ends(texts, limit)

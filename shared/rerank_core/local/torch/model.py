@@ -41,8 +41,8 @@ class TorchPairs:
         self._replicas = replicas
         self._ends_in_sigmoid = ends_in_sigmoid
         self.tokenize = reader.tokenize
-        self.room = reader.room
-        self.ends = reader.ends
+        self.max_text_tokens = reader.max_text_tokens
+        self.token_ends = reader.token_ends
 
     def forward(self, items: Sequence[Any], /) -> Sequence[float]:
         import torch

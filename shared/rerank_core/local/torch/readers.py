@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.tokens import pair_room
-from rerank_core.reading import cut_ends, estimated_ends
+from rerank_core.reading import estimate_token_ends, offsets_to_ends
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,10 +35,10 @@ class Reader(Protocol):
     def features(self, items: Sequence[Any]) -> Features:
         """Return a batch of them, padded to the longest."""
 
-    def room(self, query: str) -> int | None:
+    def max_text_tokens(self, query: str) -> int | None:
         """Return how many tokens of a text are read beside a query; None for no limit."""
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
         """Return where the first tokens of texts end, as many as ``limit``."""
 
 
@@ -132,17 +132,17 @@ class OwnReader:
         features: Features = self._model.preprocess([item.pair for item in items], prompt=self._prompt)
         return dict(features)
 
-    def room(self, query: str) -> int | None:
+    def max_text_tokens(self, query: str) -> int | None:
         limit = self._model.max_seq_length
         if limit is None or limit > _NO_LIMIT:
             return None
         alone = self._model.preprocess([(query, "")], prompt=self._prompt)["input_ids"].shape[-1]
         return pair_room(limit, alone, self._model.tokenizer.num_special_tokens_to_add(pair=True))
 
-    def ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
         tokenizer = self._model.tokenizer
         if not tokenizer.is_fast:  # it does not say where its tokens are
-            return [estimated_ends(text, limit) for text in texts]
+            return [estimate_token_ends(text, limit) for text in texts]
         encoded = tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -151,7 +151,7 @@ class OwnReader:
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
-        return [cut_ends(offsets) for offsets in encoded["offset_mapping"]]
+        return [offsets_to_ends(offsets) for offsets in encoded["offset_mapping"]]
 
 
 class Row:
@@ -199,10 +199,10 @@ class RowReader(OwnReader):
         columns.pop(_MASK)
         return [Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
-    def room(self, query: str) -> int | None:
+    def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
         if self._once.get("modality") != "message":
-            return super().room(query)
+            return super().max_text_tokens(query)
         limit = self._model.max_seq_length  # of the filled template, from whose text alone is cut
         return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
 

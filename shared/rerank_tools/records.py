@@ -1,4 +1,4 @@
-"""Documents from files: JSON, JSON lines, CSV, TSV, or a document a line."""
+"""Reading documents from files: JSON, JSON lines, CSV, TSV, or one document per line."""
 
 from __future__ import annotations
 
@@ -13,26 +13,36 @@ from typing import Any, Literal, get_args
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["FORMATS", "Record", "RecordFormat", "decode", "parse_records", "read_records"]
+__all__ = [
+    "FORMATS",
+    "Record",
+    "RecordFormat",
+    "decode",
+    "parse_json",
+    "parse_json_object",
+    "parse_records",
+    "read_lines",
+    "read_records",
+]
 
 RecordFormat = Literal["auto", "json", "jsonl", "csv", "tsv", "lines"]
 
 FORMATS: Mapping[str, RecordFormat] = MappingProxyType(
     {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "lines"}
 )
-"""The format that the end of a file's name stands for."""
+"""Formats by file name extension."""
 
 _SHOWN_FIELDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A document of a file.
+    """One document of a file.
 
     Attributes:
-        document: as it was read: a string, or a dictionary of fields.
-        text: what a model should read of it.
-        line: the line that it begins in, from 1; None in a JSON list.
+        document: the document as it was read: a string, or a dictionary of fields.
+        text: the part of it that a model should read.
+        line: the line where it begins, from 1; None for an element of a JSON list.
     """
 
     document: Any
@@ -45,11 +55,11 @@ def read_records(path: Path, *, format: RecordFormat = "auto", text_field: str =
 
     Args:
         path: the file, in UTF-8.
-        format: ``"auto"`` goes by the end of the file's name, else by how its content begins.
-        text_field: the field that holds the text of a document that is not a string.
+        format: ``"auto"`` decides by the file's extension, else as :func:`parse_records` does.
+        text_field: the field that holds the text, in documents that are not strings.
 
     Raises:
-        ConfigurationError: the file cannot be read, or its content is not of that format; names the line.
+        ConfigurationError: the file cannot be read, or its content is not in that format; names the line.
     """
     try:
         data = path.read_bytes()
@@ -69,19 +79,19 @@ def parse_records(
     format: RecordFormat = "auto",  # noqa: A002
     text_field: str = "text",
 ) -> list[Record]:
-    r"""Return the documents of a file's content.
+    r"""Return the documents in the content of a file.
 
-    ``"auto"`` takes content that begins with ``[`` for JSON, with ``{`` for JSON lines, all other for a document
-    a line; CSV has to be named. Blank lines are passed over.
+    ``"auto"`` reads content that begins with ``[`` as JSON, with ``{`` as JSON lines, and anything else as one
+    document per line. CSV and TSV have to be named. Blank lines are skipped.
 
     Args:
         data: the content, in UTF-8.
-        source: what error messages call it.
-        format: what it is.
+        source: the file's name for error messages.
+        format: the content's format.
         text_field: as in :func:`read_records`.
 
     Raises:
-        ConfigurationError: the content is not of that format; names the line.
+        ConfigurationError: the content is not in that format; names the line.
 
     >>> [record.text for record in parse_records(b'{"text": "a"}\n{"text": "b"}\n', source="standard input")]
     ['a', 'b']
@@ -89,7 +99,7 @@ def parse_records(
     if format not in get_args(RecordFormat):
         raise ConfigurationError(f"format is {format!r}: give one of {', '.join(get_args(RecordFormat))}")
     content = decode(data, source=source)
-    parser = _PARSERS[_sniffed(content) if format == "auto" else format]
+    parser = _PARSERS[_guess_format(content) if format == "auto" else format]
     records = list(parser(content, source, text_field))
     if not records:
         raise ConfigurationError(f"{source} holds no documents: give at least one")
@@ -97,7 +107,7 @@ def parse_records(
 
 
 def decode(data: bytes, *, source: str) -> str:
-    """Return the text of a file's content in UTF-8, with or without a byte order mark.
+    """Decode the content of a file in UTF-8, with or without a byte order mark.
 
     Raises:
         ConfigurationError: it is binary, or in another encoding.
@@ -117,36 +127,97 @@ def decode(data: bytes, *, source: str) -> str:
     return content
 
 
-def _sniffed(content: str) -> str:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file in UTF-8 that are not blank, each with its number, from 1.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is in another encoding; names the line.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}, line {number + 1} or later: not text in UTF-8: convert it") from None
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}") from None
+
+
+def parse_json(content: str | bytes, *, source: str, line: int | None = None) -> Any:
+    """Parse JSON.
+
+    Args:
+        content: the JSON.
+        source: the file's name for error messages.
+        line: the number of the line, where the content is one line of the file.
+
+    Raises:
+        ConfigurationError: the content is not JSON, is nested too deeply, or holds an integer of thousands of
+            digits; names the line.
+    """
+    place = source if line is None else f"{source}, line {line}"
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as exc:
+        at = exc.lineno if line is None else line
+        raise ConfigurationError(
+            f"{source}, line {at}, column {exc.colno}: not JSON ({exc.msg}): correct it, or name the format"
+        ) from None
+    except RecursionError:
+        raise ConfigurationError(f"{place}: JSON that is nested too deeply: flatten it") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{place}: not text in UTF-8: convert it") from None
+    except ValueError:
+        raise ConfigurationError(f"{place}: a number in the JSON is too long: write it as a string") from None
+
+
+def parse_json_object(content: str | bytes, *, source: str, line: int | None = None) -> dict[str, Any]:
+    """Parse JSON that must be an object; the arguments are those of :func:`parse_json`.
+
+    Raises:
+        ConfigurationError: the content is something else; names the line.
+    """
+    item = parse_json(content, source=source, line=line)
+    if not isinstance(item, dict):
+        place = source if line is None else f"{source}, line {line}"
+        raise ConfigurationError(f"{place}: {_describe(item)}: give an object")
+    return item
+
+
+def _guess_format(content: str) -> str:
     start = content.lstrip()[:1]
     return {"[": "json", "{": "jsonl"}.get(start, "lines")
 
 
-def _json(content: str, source: str, text_field: str) -> Iterator[Record]:
+def _parse_json_list(content: str, source: str, text_field: str) -> Iterator[Record]:
     if not content.strip():
         return
-    items = _loaded(content, source, "line")
+    items = parse_json(content, source=source)
     if not isinstance(items, list):
-        raise ConfigurationError(f"{source} is not a JSON list but {_kind(items)}: give a list, or JSON lines")
+        raise ConfigurationError(f"{source} is not a JSON list but {_describe(items)}: give a list, or JSON lines")
     for number, item in enumerate(items, 1):
-        yield Record(item, _text_of(item, text_field, f"{source}, element {number}"), None)
+        yield Record(item, _find_text(item, text_field, f"{source}, element {number}"), None)
 
 
-def _jsonl(content: str, source: str, text_field: str) -> Iterator[Record]:
+def _parse_json_lines(content: str, source: str, text_field: str) -> Iterator[Record]:
+    for number, line in _split_lines(content):
+        item = parse_json(line, source=source, line=number)
+        yield Record(item, _find_text(item, text_field, f"{source}, line {number}"), number)
+
+
+def _parse_lines(content: str, _source: str, _text_field: str) -> Iterator[Record]:
+    for number, line in _split_lines(content):
+        yield Record(line.strip(), line.strip(), number)
+
+
+def _split_lines(content: str) -> Iterator[tuple[int, str]]:
     # Not splitlines(), which also splits at characters that may stand in a JSON string.
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            item = _loaded(line, source, number)
-            yield Record(item, _text_of(item, text_field, f"{source}, line {number}"), number)
+    return ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
 
 
-def _lines(content: str, _source: str, _text_field: str) -> Iterator[Record]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            yield Record(line.strip(), line.strip(), number)
-
-
-def _csv(content: str, source: str, text_field: str, *, delimiter: str = ",") -> Iterator[Record]:
+def _parse_csv(content: str, source: str, text_field: str, *, delimiter: str = ",") -> Iterator[Record]:
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     ended = 0
     try:
@@ -157,47 +228,39 @@ def _csv(content: str, source: str, text_field: str, *, delimiter: str = ",") ->
                     f"{source}, line {line}: {'more' if None in row else 'fewer'} cells than the header names: "
                     "quote cells that hold the delimiter"
                 )
-            yield Record(row, _text_of(row, text_field, f"{source}, line {line}"), line)
+            yield Record(row, _find_text(row, text_field, f"{source}, line {line}"), line)
     except csv.Error as exc:
-        raise ConfigurationError(f"{source}, line {reader.reader.line_num}: not CSV ({exc}): mend it") from None
+        raise ConfigurationError(f"{source}, line {reader.reader.line_num}: not CSV ({exc}): correct it") from None
 
 
-def _tsv(content: str, source: str, text_field: str) -> Iterator[Record]:
-    return _csv(content, source, text_field, delimiter="\t")
+def _parse_tsv(content: str, source: str, text_field: str) -> Iterator[Record]:
+    return _parse_csv(content, source, text_field, delimiter="\t")
 
 
-_PARSERS = {"json": _json, "jsonl": _jsonl, "lines": _lines, "csv": _csv, "tsv": _tsv}
+_PARSERS = {
+    "json": _parse_json_list,
+    "jsonl": _parse_json_lines,
+    "lines": _parse_lines,
+    "csv": _parse_csv,
+    "tsv": _parse_tsv,
+}
 
 
-def _loaded(content: str, source: str, line: int | str) -> Any:
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as exc:
-        where = exc.lineno if isinstance(line, str) else line
-        raise ConfigurationError(
-            f"{source}, line {where}, column {exc.colno}: not JSON ({exc.msg}): mend it, or name the format"
-        ) from None
-    except RecursionError:
-        raise ConfigurationError(f"{source}: JSON that is nested too deeply: flatten it") from None
-    except ValueError:  # an integer of thousands of digits
-        raise ConfigurationError(f"{source}: a number in the JSON is too long: write it as a string") from None
-
-
-def _text_of(item: Any, text_field: str, where: str) -> str:
+def _find_text(item: Any, text_field: str, where: str) -> str:
     if isinstance(item, str):
         return item
     if not isinstance(item, dict):
-        raise ConfigurationError(f"{where}: {_kind(item)} is no document: give a string or an object")
+        raise ConfigurationError(f"{where}: {_describe(item)} is no document: give a string or an object")
     if text_field not in item:
         names = ", ".join(repr(name) for name in list(item)[:_SHOWN_FIELDS]) or "none"
         raise ConfigurationError(f"{where}: no field {text_field!r}: name the field of the text, there is {names}")
     text = item[text_field]
     if not isinstance(text, str):
-        raise ConfigurationError(f"{where}: field {text_field!r} holds {_kind(text)}: give a string")
+        raise ConfigurationError(f"{where}: field {text_field!r} holds {_describe(text)}: give a string")
     return text
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if value is None:
         return "null"
     names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rerank_core import ConfigurationError
-from rerank_tools.records import Record, parse_records, read_records
+from rerank_tools.records import Record, parse_json_object, parse_records, read_lines, read_records
 
 
 def parsed(data: str | bytes, **options: Any) -> list[Record]:
@@ -99,3 +99,23 @@ def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:
         read_records(tmp_path / "missing.json")
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         read_records(tmp_path)
+
+
+def test_lines_come_with_their_numbers(tmp_path: Path) -> None:
+    """Without a byte order mark and blank lines; another encoding is an error with its line."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('\ufeff{"a": "x\u2028y"}\n\n[1]\n'.encode())
+    lines = list(read_lines(path))
+    assert [number for number, _ in lines] == [1, 3]
+    assert parse_json_object(lines[0][1], source="a.jsonl", line=1) == {"a": "x\u2028y"}
+    with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 3: a list: give an object"):
+        parse_json_object(lines[1][1], source="a.jsonl", line=3)
+    with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 3, column 7: not JSON"):
+        parse_json_object(b'{"a": b}', source="a.jsonl", line=3)
+    with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 4: not text in UTF-8"):
+        parse_json_object(b'{"a": "\xff"}', source="a.jsonl", line=4)
+    path.write_bytes(b'{}\n"\xff"\n')
+    with pytest.raises(ConfigurationError, match=r"a\.jsonl, line \d or later: not text in UTF-8"):
+        list(read_lines(path))
+    with pytest.raises(ConfigurationError, match="absent cannot be read: No such file"):
+        list(read_lines(tmp_path / "absent"))

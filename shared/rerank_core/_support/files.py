@@ -1,0 +1,103 @@
+"""Files: atomic writes, locks between processes, and digests."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO
+
+__all__ = ["digest", "digest_file", "lock_file", "write_atomically"]
+
+_BLOCK_BYTES = 2**20
+_DIGEST_BYTES = 16
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write to; when the block ends, it is on the disk under its name, complete.
+
+    The file is written beside its place, as ``.NAME.RANDOM.tmp``, and then renamed. Where the block raises, what
+    was there stays. Of several writers the last one wins. The folder is made where it is missing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def lock_file(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock that other processes respect; it ends with the process at the latest.
+
+    The block may end in another thread than it began in. The file stays, because removing it would let two
+    processes in.
+
+    Args:
+        path: a file that is used for nothing else; it and its folder are made where they are missing.
+        wait_seconds: how long to wait for another holder; infinity for no limit. Waiting blocks the thread.
+
+    Raises:
+        TimeoutError: (an OSError) another holder did not release it in time.
+        OSError: the file cannot be written, or its file system has no locks.
+    """
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=-1 if wait_seconds == math.inf else wait_seconds, thread_local=False)
+    try:
+        lock.acquire()
+    except NotImplementedError as exc:
+        raise OSError(f"{path.parent} is on a file system without locks") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return a digest of texts and bytes, in order: 32 hexadecimal digits, the same in every process.
+
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    hashed = blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        hashed.update(len(data).to_bytes(8, "big"))
+        hashed.update(data)
+    return hashed.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return a digest of a file's content: 32 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    hashed = blake2b(digest_size=_DIGEST_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            hashed.update(block)
+    return hashed.hexdigest()

@@ -1,0 +1,42 @@
+"""Journals: what was appended is read again, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_tools.journal import Journal, parse_entry, read_journal, render_entry
+
+FIRST: dict[str, Any] = {"row": 0, "scores": [0.1 + 0.2, 1e-300], "text": "é\ud800\u2028"}
+SECOND: dict[str, Any] = {"row": 1}
+
+
+@pytest.mark.parametrize(
+    "end", ["", "\n", "{", '{"row": 2, "usage": {}}\n', "null\n", '{"row": 3\x00\x00', "[1]\n"]
+)
+def test_a_torn_journal_loses_no_line_but_its_last(tmp_path: Path, end: str) -> None:
+    """What is appended after it is read again, too."""
+    path = tmp_path / "state" / "part.journal"
+    with Journal(path, "job", sync=True) as journal:
+        assert journal.entries == []
+        journal.append(FIRST)
+    with path.open("a") as file:
+        file.write(end)
+    with Journal(path, "job") as journal:
+        assert journal.entries == [FIRST]
+        journal.append(SECOND)
+    assert read_journal(path, "job") == [FIRST, SECOND]
+
+
+def test_lines_that_were_changed_or_are_of_another_job_are_ignored(tmp_path: Path) -> None:
+    """Each entry has a checksum over itself and the job's key."""
+    line = render_entry({"row": 1, "indices": [1, 0]}, "job")
+    assert parse_entry(line, "job") == {"row": 1, "indices": [1, 0]}
+    assert parse_entry(line, "another job") is None
+    assert parse_entry(line.replace("[1, 0]", "[7, 0]"), "job") is None
+    assert parse_entry("[" * 100_000, "job") is None
+    (tmp_path / "journal").write_text(f"{line}\n{line.replace('1', '2')}\n")
+    assert read_journal(tmp_path / "journal", "job") == [{"row": 1, "indices": [1, 0]}]
+    assert read_journal(tmp_path / "absent", "job") == []

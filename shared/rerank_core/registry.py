@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.errors import ConfigurationError, name_scorer
-from rerank_core.scorer import Scorer, option_names
+from rerank_core.scorer import Scorer, check_option_names
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -53,13 +53,13 @@ def load_scorer(name: str, **options: Any) -> Scorer:
         raise ConfigurationError(f"the scorer's name is {name!r}: give 'provider' or 'provider:model'")
     provider, _, model = name.strip().partition(":")
     factory = _factory(provider)
-    _check_options(provider, factory, options)
     if isinstance(options.get("api_key"), str):
         from pydantic import SecretStr  # takes long to import, and most scorers have no key
 
         # From here on no frame of a traceback shows it.
         options["api_key"] = SecretStr(options["api_key"])
     with name_scorer(name.strip()):
+        check_option_names(factory, options)
         return factory(model, **options)
 
 
@@ -70,11 +70,10 @@ def as_scorer(scorer: Scorer | str) -> Scorer:
         ConfigurationError: neither a scorer nor a name, or an unknown name.
         MissingExtraError: the scorer needs a package that is not installed.
     """
-    if isinstance(scorer, str):
-        return load_scorer(scorer)
-    if not isinstance(scorer, Scorer):
-        raise ConfigurationError(f"scorer is a {type(scorer).__name__}: give a Scorer or a scorer's name")
-    return scorer
+    made: object = load_scorer(scorer) if isinstance(scorer, str) else scorer
+    if not isinstance(made, Scorer):
+        raise ConfigurationError(f"scorer is a {type(made).__name__}: give a Scorer or a scorer's name")
+    return made
 
 
 def known_providers() -> list[str]:
@@ -113,13 +112,3 @@ def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
     # Reversed, so that the first on the path counts. Kept, because all installed packages are read: some 10 ms.
     return {point.name: point for point in reversed(list(entry_points(group=ENTRY_POINT_GROUP)))}
-
-
-def _check_options(provider: str, factory: Callable[..., Scorer], options: dict[str, Any]) -> None:
-    known = option_names(factory)
-    unknown = sorted(set(options) - set(known)) if known is not None else []
-    if unknown:
-        raise ConfigurationError(
-            f"the scorer {provider!r} takes no option {', '.join(map(repr, unknown))}: "
-            f"it takes {', '.join(sorted(known or ())) or 'none'}"
-        )

@@ -18,7 +18,7 @@ from rerank_core._call.fan_out import fan_out
 from rerank_core._call.request import Request, checked_selection
 from rerank_core._call.texts import Texts
 from rerank_core._support.checks import checked_seconds
-from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError
+from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError, name_scorer
 from rerank_core.registry import as_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
@@ -244,13 +244,14 @@ class Reranker:
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit):
             return await call_scorer(self.scorer, request.query, texts)
-        raise ScorerTimeoutError(
-            f"{self.scorer.name} did not answer within timeout={self.timeout} s ({len(texts)} texts): "
-            "give it longer, send fewer documents, or use on_error='passthrough'"
-        )
+        with name_scorer(self.scorer.name):
+            raise ScorerTimeoutError(
+                f"did not answer within timeout={self.timeout} s ({len(texts)} texts): "
+                "give it longer, send fewer documents, or use on_error='passthrough'"
+            )
 
     def _passthrough(self, request: Request[D], error: ScorerError) -> Ranking[D]:
-        _logger.warning("%s failed, first-stage order returned: %s", self.scorer.name, error)
+        _logger.warning("not reranked, first-stage order returned: %s", error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)

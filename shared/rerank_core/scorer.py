@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.types import Scored
 
-__all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "option_names"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "check_option_names"]
 
 Scale = Literal["probability", "logit"]
 
@@ -104,10 +108,11 @@ class ScorerOptions:
 
 
 class ConfiguredScorer(Scorer):
-    """A scorer that its model's name and a frozen object of options describe completely.
+    """A scorer that its model's name and a frozen options object describe completely.
 
-    Copies and pickles are made anew from these two, so they share no connection and no model state; a copy keeps
-    the key, a pickle does not.
+    A subclass names its ``provider`` and its class of ``Options``. Copies and pickles are built anew from the
+    model and the options, so they share no connection and no model state; a copy keeps ``api_key``, a pickle does
+    not. Scorers are equal where class, model and options are.
 
     Args:
         model: what follows the colon of the scorer's name.
@@ -117,60 +122,73 @@ class ConfiguredScorer(Scorer):
         ConfigurationError: an option is unknown or out of its range.
     """
 
+    provider: ClassVar[str]
+    """What stands before the colon of the scorer's name."""
+
     Options: ClassVar[type[ScorerOptions]] = ScorerOptions
+    model: str
     options: ScorerOptions
 
     def __init__(self, model: str = "", **options: Any) -> None:
-        known = option_names(type(self))
-        unknown = sorted(set(options) - set(known or ()))
-        if unknown:
-            raise ConfigurationError(
-                f"no option is called {', '.join(map(repr, unknown))}: "
-                f"there are {', '.join(sorted(known or ())) or 'none'}"
-            )
         self.model = model
-        self.options = self.Options(**options)
+        self.name = f"{self.provider}:{model}" if model else self.provider
+        with name_scorer(self.name):
+            check_option_names(type(self), options)
+            self.options = self.Options(**options)
 
     def cache_key(self) -> str:
         """Return a digest of the class, the name and the options that change scores."""
         left_out = {_SECRET, *self.options_without_effect_on_scores}
-        return self.fingerprint_options(
-            {"model": self.model, **{k: v for k, v in self._options_by_name().items() if k not in left_out}}
-        )
+        options = {name: value for name, value in self._options_by_name().items() if name not in left_out}
+        return self.fingerprint_options({"model": self.model, **options})
 
     def _options_by_name(self) -> dict[str, Any]:
         return {field.name: getattr(self.options, field.name) for field in fields(self.options)}
 
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self.model, self.options) == (other.model, other.options)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.model))
+
     def __reduce__(self) -> tuple[Any, ...]:
         options = {name: value for name, value in self._options_by_name().items() if name != _SECRET}
-        return _rebuild, (type(self), self.model, options)
+        return partial(type(self), self.model, **options), ()
 
-    def __copy__(self) -> ConfiguredScorer:
-        return _rebuild(type(self), self.model, self._options_by_name())
+    def __copy__(self) -> Self:
+        return type(self)(self.model, **self._options_by_name())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ConfiguredScorer:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copy(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
 
-def option_names(factory: Any) -> list[str] | None:
-    """Return the names of the options that a scorer's class or factory takes; None where it takes any."""
-    options = getattr(factory, "Options", None)
-    if is_dataclass(options):
-        return [field.name for field in fields(options)]
-    parameters = list(inspect.signature(factory).parameters.values())[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters]
+def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -> None:
+    """Check that a scorer's class or factory takes options of these names.
+
+    Raises:
+        ConfigurationError: it does not; names those that it takes.
+    """
+    kind = getattr(factory, "Options", None)
+    if is_dataclass(kind):
+        known = [field.name for field in fields(kind)]
+    else:
+        parameters = list(inspect.signature(factory).parameters.values())[1:]  # the first is the model
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return
+        known = [parameter.name for parameter in parameters]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"takes no option {', '.join(map(repr, unknown))}: it takes {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 _SECRET = "api_key"  # noqa: S105 - the option's name
-
-
-def _rebuild(kind: type[ConfiguredScorer], model: str, options: dict[str, Any]) -> ConfiguredScorer:
-    return kind(model, **options)
 
 
 def _canonical(scorer: Scorer, name: str, value: object) -> object:
@@ -202,7 +220,8 @@ def _canonical(scorer: Scorer, name: str, value: object) -> object:
 
 
 def _cannot_be_cached(scorer: Scorer, name: str, why: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{scorer.name} cannot be cached: its option {name!r} {why}; "
-        f"let {type(scorer).__name__} define cache_key()"
+    error = ConfigurationError(
+        f"cannot be cached: its option {name!r} {why}; let {type(scorer).__name__} define cache_key()"
     )
+    error.scorer = scorer.name
+    return error

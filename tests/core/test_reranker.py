@@ -291,7 +291,7 @@ def test_a_failing_warm_up_is_a_scorer_error() -> None:
         async def warm_up(self) -> None:
             raise OSError("no space left")
 
-    with pytest.raises(ScorerError, match="fake failed with OSError"):
+    with pytest.raises(ScorerError, match="fake: failed with OSError"):
         Reranker(Cold()).warm_up()
 
 

@@ -1,4 +1,9 @@
-"""The public names of every module, and what importing the package loads."""
+"""The public names of every module, and what importing the package loads.
+
+The rule: a module without a leading underscore anywhere in its path lists in ``__all__`` every name that it defines
+without a leading underscore (type variables apart). So a helper for the module alone has an underscore, and one for
+other modules is listed. Every ``__all__``, of private modules too, is sorted and can be imported.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,20 @@ from types import ModuleType
 import pytest
 from support.scripts import run_script
 
+import langchain_rerankers
+import llamaindex_rerankers
 import rerank_core
+import rerank_tools
 
-MODULES = ["rerank_core", *(found.name for found in pkgutil.walk_packages(rerank_core.__path__, "rerank_core."))]
+PACKAGES = (langchain_rerankers, llamaindex_rerankers, rerank_core, rerank_tools)
+MODULES = [
+    name
+    for package in PACKAGES
+    for name in (
+        package.__name__,
+        *(found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")),
+    )
+]
 
 NOT_LOADED = {
     "cohere",

@@ -111,7 +111,7 @@ def test_top_n_above_the_number_of_documents_returns_all(door: Door) -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, "0.5", True, None, np.float32("nan"), 1.5, -0.5])
 def test_a_scorers_bad_score_is_refused(door: Door, score: Any) -> None:
     """No ranking is built from it; the error names the scorer and the text's number, not the text."""
-    with pytest.raises(InvalidResponseError, match="answers returned .* for text 1") as caught:
+    with pytest.raises(InvalidResponseError, match="answers: returned .* for text 1") as caught:
         door(QUERY, ["first", "a secret"], by=Answers([0.5, score]))
     assert "secret" not in str(caught.value)
 
@@ -119,14 +119,14 @@ def test_a_scorers_bad_score_is_refused(door: Door, score: Any) -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_and_too_many_scores_are_refused(door: Door, count: int) -> None:
     """Scores that cannot be matched to texts are worth nothing."""
-    with pytest.raises(InvalidResponseError, match=f"answers returned {count} scores for 2 texts"):
+    with pytest.raises(InvalidResponseError, match=f"answers: returned {count} scores for 2 texts"):
         door(QUERY, ["a", "b"], by=Answers([0.5] * count))
 
 
 @pytest.mark.parametrize("answer", [None, 0.5, iter([0.5, 0.5])])
 def test_scores_that_are_no_sequence_are_refused(door: Door, answer: Any) -> None:
     """A scorer of one's own may forget what it promised."""
-    with pytest.raises(InvalidResponseError, match="answers returned"):
+    with pytest.raises(InvalidResponseError, match="answers: returned"):
         door(QUERY, ["a", "b"], by=Answers(answer))
 
 
@@ -137,7 +137,7 @@ def test_an_answer_that_is_no_scored_is_refused(door: Door) -> None:
         async def score(self, query: str, texts: Any) -> Any:
             return [0.5] * len(texts)
 
-    with pytest.raises(InvalidResponseError, match="fake returned a list: a Scored was expected"):
+    with pytest.raises(InvalidResponseError, match="fake: returned a list: a Scored was expected"):
         door(QUERY, ["a", "b"], by=Bare())
 
 
@@ -182,7 +182,7 @@ def test_100_000_documents_are_ranked() -> None:
 def test_a_foreign_exception_keeps_its_text_out_of_the_message(door: Door) -> None:
     """It becomes a ScorerError whose cause it is: its own message may quote a document or a key."""
     error = KeyError("a secret document")
-    with pytest.raises(ScorerError, match="fake failed with KeyError: see the cause") as caught:
+    with pytest.raises(ScorerError, match="fake: failed with KeyError: see the cause") as caught:
         door(QUERY, ["a secret document"], by=FakeScorer(error=error))
     assert type(caught.value) is ScorerError
     assert caught.value.__cause__ is error

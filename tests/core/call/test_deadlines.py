@@ -44,7 +44,7 @@ def test_a_deadline_that_passes_is_an_error(rank: Door) -> None:
     scorer = Endless()
     start = time.perf_counter()
     with pytest.raises(
-        ScorerTimeoutError, match=r"endless did not answer within timeout=0.05 s \(3 texts\)"
+        ScorerTimeoutError, match=r"endless: did not answer within timeout=0.05 s \(3 texts\)"
     ) as caught:
         rank(Reranker(scorer, timeout=0.05))
     assert 0.045 <= time.perf_counter() - start < 0.25
@@ -61,7 +61,7 @@ def test_an_answer_within_the_deadline_is_taken(rank: Door) -> None:
 
 def test_a_scorers_own_timeout_is_told_apart(rank: Door) -> None:
     """A TimeoutError from inside a scorer is its failure, not this call's deadline."""
-    with pytest.raises(ScorerError, match="fake failed with TimeoutError") as caught:
+    with pytest.raises(ScorerError, match="fake: failed with TimeoutError") as caught:
         rank(Reranker(FakeScorer(error=TimeoutError()), timeout=60))
     assert not isinstance(caught.value, ScorerTimeoutError)
 
@@ -99,7 +99,7 @@ def test_a_failure_passes_through_with_one_warning(
     assert ranking.error is error or ranking.error.__cause__ is error
     (record,) = (record for record in caplog.records if record.name == "rerank_core")
     assert record.levelno == logging.WARNING
-    assert "fake failed, first-stage order returned" in record.getMessage()
+    assert "not reranked, first-stage order returned: fake: " in record.getMessage()
     assert "secret" not in caplog.text
 
 
@@ -115,7 +115,7 @@ def test_a_ranking_passed_through_survives_pickling(rank: Door) -> None:
     ranking = rank(Reranker(FakeScorer(error=ScorerUnavailableError("down")), on_error="passthrough"))
     twin = pickle.loads(pickle.dumps(ranking))
     assert twin.documents == ranking.documents
-    assert (type(twin.error), str(twin.error)) == (ScorerUnavailableError, "down")
+    assert (type(twin.error), str(twin.error)) == (ScorerUnavailableError, "fake: down")
 
 
 def test_passing_through_does_not_hide_bad_configuration(rank: Door) -> None:
@@ -173,7 +173,7 @@ def test_an_unexpected_exception_has_its_cause(rank: Door) -> None:
     error = RuntimeError("could not read 'a secret document'")
     with pytest.raises(ScorerError) as caught:
         rank(Reranker(FakeScorer(error=error)))
-    assert str(caught.value) == "fake failed with RuntimeError: see the cause"
+    assert str(caught.value) == "fake: failed with RuntimeError: see the cause"
     assert caught.value.__cause__ is error
 
 
@@ -184,5 +184,5 @@ def test_a_scorer_that_is_not_async_is_a_scorer_error() -> None:
         def score(self, query: str, texts: Sequence[str]) -> Any:  # type: ignore[override]
             return None
 
-    with pytest.raises(ScorerError, match="fake failed with TypeError"):
+    with pytest.raises(ScorerError, match="fake: failed with TypeError"):
         Reranker(Sync()).rerank(QUERY, TEXTS)

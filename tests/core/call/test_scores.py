@@ -79,7 +79,6 @@ def check(scores: Any, *, expected: int | None = None, logit: bool = False) -> l
         scores,
         expected=len(scores) if expected is None else expected,
         scale="logit" if logit else "probability",
-        scorer="s",
     )
 
 
@@ -119,7 +118,7 @@ def test_integers_are_numbers() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_wrong_number_of_scores_is_refused(count: int) -> None:
     """Too few and too many alike; the error names both numbers."""
-    with pytest.raises(InvalidResponseError, match=f"s returned {count} scores for 2 texts"):
+    with pytest.raises(InvalidResponseError, match=f"returned {count} scores for 2 texts"):
         check([0.5] * count, expected=2)
 
 
@@ -127,7 +126,7 @@ def test_a_wrong_number_of_scores_is_refused(count: int) -> None:
 @pytest.mark.parametrize("logit", [False, True])
 def test_a_score_that_is_not_finite_is_refused(score: Any, logit: bool) -> None:
     """NaN and infinity would leave the order undefined; the error names the text."""
-    with pytest.raises(InvalidResponseError, match="s returned .* for text 1"):
+    with pytest.raises(InvalidResponseError, match="returned .* for text 1"):
         check([0.5, score], logit=logit)
 
 

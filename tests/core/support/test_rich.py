@@ -38,7 +38,7 @@ class _Down(Scorer):
     scale = "probability"
 
     async def score(self, query: str, texts: object) -> Scored:
-        raise ScorerUnavailableError("down: no answer")
+        raise ScorerUnavailableError("no answer")
 
 
 def test_a_ranking_without_scores_says_why() -> None:

@@ -55,13 +55,13 @@ class KnownModel:
 
 def known_models() -> list[KnownModel]:
     """Return the known models, local ones first, then by provider; retired ones are left out."""
-    from rerank_core.local.embedded.scorer import EmbeddedScorer
+    from rerank_core.local.embedded.scorer import EmbeddedOptions
     from rerank_core.remote.cohere import SERVICE as COHERE
     from rerank_core.remote.http import PRESETS
     from rerank_core.remote.voyage import SERVICE as VOYAGE
 
     local = [
-        KnownModel("embedded", "embedded", EmbeddedScorer.max_length, local=True, scale="logit"),
+        KnownModel("embedded", "embedded", EmbeddedOptions.max_length, local=True, scale="logit"),
         KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]

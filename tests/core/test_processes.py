@@ -138,7 +138,7 @@ def test_the_interpreter_waits_until_a_model_is_dropped() -> None:
         """
         import time
         from rerank_core._call import event_loop
-        from rerank_core.local.engine import Engine, Job
+        from rerank_core.local.engine import Engine, ModelJob
 
         class Model:
             def forward(self, items):
@@ -148,7 +148,7 @@ def test_the_interpreter_waits_until_a_model_is_dropped() -> None:
                 time.sleep(0.5)
                 print("dropped", flush=True)
 
-        class OneWord(Job):
+        class OneWord(ModelJob):
             count = 1
 
             def encode(self, model, start, stop):

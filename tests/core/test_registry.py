@@ -78,7 +78,7 @@ def test_a_name_gives_its_scorer(name: str, kind: str, expected: str) -> None:
 def test_options_reach_the_scorer() -> None:
     """By their names, checked by the scorer."""
     scorer: Any = load_scorer("onnx:some/model", max_length=128, threads=1)
-    assert (scorer.max_length, scorer.threads) == (128, 1)
+    assert (scorer.options.max_length, scorer.options.threads) == (128, 1)
 
 
 def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:

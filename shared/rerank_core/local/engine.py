@@ -1,7 +1,8 @@
-"""The local engine: one owner thread a model, and batches that callers share.
+"""The local engine: one thread per model, and batches that callers share.
 
-Every local model runs in one thread of its own, so that no tokenizer is raced for and no core is fought over.
-Calls wait in a queue; whatever waits is merged into batches by token budget, as :mod:`rerank_core.local.scheduler` says.
+Every local model is loaded, called and dropped in a thread of its own, so that calls neither race for a tokenizer
+nor compete for cores. Calls wait in a queue, and what waits is merged into batches within a token budget, as
+:mod:`rerank_core.local.scheduler` describes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 from rerank_core._call.event_loop import in_forked_children
 from rerank_core.local.scheduler import Place, Schedule
 
-__all__ = ["Budgeted", "Engine", "Interruptible", "Job", "LocalModel", "shared_engine"]
+__all__ = ["Budgeted", "Engine", "Interruptible", "LocalModel", "ModelJob", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
@@ -55,7 +56,7 @@ class Interruptible(Protocol):
         """End the ``forward`` that is under way or about to begin, which then raises; called from any thread."""
 
 
-class Job(ABC, Generic[Item, Output]):
+class ModelJob(ABC, Generic[Item, Output]):
     """One call's work; both methods run in the engine's thread.
 
     Attributes:
@@ -74,10 +75,10 @@ class Job(ABC, Generic[Item, Output]):
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _QueuedJob:
     """A job on its way, and who waits for it."""
 
-    job: Job[Any, Any]
+    job: ModelJob[Any, Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
     over: bool = False
@@ -98,20 +99,20 @@ class _Call:
             self.done.set_exception(error)
 
 
-_Batch = list[tuple[Place[_Call], int, Any]]
+_Batch = list[tuple[Place[_QueuedJob], int, Any]]
 
 
 class _Worker:
     """The thread that owns a model. It holds no reference to its engine, so that dropping that ends it."""
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
-        self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        self.inbox: SimpleQueue[_QueuedJob | None] = SimpleQueue()
         self._load = load
         self._model: LocalModel[Any, Any] | None = None
         self._stopping = False
-        self._calls: Schedule[_Call] = Schedule(tokens_per_batch)
+        self._calls: Schedule[_QueuedJob] = Schedule(tokens_per_batch)
         self._someone_left = False  # whose place is still in the queue
-        self._running: list[_Call] = []  # whose items are in the batch under way
+        self._running: list[_QueuedJob] = []  # whose items are in the batch under way
         self._lock = threading.Lock()  # of what is running
         self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
         self.thread.start()
@@ -123,7 +124,7 @@ class _Worker:
         self.inbox.put(None)
         self.thread.join(_STOP_SECONDS)
 
-    def abandon(self, call: _Call) -> None:
+    def abandon(self, call: _QueuedJob) -> None:
         """Take a call out of the queue, and end the batch under way if nobody else waits for it."""
         call.over = True
         self._someone_left = True
@@ -169,7 +170,7 @@ class _Worker:
             self._forward(self._model, batch, [place.owner for place in places])
             self._finish(place.owner for place in places if place.is_exhausted)
 
-    def _encode(self, call: _Call, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
+    def _encode(self, call: _QueuedJob, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
         if call.over:
             return None
         try:
@@ -178,7 +179,7 @@ class _Worker:
             self._fail([call], exc)
             return None
 
-    def _forward(self, model: LocalModel[Any, Any], batch: _Batch, calls: list[_Call]) -> None:
+    def _forward(self, model: LocalModel[Any, Any], batch: _Batch, calls: list[_QueuedJob]) -> None:
         if not self._begin(calls, model):
             return
         try:
@@ -189,13 +190,13 @@ class _Worker:
             self._fail(calls, exc)
         self._end()
 
-    def _finish(self, calls: Iterable[_Call]) -> None:
+    def _finish(self, calls: Iterable[_QueuedJob]) -> None:
         for call in calls:
             if not call.over:
                 call.finish()
                 self._someone_left = True
 
-    def _begin(self, calls: list[_Call], model: object) -> bool:
+    def _begin(self, calls: list[_QueuedJob], model: object) -> bool:
         """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
         with self._lock:
             if all(call.over for call in calls):
@@ -209,7 +210,7 @@ class _Worker:
         with self._lock:
             self._running = []
 
-    def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
+    def _fail(self, calls: Iterable[_QueuedJob], error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
             # A panic in native code, say; a future takes no StopIteration, and no caller awaits an exit.
             error, cause = RuntimeError(f"the model's thread met a {type(error).__name__}"), error
@@ -239,14 +240,14 @@ class Engine:
         self._worker: _Worker | None = None
         _engines.add(self)
 
-    async def run(self, job: Job[Any, Any]) -> None:
+    async def run(self, job: ModelJob[Any, Any]) -> None:
         """Run a job to its end; cancelling it takes what is left of it out of the queue, and out of the model.
 
         Raises:
             Exception: whatever loading, encoding or running the model raised.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(job, loop, loop.create_future())
+        call = _QueuedJob(job, loop, loop.create_future())
         worker = self._owner()
         worker.inbox.put(call)
         try:

@@ -1,4 +1,4 @@
-"""What the scorers of local models share: one engine a model and its options, and pairs as its jobs."""
+"""What the scorers of local models share: their options, one engine per model, and pairs as its jobs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.engine import Engine, Job, LocalModel, shared_engine
+from rerank_core.local.engine import Engine, LocalModel, ModelJob, shared_engine
 from rerank_core.reading import Reading, WindowRequest
-from rerank_core.scorer import Scale, Scorer
+from rerank_core.scorer import ConfiguredScorer, ScorerOptions
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Activation", "LocalScorer", "PairModel", "PairScorer", "check_options", "one_number_each", "scale_of"]
+__all__ = [
+    "Activation",
+    "LocalOptions",
+    "LocalScorer",
+    "PairModel",
+    "PairOptions",
+    "PairScorer",
+    "TokenModel",
+    "logits_to_scores",
+]
 
 Activation = Literal["auto", "sigmoid", "softmax", "identity"]
 """How a cross-encoder's output becomes a score in [0, 1].
@@ -32,22 +41,53 @@ Activation = Literal["auto", "sigmoid", "softmax", "identity"]
 - ``identity``: the output is a probability already, because the model ends in a sigmoid of its own.
 """
 
+_CPU_TOKENS_PER_BATCH = 1024
+"""Padded tokens per batch where neither the options nor the model give another number: what suits a CPU."""
 
-_TOKENS_PER_BATCH = 1024
-"""Padded tokens a batch where neither options nor the model say another number: what suits a CPU."""
 
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions(ScorerOptions):
+    """The options of every local model.
 
-class LocalScorer(Scorer):
-    """A scorer whose model runs in this process; subclasses are frozen dataclasses of their options.
+    Attributes:
+        max_length: tokens that the model reads at once, at least 1; by default the model's own limit.
+        tokens_per_batch: padded tokens per batch, at least 1; by default 1,024, which suits a CPU.
+        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
 
-    Equal options share one engine, so that two rerankers with the same model load it once.
+    Raises:
+        ConfigurationError: an option is not a whole number of at least 1.
     """
 
-    options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(
-        {"cache_bytes", "local_files_only", "threads", "tokens_per_batch"}
-    )
+    max_length: int | None = None
+    tokens_per_batch: int | None = None
+    threads: int | None = None
 
-    tokens_per_batch: int | None
+    def __post_init__(self) -> None:
+        for name in ("max_length", "tokens_per_batch", "threads"):
+            if getattr(self, name) is not None:
+                checked_count(name, getattr(self, name), least=1)
+
+
+class LocalScorer(ConfiguredScorer):
+    """A scorer whose model runs in this process.
+
+    Scorers of one class, model and options share one engine, so that two rerankers load a model once.
+
+    Args:
+        model: what follows the colon of the scorer's name.
+        options: the fields of the class's ``Options``.
+
+    Raises:
+        ConfigurationError: an option is unknown or out of its range.
+    """
+
+    Options: ClassVar[type[ScorerOptions]] = LocalOptions
+    options: LocalOptions
+    options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset({"threads", "tokens_per_batch"})
+
+    def __init__(self, model: str = "", **options: Any) -> None:
+        super().__init__(model, **options)
+        self._engine: Engine | None = None
 
     @abstractmethod
     def load(self) -> LocalModel[Any, Any]:
@@ -55,14 +95,15 @@ class LocalScorer(Scorer):
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process for these options; kept alive by the scorers that use it."""
-        engine: Engine | None = self.__dict__.get("_engine")
-        if engine is None:
-            key = (type(self), *(getattr(self, option.name) for option in fields(self)))  # type: ignore[arg-type]
-            # By a copy: the engine's thread keeps the method's owner, which must not keep the engine in turn.
-            engine = shared_engine(key, copy(self).load, self.tokens_per_batch or _TOKENS_PER_BATCH)
-            self.__dict__["_engine"] = engine
-        return engine
+        """The engine of this process for this model and these options; the scorers that use it keep it alive."""
+        if self._engine is None:
+            # The engine's thread keeps the method's owner: a copy, which does not keep the engine in turn.
+            self._engine = shared_engine(
+                (type(self), self.model, self.options),
+                copy(self).load,
+                self.options.tokens_per_batch or _CPU_TOKENS_PER_BATCH,
+            )
+        return self._engine
 
     async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
         """Return how the model splits texts into tokens, and how many fit beside the query."""
@@ -74,11 +115,18 @@ class LocalScorer(Scorer):
         """Load the model and run it once, as the first call would."""
         await self.score("warm up", ["warm up"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
+class TokenModel(Protocol):
+    """A model that can be asked for its tokens."""
+
+    def max_text_tokens(self, query: str) -> int | None:
+        """Return how many tokens of a text are read beside a query; None for no limit."""
+
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        """Return where the first tokens of texts end, as many as ``limit``."""
 
 
-class _ReadingJob(Job[Any, Any]):
+class _ReadingJob(ModelJob[Any, Any]):
     """Has a model's tokenizer look at texts; nothing is left for the model itself."""
 
     def __init__(self, query: str, texts: Sequence[str], request: WindowRequest) -> None:
@@ -101,24 +149,64 @@ class _ReadingJob(Job[Any, Any]):
         raise NotImplementedError
 
 
-class TokenModel(Protocol):
-    """A model that can be asked for its tokens."""
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(LocalOptions):
+    """The options of every local cross-encoder.
 
-    def max_text_tokens(self, query: str) -> int | None:
-        """Return how many tokens of a text are read beside a query; None for no limit."""
+    Attributes:
+        max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
+        activation: see :data:`Activation`.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub; use what its cache on this machine has.
 
-    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        """Return where the first tokens of texts end, as many as ``limit``."""
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    activation: Activation = "auto"
+    revision: str | None = None
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in get_args(Activation):
+            raise ConfigurationError(
+                f"activation is {self.activation!r}: give one of {', '.join(get_args(Activation))}"
+            )
 
 
 class PairModel(LocalModel[Any, float], Protocol):
-    """A model that reads query and text together and returns one number a pair."""
+    """A model that reads query and text together and returns one number per pair."""
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
         """Return the tokenised pairs, in order; their length is their number of tokens."""
 
 
-class _PairJob(Job[Any, float]):
+class PairScorer(LocalScorer):
+    """A cross-encoder in this process."""
+
+    Options: ClassVar[type[ScorerOptions]] = PairOptions
+    options: PairOptions
+    options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(
+        {*LocalScorer.options_without_effect_on_scores, "local_files_only"}
+    )
+
+    def __init__(self, model: str = "", **options: Any) -> None:
+        super().__init__(model, **options)
+        self.scale = "probability" if self.options.activation == "identity" else "logit"
+
+    @abstractmethod
+    def load(self) -> PairModel:
+        """Load the model; runs in the engine's thread."""
+
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Return one logit per text, or one probability with ``activation="identity"``."""
+        job = _PairJob(query, texts)
+        await self.engine.run(job)
+        return Scored(job.scores.tolist(), Usage(requests=1, tokens=job.tokens))
+
+
+class _PairJob(ModelJob[Any, float]):
     def __init__(self, query: str, texts: Sequence[str]) -> None:
         self.count = len(texts)
         self.scores = array("d", bytes(8 * len(texts)))
@@ -135,46 +223,8 @@ class _PairJob(Job[Any, float]):
         self.scores[position] = output
 
 
-class PairScorer(LocalScorer):
-    """A cross-encoder in this process."""
-
-    activation: Activation
-
-    @abstractmethod
-    def load(self) -> PairModel:
-        """Load the model; runs in the engine's thread."""
-
-    async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return one logit a text, or one probability with ``activation="identity"``."""
-        job = _PairJob(query, texts)
-        await self.engine.run(job)
-        return Scored(job.scores.tolist(), Usage(requests=1, tokens=job.tokens))
-
-
-def scale_of(activation: Activation) -> Scale:
-    """Return the scale of scores that come out of a model with this activation."""
-    return "probability" if activation == "identity" else "logit"
-
-
-def check_options(scorer: Any, *, counts: Sequence[str], optional: Sequence[str]) -> None:
-    """Check the options that local scorers share: ``counts``, and ``optional`` ones which may be None.
-
-    Raises:
-        ConfigurationError: one that counts something is no whole number of at least 1, or the activation is
-            unknown.
-    """
-    for name in (*counts, *optional):
-        value = getattr(scorer, name)
-        if value is None and name in optional:
-            continue
-        checked_count(name, value, least=1)
-    activation = getattr(scorer, "activation", "auto")
-    if activation not in get_args(Activation):
-        raise ConfigurationError(f"activation is {activation!r}: give one of {', '.join(get_args(Activation))}")
-
-
-def one_number_each(logits: npt.NDArray[np.floating[Any]], activation: Activation, scorer: str) -> list[float]:
-    """Return one number a pair from outputs of shape (pairs, labels).
+def logits_to_scores(logits: npt.NDArray[np.floating[Any]], activation: Activation) -> list[float]:
+    """Return one number per pair from outputs of shape (pairs, labels): a logit, or what ``identity`` passes on.
 
     The difference of two logits is the logit of the softmax's second label, so both kinds of model give logits.
 
@@ -185,9 +235,9 @@ def one_number_each(logits: npt.NDArray[np.floating[Any]], activation: Activatio
     wanted = {"auto": (1, 2), "sigmoid": (1,), "softmax": (2,), "identity": (1, 2)}[activation]
     if labels not in wanted:
         raise ConfigurationError(
-            f"{scorer} has {labels} output labels, and activation={activation!r} takes "
+            f"the model has {labels} output labels, and activation={activation!r} takes "
             f"{' or '.join(map(str, wanted))}: a reranker has one, or two with the second one for 'relevant'"
         )
     numbers = logits.astype("float64")
-    wanted_column = numbers[:, -1] if labels == 1 or activation == "identity" else numbers[:, 1] - numbers[:, 0]
-    return [float(number) for number in wanted_column]
+    scores = numbers[:, -1] if labels == 1 or activation == "identity" else numbers[:, 1] - numbers[:, 0]
+    return [float(score) for score in scores]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,8 +37,7 @@ def prepared(scorer: Scorer, *, cores: int) -> Scorer:
         scorer.scorers = tuple(prepared(inner, cores=cores) for inner in scorer.scorers)
         return scorer
     if isinstance(scorer, LocalScorer):
-        options: Any = scorer
-        return scorer if options.threads is not None else replace(options, threads=cores)
+        return scorer if scorer.options.threads is not None else scorer.with_options(threads=cores)
     turns = _turns_of(scorer)
     if turns is not None:
         scorer.share_limiter(turns)  # type: ignore[attr-defined]

@@ -64,10 +64,10 @@ def test_without_a_mask_all_cores_count(cgroup: Path, monkeypatch: pytest.Monkey
 
 def test_hardware_threads_of_a_core_count_once(cgroup: Path) -> None:
     """Eight of them on four cores, as the system lists siblings; one that it does not list is a core."""
-    for cpu in range(7):
-        folder = cgroup / "cpus" / f"cpu{cpu}" / "topology"
+    for number in range(7):
+        folder = cgroup / "cpus" / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+        (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
     assert cpu.available_cores() == 5
 
 

@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,13 +19,13 @@ from rerank_core import Reranker, ScorerError
 from rerank_core._call import event_loop
 from rerank_core.local import engine as engine_module
 from rerank_core.local.embedded.scorer import EmbeddedScorer
-from rerank_core.local.engine import Engine, Job, shared_engine
-from rerank_core.local.scorer import Activation, PairScorer
+from rerank_core.local.engine import Engine, ModelJob, shared_engine
+from rerank_core.local.scorer import PairScorer
 
 BUDGET = 100
 
 
-class Words(Job[str, int]):
+class Words(ModelJob[str, int]):
     """A job whose items are strings of as many characters as there are tokens."""
 
     def __init__(self, *words: str) -> None:
@@ -83,7 +82,7 @@ def engine(model: Model) -> Engine:
     return Engine(lambda: model, BUDGET)
 
 
-def run(engine: Engine, *jobs: Job[Any, Any]) -> None:
+def run(engine: Engine, *jobs: ModelJob[Any, Any]) -> None:
     """Run jobs one after the other."""
 
     async def scenario() -> None:
@@ -94,7 +93,7 @@ def run(engine: Engine, *jobs: Job[Any, Any]) -> None:
 
 
 def run_behind(
-    engine: Engine, model: Model, *jobs: Job[Any, Any], then: Callable[..., Any] | None = None
+    engine: Engine, model: Model, *jobs: ModelJob[Any, Any], then: Callable[..., Any] | None = None
 ) -> list[Any]:
     """Let jobs wait together behind a batch that is held up, let it go, and return how each of them ended.
 
@@ -482,14 +481,13 @@ def test_equal_keys_share_an_engine_while_somebody_holds_it() -> None:
 loads: list[str] = []
 
 
-@dataclass(frozen=True)
 class CountingScorer(PairScorer):
     """A local scorer whose model scores by length, and whose loads are counted."""
 
-    model: str
-    tokens_per_batch: int = 1000
-    activation: Activation = "identity"
-    name: str = field(init=False, default="counting")
+    provider = "counting"
+
+    def __init__(self, model: str, **options: Any) -> None:
+        super().__init__(model, **{"activation": "identity", **options})
 
     def load(self) -> Any:
         """Count, and return the model."""
@@ -575,7 +573,7 @@ def test_a_panic_of_native_code_is_a_scorer_error(counted: list[str], monkeypatc
     reranker = Reranker(CountingScorer("panic"))
     with monkeypatch.context() as patch:
         patch.setattr(CountingScorer, "load", panic)
-        with pytest.raises(ScorerError, match="counting failed with RuntimeError"):
+        with pytest.raises(ScorerError, match="counting:panic: failed with RuntimeError"):
             reranker.rerank("query", ["text"])
     assert len(Reranker(CountingScorer("calm")).rerank("query", ["text"])) == 1
 

@@ -303,7 +303,6 @@ def test_usage_counts_the_tokens_read(checkpoint: Build, provider: str) -> None:
     [
         ("onnx", {"max_length": 0}, "max_length is 0: give a whole number of at least 1"),
         ("onnx", {"tokens_per_batch": -1}, "tokens_per_batch is -1"),
-        ("onnx", {"tokens_per_batch": None}, "tokens_per_batch is None"),
         ("onnx", {"threads": 1.5}, "threads is 1.5"),
         ("onnx", {"threads": True}, "threads is True"),
         ("onnx", {"activation": "relu"}, "activation is 'relu': give one of auto, sigmoid, softmax, identity"),

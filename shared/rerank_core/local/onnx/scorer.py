@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
@@ -19,13 +20,45 @@ from rerank_core.local.runtimes.session import (
     chosen_runtime,
     open_session,
 )
-from rerank_core.local.scorer import Activation, PairScorer, check_options, scale_of
-from rerank_core.scorer import Scale
+from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.scorer import ScorerOptions
 
-__all__ = ["OnnxScorer"]
+__all__ = ["OnnxOptions", "OnnxScorer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class OnnxOptions(PairOptions):
+    """The options of :class:`OnnxScorer`.
+
+    Attributes:
+        file_name: the file within the model's folder with the weights: an ONNX file, or ``model.safetensors`` to
+            have the checkpoint used where there is an ONNX file too.
+        max_length: tokens of query and text together that are read, at least 1; by default what the model's
+            files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
+        tokens_per_batch: padded tokens per batch, at least 1; by default 1,024.
+        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
+        activation: see :data:`rerank_core.local.scorer.Activation`.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub; use what its cache on this machine has.
+        runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
+        precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
+            or ``"auto"``: fp32, if there is any.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+        MissingExtraError: a package is not installed that the options need.
+    """
+
+    file_name: str | None = None
+    runtime: Runtime = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="this scorer")
+        chosen_runtime(self.runtime, self.precision, scorer="onnx:")
+
+
 class OnnxScorer(PairScorer):
     """A cross-encoder run on the CPU by ONNX Runtime or OpenVINO.
 
@@ -46,21 +79,10 @@ class OnnxScorer(PairScorer):
     What is made once is kept in :class:`rerank_core.local.model_cache.ModelCache`'s folder, which the
     environment variable ``RERANK_BRIDGE_CACHE`` may name.
 
-    Attributes:
+    Args:
         model: a local folder, or a hub id, with weights as above, ``tokenizer.json`` and ``config.json``; one
             output logit, or two (the second one for "relevant").
-        file_name: the file within it with the weights: an ONNX file, or ``model.safetensors`` to have the
-            checkpoint used where there is an ONNX file too.
-        max_length: tokens of query and text together that are read, at least 1; by default what the model's
-            files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
-        tokens_per_batch: padded tokens a batch, at least 1.
-        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
-        activation: see :data:`Activation`.
-        revision: branch, tag or commit on the hub.
-        local_files_only: never ask the hub; use what its cache on this machine has.
-        runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
-        precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
-            or ``"auto"``: fp32, if there is any.
+        options: the fields of :class:`OnnxOptions`.
 
     Raises:
         ConfigurationError: an option is out of its range; on first use, a file is missing or of another precision.
@@ -68,41 +90,25 @@ class OnnxScorer(PairScorer):
         ScorerUnavailableError: on first use, the hub cannot be reached.
     """
 
-    model: str
-    file_name: str | None = None
-    max_length: int | None = None
-    tokens_per_batch: int = 1024
-    threads: int | None = None
-    activation: Activation = "auto"
-    revision: str | None = None
-    local_files_only: bool = False
-    runtime: Runtime = "auto"
-    precision: Precision = "auto"
-    name: str = field(init=False)
-    scale: Scale = field(init=False)
-
-    def __post_init__(self) -> None:
-        check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="onnx:")
-        check_options(self, counts=["tokens_per_batch"], optional=["max_length", "threads"])
-        chosen_runtime(self.runtime, self.precision, scorer=f"onnx:{self.model}")
-        object.__setattr__(self, "name", f"onnx:{self.model}")
-        object.__setattr__(self, "scale", scale_of(self.activation))
+    provider: ClassVar[str] = "onnx"
+    Options: ClassVar[type[ScorerOptions]] = OnnxOptions
+    options: OnnxOptions
 
     def load(self) -> OnnxPairs:
         """Find the files, make what is missing, and load the model and its tokenizer."""
         checkpoint, graph = find_model(
             self.name,
             self.model,
-            file_name=self.file_name,
-            precision=self.precision,
-            revision=self.revision,
-            offline=self.local_files_only,
+            file_name=self.options.file_name,
+            precision=self.options.precision,
+            revision=self.options.revision,
+            offline=self.options.local_files_only,
         )
-        length = self.max_length or checkpoint.max_length()
+        length = self.options.max_length or checkpoint.max_length()
         tokenizer = checkpoint.tokenizer(length)
-        options = SessionOptions(self.runtime, self.precision, self.threads)
+        options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
         session, alone = self._opened(checkpoint, graph, options, length)
-        return OnnxPairs(self.name, self.activation, session, tokenizer, checkpoint, one_at_a_time=alone)
+        return OnnxPairs(self.name, self.options.activation, session, tokenizer, checkpoint, one_at_a_time=alone)
 
     def _opened(
         self, checkpoint: Checkpoint, graph: Graph | None, options: SessionOptions, length: int
@@ -114,20 +120,20 @@ class OnnxScorer(PairScorer):
         if graph is None:
             graph = self._exported(checkpoint, length)
         path: Path = graph.path
-        if self.precision == "int8" and graph.holds == "fp32":
+        if self.options.precision == "int8" and graph.holds == "fp32":
             from rerank_core.local.onnx.quantize import quantized
 
             path = quantized(graph.path, graph.beside, scorer=self.name)
         session = open_session(path, options, scorer=self.name)
         # The graph scales activations by the run, whatever runs it.
-        return session, session.one_at_a_time or self.precision == "int8" or graph.holds == "int8"
+        return session, session.one_at_a_time or self.options.precision == "int8" or graph.holds == "int8"
 
     def _exported(self, checkpoint: Checkpoint, length: int) -> Graph:
         from rerank_core.local.onnx.export import exported
 
-        if self.file_name is not None:
+        if self.options.file_name is not None:
             raise ConfigurationError(
-                f"{self.name}: {self.file_name} is of {checkpoint.config.get('architectures')}, which is not used "
-                "as it lies: leave file_name out to have it exported with torch"
+                f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which is not used as it "
+                "lies: leave file_name out to have it exported with torch"
             )
         return read_graph(exported(checkpoint, scorer=self.name, length=length), self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rerank_core.local.scorer import Activation, one_number_each
+from rerank_core.local.scorer import Activation, logits_to_scores
 from rerank_core.local.torch.readers import Reader
 from rerank_core.local.torch.replicas import Replicas
 
@@ -50,4 +50,4 @@ class TorchPairs:
         outputs = self._replicas.outputs(items, self._reader.features)
         if self._ends_in_sigmoid and self._activation != "identity":
             outputs = torch.logit(outputs, eps=1e-12)
-        return one_number_each(outputs.numpy(), self._activation, self._scorer)
+        return logits_to_scores(outputs.numpy(), self._activation)

@@ -3,79 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 from rerank_core._support.extras import check_installed, require
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.checkpoint import is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
-from rerank_core.local.scorer import Activation, PairScorer, check_options, scale_of
+from rerank_core.local.scorer import PairOptions, PairScorer
 from rerank_core.local.torch.compile import LEAST_PAIRS, compile_model
 from rerank_core.local.torch.model import TorchPairs
 from rerank_core.local.torch.readers import reader_of
 from rerank_core.local.torch.replicas import Replica, Replicas, suitable_tokens
-from rerank_core.scorer import Scale
+from rerank_core.scorer import ScorerOptions
 
-__all__ = ["CrossEncoderScorer", "Dtype"]
+__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
-@dataclass(frozen=True)
-class CrossEncoderScorer(PairScorer):
-    """A ``sentence_transformers.CrossEncoder`` in token-budget batches, its raw outputs turned into one scale.
-
-    Whatever activation the model was saved with (ms-marco models have none, BGE a sigmoid), scores are the
-    sigmoid of its logits, so that a threshold means the same kind of number. The logit of a CausalLM reranker
-    (Qwen3-Reranker) is that of its yes less that of its no, as the model was saved.
+@dataclass(frozen=True, kw_only=True)
+class CrossEncoderOptions(PairOptions):
+    """The options of :class:`CrossEncoderScorer`.
 
     Attributes:
-        model: a local folder or a hub id, such as ``"BAAI/bge-reranker-v2-m3"``.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, …; by default what sentence-transformers chooses. Several, such
-            as ``["cuda:0", "cuda:1"]``, hold a copy of the model each and share every batch.
+            as ``("cuda:0", "cuda:1")``, hold a copy of the model each and share every batch.
         dtype: of the weights; ``"auto"`` is what the checkpoint was saved in.
         attention: one of transformers' implementations, ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, …; by
             default what transformers chooses.
-        compile: run the model through ``torch.compile``: the first batches take a minute, and a C++ compiler.
-        instruction: what to prefer, for models that follow one: it takes the place of the prompt that the model
-            was saved with.
-        max_length: tokens of query and text together that are read, at least 1; by default the model's own.
-        tokens_per_batch: padded tokens a batch on each device, at least 1; by default 1,024 on a CPU, up to
+        compile: run the model through ``torch.compile``; it needs a C++ compiler, and the first batches take a
+            minute.
+        instruction: what to prefer, for models that follow one, instead of the prompt that the model was saved
+            with.
+        max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
+        tokens_per_batch: padded tokens per batch on each device, at least 1; by default 1,024 on a CPU, up to
             65,536 on CUDA as its memory allows, 8,192 elsewhere.
         threads: cores for torch, at least 1, never more than the container's quota; torch keeps one such number
             for the whole process.
-        activation: see :data:`Activation`.
+        activation: see :data:`rerank_core.local.scorer.Activation`.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ConfigurationError: an option is out of its range; on first use, the folder holds no such model, or it
-            cannot be run with these options.
-        MissingExtraError: sentence-transformers is not installed.
-        ScorerUnavailableError: on first use, the hub cannot be reached.
+        ConfigurationError: an option is out of its range.
     """
 
-    model: str
     device: str | Sequence[str] | None = None
     dtype: Dtype = "auto"
-    max_length: int | None = None
-    tokens_per_batch: int | None = None
-    threads: int | None = None
-    activation: Activation = "auto"
-    revision: str | None = None
-    local_files_only: bool = False
     trust_remote_code: bool = False
     attention: str | None = None
     compile: bool = False
     instruction: str | None = None
-    name: str = field(init=False)
-    scale: Scale = field(init=False)
 
     def __post_init__(self) -> None:
-        check_installed("sentence_transformers", extra="local", purpose="cross-encoder:")
-        check_options(self, counts=[], optional=["max_length", "threads", "tokens_per_batch"])
+        super().__post_init__()
         if self.dtype not in get_args(Dtype):
             raise ConfigurationError(f"dtype is {self.dtype!r}: give one of {', '.join(get_args(Dtype))}")
         if not isinstance(self.compile, bool):
@@ -84,16 +67,43 @@ class CrossEncoderScorer(PairScorer):
             value = getattr(self, option)
             if value is not None and not (isinstance(value, str) and value.strip()):
                 raise ConfigurationError(f"{option} is no text: give {example}, or leave it out")
-        if not (self.device is None or isinstance(self.device, str)):
-            object.__setattr__(self, "device", tuple(self.device))  # to be hashable
-        if self.device is not None and not all(isinstance(name, str) and name for name in self._devices):
+        if self.device is not None and not all(isinstance(name, str) and name for name in self.devices):
             raise ConfigurationError(f"device is {self.device!r}: give 'cpu', 'cuda', …, or a list of such names")
-        object.__setattr__(self, "name", f"cross-encoder:{self.model}")
-        object.__setattr__(self, "scale", scale_of(self.activation))
 
     @property
-    def _devices(self) -> Sequence[str | None]:
+    def devices(self) -> Sequence[str | None]:
+        """The devices to load the model on, None for the library's choice."""
         return (self.device,) if self.device is None or isinstance(self.device, str) else self.device or ("",)
+
+
+class CrossEncoderScorer(PairScorer):
+    """A ``sentence_transformers.CrossEncoder`` in token-budget batches, its raw outputs turned into one scale.
+
+    Whatever activation the model was saved with (ms-marco models have none, BGE a sigmoid), scores are the
+    sigmoid of its logits, so that a threshold means the same kind of number. The logit of a CausalLM reranker
+    (Qwen3-Reranker) is that of its yes minus that of its no, as the model was saved.
+
+    Args:
+        model: a local folder or a hub id, such as ``"BAAI/bge-reranker-v2-m3"``.
+        options: the fields of :class:`CrossEncoderOptions`.
+
+    Raises:
+        ConfigurationError: an option is out of its range; on first use, the folder holds no such model, or it
+            cannot be run with these options.
+        MissingExtraError: sentence-transformers is not installed.
+        ScorerUnavailableError: on first use, the hub cannot be reached.
+    """
+
+    provider: ClassVar[str] = "cross-encoder"
+    Options: ClassVar[type[ScorerOptions]] = CrossEncoderOptions
+    options: CrossEncoderOptions
+
+    def __init__(self, model: str = "", **options: Any) -> None:
+        if isinstance(options.get("device"), list):
+            options["device"] = tuple(options["device"])  # options are hashable: engines are kept by them
+        super().__init__(model, **options)
+        with name_scorer(self.name):
+            check_installed("sentence_transformers", extra="local", purpose="this scorer")
 
     def load(self) -> TorchPairs:
         """Load the model with sentence-transformers, once a device."""
@@ -102,46 +112,46 @@ class CrossEncoderScorer(PairScorer):
                 "cross-encoder: names no model: give 'cross-encoder:<local folder or hub id>'"
             )
         torch = require("torch", extra="local", purpose=self.name)
-        threads = usable_threads(self.threads or torch.get_num_threads())
+        threads = usable_threads(self.options.threads or torch.get_num_threads())
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        offline = self.local_files_only or (
-            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=self.revision)
+        offline = self.options.local_files_only or (
+            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=self.options.revision)
         )
-        models = [self._load_on(device, offline=offline) for device in self._devices]
+        models = [self._load_on(device, offline=offline) for device in self.options.devices]
         first = models[0]
-        reader = reader_of(first, instruction=self.instruction, scorer=self.name)
-        replicas = [Replica(model, least=LEAST_PAIRS if self.compile else 1) for model in models]
-        if self.compile:
+        reader = reader_of(first, instruction=self.options.instruction, scorer=self.name)
+        replicas = [Replica(model, least=LEAST_PAIRS if self.options.compile else 1) for model in models]
+        if self.options.compile:
             probe = reader.features(reader.tokenize("Which of them is longer?", ["this", "this one here"]))
             for replica in replicas:
                 compile_model(replica.model, replica.outputs, probe, scorer=self.name)
         return TorchPairs(
             self.name,
-            self.activation,
+            self.options.activation,
             reader=reader,
             replicas=Replicas(replicas),
-            tokens_per_batch=self.tokens_per_batch or min(map(suitable_tokens, models)),
+            tokens_per_batch=self.options.tokens_per_batch or min(map(suitable_tokens, models)),
             ends_in_sigmoid=isinstance(getattr(first[-1], "activation_function", None), torch.nn.Sigmoid),
         )
 
     def _load_on(self, device: str | None, *, offline: bool) -> Any:
         library = require("sentence_transformers", extra="local", purpose=self.name)
-        attention = {} if self.attention is None else {"attn_implementation": self.attention}
+        attention = {} if self.options.attention is None else {"attn_implementation": self.options.attention}
         try:
             model = library.CrossEncoder(
                 self.model,
                 device=device,
-                max_length=self.max_length,
-                revision=self.revision,
+                max_length=self.options.max_length,
+                revision=self.options.revision,
                 local_files_only=offline,
-                trust_remote_code=self.trust_remote_code,
-                model_kwargs={"dtype": self.dtype, **attention},
+                trust_remote_code=self.options.trust_remote_code,
+                model_kwargs={"dtype": self.options.dtype, **attention},
             )
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.name, self.model) from exc
-            chosen = {"device": device, "attention": self.attention}
+            chosen = {"device": device, "attention": self.options.attention}
             options = "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
             raise ConfigurationError(
                 f"{self.name} cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{options}): "

@@ -142,6 +142,14 @@ class ConfiguredScorer(Scorer):
         options = {name: value for name, value in self._options_by_name().items() if name not in left_out}
         return self.fingerprint_options({"model": self.model, **options})
 
+    def with_options(self, **changes: Any) -> Self:
+        """Return a copy with some options changed.
+
+        Raises:
+            ConfigurationError: an option is unknown or out of its range.
+        """
+        return type(self)(self.model, **{**self._options_by_name(), **changes})
+
     def _options_by_name(self) -> dict[str, Any]:
         return {field.name: getattr(self.options, field.name) for field in fields(self.options)}
 

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
+from rerank_core._support.tables import Cell, Column, Table, movement
 from rerank_core.errors import RerankError, ScorerError
 from rerank_core.selection import Selection
 from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     import pandas
-    from rich.console import RenderableType
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored"]
 
 D = TypeVar("D", covariant=True)
 
 _REPR_QUERY_CHARS = 40
+_SHOWN_DROPPED = 50
 
 
 class Passage(NamedTuple):
@@ -85,6 +86,11 @@ class RankedDocument(Generic[D]):
     passage: Passage | None = None
 
     @property
+    def moved(self) -> int:
+        """How many places the document rose, from the caller's order to this one; negative where it fell."""
+        return self.index + 1 - self.rank
+
+    @property
     def passage_text(self) -> str:
         """The passage's text, the whole text where there is no passage."""
         return self.text if self.passage is None else self.text[self.passage.start : self.passage.end]
@@ -139,15 +145,17 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             parts.append(f"error={type(self.error).__name__}")
         return f"<Ranking {', '.join(parts)}>"
 
-    def __rich__(self) -> RenderableType:
-        from rerank_core._support.rich import ranking_table  # rich is optional
+    @property
+    def cut_score(self) -> float | None:
+        """The score below which the selection dropped documents; None where it cut at none."""
+        scores = [score for score in self.scores if score is not None]
+        return (self.selection.cut(max(scores)) or None) if self.selection and scores else None
 
-        return ranking_table(self)
+    def __rich__(self) -> Table:
+        return self._table()
 
     def _repr_html_(self) -> str:
-        from rerank_core._support.html import html
-
-        return html(self)
+        return self._table().to_html()
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table of the surviving documents: rank, moved, index, score, text, passage, document.
@@ -155,6 +163,36 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         Raises:
             MissingExtraError: pandas is not installed (extra ``notebook``).
         """
-        from rerank_core._support.frame import frame
+        names = ("rank", "moved", "index", "score", "text", "passage", "document")
+        rows = [
+            (each.rank, each.moved, each.index, each.score, each.text, each.passage_text, each.document)
+            for each in self.documents
+        ]
+        return Table("", tuple(map(Column, names)), rows).to_pandas()
 
-        return frame(self)
+    def _table(self) -> Table:
+        cut = self.cut_score
+        rows = [
+            (
+                each.rank,
+                Cell(each.moved, movement(each.moved), hover=f"was {each.index + 1}"),
+                Cell(each.score, bar=each.score, bar_tick=cut),
+                Cell(each.text, hover=each.text, mark=each.passage),
+            )
+            for each in self.documents
+        ]
+        kept = {each.index for each in self.documents}
+        dropped = [(-score, at) for at, score in enumerate(self.scores) if at not in kept and score is not None]
+        details = ", ".join(f"document {at + 1}: {-score:.3f}" for score, at in sorted(dropped)[:_SHOWN_DROPPED])
+        if len(dropped) > _SHOWN_DROPPED:
+            details += f" … and {len(dropped) - _SHOWN_DROPPED:,} more"
+        note = [f"┆ cut at score {cut:.3f}"] if cut is not None else []
+        note += [f"{len(dropped):,} dropped"] if dropped else []
+        facts = [self.model, f"{len(self):,} of {len(self.scores):,} documents"]
+        facts += [f"{self.usage.seconds * 1000:,.0f} ms"] if self.usage.seconds else []
+        facts += [f"${self.usage.cost:.6f}".rstrip("0")] if self.usage.cost else []
+        facts += [f"after {attempt.model}: {type(attempt.error).__name__}" for attempt in self.attempts]
+        error = f"not reranked, first-stage order: {type(self.error).__name__}: {self.error}" if self.error else ""
+        numbers = (Column(name, align="right") for name in ("#", "moved", "score"))
+        columns = (*numbers, Column("text"))
+        return Table(self.query, columns, rows, " · ".join(facts), error, " · ".join(note), details)

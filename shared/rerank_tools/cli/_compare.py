@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rerank_core._support.rich import as_text
+from rerank_core._support.tables import terminal_text
 from rerank_core.errors import RerankError
 from rerank_core.types import Ranking
 from rerank_tools.cli import _options as options
@@ -101,8 +101,8 @@ def _table(rankings: Rankings, rows: Sequence[Mapping[str, Any]], top_k: int) ->
     for name, ranking in rankings.items():
         cost = "unknown" if ranking.usage.cost is None else f"${ranking.usage.cost:.6f}".rstrip("0").rstrip(".")
         footer = f"{ranking.usage.seconds:.3f}\n{cost}\n{_overlap(rankings, name, top_k):.0%}"
-        table.add_column(as_text(name), footer=footer, justify="right", overflow="fold")
+        table.add_column(terminal_text(name), footer=footer, justify="right", overflow="fold")
     for row in rows:
         cells = [f"{row['ranks'][name]}  {row['scores'][name]:.3f}" for name in rankings]
-        table.add_row(as_text(row["text"]), *cells)
+        table.add_row(terminal_text(row["text"]), *cells)
     return table

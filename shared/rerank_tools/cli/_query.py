@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rerank_core._support.rich import as_text, moved, visible
+from rerank_core._support.tables import movement, one_line, terminal_text
 from rerank_core.errors import RerankError
 from rerank_core.reranker import Reranker
 from rerank_core.selection import Selection
@@ -151,9 +151,9 @@ def _table(found: Sequence[_Found], *, reranked: bool) -> Table:
     for rank, each in enumerate(found, 1):
         chunk = each.hit.chunk
         # Paths are not cut: they are what one copies.
-        where = Text(visible(chunk.where, len(chunk.where) + 1), style="bold")
-        lines = [where, as_text(chunk.heading, "italic"), as_text(chunk.text, "dim")]
+        where = Text(one_line(chunk.where, len(chunk.where) + 1), style="bold")
+        lines = [where, terminal_text(chunk.heading, style="italic"), terminal_text(chunk.text, style="dim")]
         shown = Text("\n").join(line for line in lines if line.plain)
-        scores = [f"{each.score:.3f}", moved(each.first_rank, rank)] if each.score is not None else []
+        scores = [f"{each.score:.3f}", movement(each.first_rank - rank)] if each.score is not None else []
         table.add_row(str(rank), *scores, f"{each.hit.score:.1f}", shown)
     return table

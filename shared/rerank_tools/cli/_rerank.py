@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rerank_core._support.rich import ranking_table
 from rerank_core.selection import Selection
 from rerank_core.types import RankedDocument, Ranking
 from rerank_core.usage import Usage
@@ -45,7 +44,7 @@ def rerank(
     with reranker:
         ranking = reranker.rerank(query, records, text_fn=lambda record: record.text, selection=selection)
     if output is Output.TABLE:
-        write_table(ranking_table(ranking))
+        write_table(ranking)
     elif output is Output.JSONL:
         write_json(map(_fields, ranking), lines=True)
     else:

@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rerank_core._support.extras import require
-from rerank_core._support.html import plain
+from rerank_core._support.tables import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def axes(ax: Axes | None, *, size: tuple[float, float]) -> Axes:
 
 def label(text: str, limit: int) -> str:
     """Return a text as a short label; a dollar sign stays one instead of starting a formula."""
-    return plain(text, limit).replace("$", r"\$")
+    return one_line(text, limit).replace("$", r"\$")
 
 
 def set_title(ax: Axes, title: str) -> None:

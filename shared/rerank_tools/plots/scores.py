@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rerank_core._support.checks import checked_count
-from rerank_core._support.html import cut_of
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import Ranking
 from rerank_tools.plots._style import BLUE, GREY, ORANGE, axes, set_title
@@ -53,7 +52,7 @@ def score_distribution(
         edgecolor=GREY,
         label=[f"kept ({len(kept):,})", f"dropped ({len(dropped):,})"],
     )
-    cuts = {cut_of(ranking) for ranking in several}
+    cuts = {ranking.cut_score for ranking in several}
     cut = cuts.pop() if len(cuts) == 1 else None
     if cut is not None:
         ax.axvline(cut, color=ORANGE, linestyle="--", label=f"cut at {cut:.3f}")

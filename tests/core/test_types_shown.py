@@ -1,7 +1,8 @@
-"""Rankings as seen in a notebook: complete, small, and harmless whatever a text holds."""
+"""Rankings as seen in a notebook and in a terminal: complete, small, and harmless whatever a text holds."""
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -10,11 +11,11 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from rich.console import Console
 from support.scorers import Answers, Endless
 
 from rerank_core import Ranking, Reranker, Selection
-from rerank_core._support.html import plain
-from rerank_core.errors import RateLimitError
+from rerank_core.errors import RateLimitError, ScorerUnavailableError
 from rerank_core.testing import FakeScorer
 from rerank_core.types import Attempt, Passage
 
@@ -93,7 +94,6 @@ def test_many_and_huge_documents_make_a_small_table() -> None:
     page = ranked([0.5] * 1000, [f"{number} {text}" for number in range(1000)])._repr_html_()
     assert len(page) < 150_000
     assert "… and 950 more" in page
-    assert plain("x" * 10, 5) == "xxxx…"
 
 
 def test_a_passage_is_marked_between_what_surrounds_it() -> None:
@@ -111,15 +111,45 @@ def test_nothing_scored_and_nothing_found_look_right() -> None:
     passthrough = Reranker(Endless(), timeout=0.01, on_error="passthrough").rerank("q", ["one <b>"])._repr_html_()
     assert "not reranked, first-stage order: ScorerTimeoutError" in passthrough
     assert ">–</td>" in passthrough
-    assert "no documents" in Reranker(FakeScorer()).rerank("q", [])._repr_html_()
+    assert "0 of 0 documents" in Reranker(FakeScorer()).rerank("q", [])._repr_html_()
     nothing = ranked([0.1, 0.2], ["one", "two"], score_threshold=0.5)._repr_html_()
-    assert "no documents" in nothing
+    assert "0 of 2 documents" in nothing
     assert "2 dropped" in nothing
     attempts = (Attempt("first", RateLimitError("wait")),)
     ranking = ranked([0.5], ["one"])
     paid = replace(ranking, attempts=attempts, usage=replace(ranking.usage, cost=0.002))._repr_html_()
     assert "after first: RateLimitError" in paid
     assert "$0.002" in paid
+
+
+def printed(renderable: object) -> str:
+    """Return what a terminal of 60 columns shows."""
+    console = Console(file=io.StringIO(), width=60, color_system=None)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_terminal_shows_a_table() -> None:
+    """Long texts are cut, no line is wider than the terminal, and no text is markup."""
+    ranking = Reranker(FakeScorer()).rerank("memory leak", ["[red]soup[/]", "a memory leak " * 500])
+    lines = printed(ranking).splitlines()
+    assert lines[0].startswith("memory leak · fake · 2 of 2")
+    assert "…" in printed(ranking)
+    assert "[red]soup[/]" in lines[-1]
+    assert max(map(len, lines)) <= 60
+    assert len(lines) < 12
+
+
+def test_a_terminal_shows_why_nothing_was_scored() -> None:
+    """As a passthrough returns it; of a passage the passage alone."""
+    ranking = Reranker(FakeScorer(error=ScorerUnavailableError("no answer")), on_error="passthrough").rerank(
+        "x", ["one two three"]
+    )
+    out = printed(replace(ranking, documents=(replace(ranking[0], passage=Passage(4, 7)),)))
+    assert re.search(r"1 +=  +– +two *\n", out)
+    assert "not reranked, first-stage order: ScorerUnavailableError:" in out
+    assert "fake: no answer" in " ".join(out.split())
 
 
 def test_to_pandas_has_a_row_for_each_survivor() -> None:
@@ -139,7 +169,7 @@ def test_without_pandas_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['pandas'] = None\n"
         "from rerank_core import Ranking\n"
-        "assert 'no documents' in Ranking('q', 'm')._repr_html_()\n"
+        "assert '0 of 0 documents' in Ranking('q', 'm')._repr_html_()\n"
         "Ranking('q', 'm').to_pandas()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -1,36 +1,37 @@
-"""The document compressor: what a LangChain chain or retriever puts after its first stage."""
+"""The document compressor: what a LangChain chain or retriever puts after its first stage; and its runnable."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import RunnableConfig
-from pydantic import PrivateAttr
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.utils import Input, Output
+from pydantic import ConfigDict, Field, PrivateAttr
+from typing_extensions import TypedDict
 
-from langchain_rerankers._runs import Run, arun, config_of, run
-from rerank_core import RankedDocument, Ranking
-from rerank_core.settings import RerankSettings, labelled
+from langchain_rerankers._documents import copy_document
+from langchain_rerankers._tracing import Run, atrace_run, make_config, trace_run
+from rerank_core import ConfigurationError, RankedDocument, Ranking
+from rerank_core.settings import RerankSettings, prepend_metadata
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from langchain_rerankers.runnable import RerankRunnable
+__all__ = ["CallOptions", "RerankCompressor", "RerankInput", "RerankRunnable"]
 
-__all__ = ["RerankCompressor"]
-
-_SHOWN = ("top_n", "score_threshold", "adaptive_ratio", "min_keep")
+_SELECTION = ("top_n", "score_threshold", "adaptive_ratio", "min_keep")
 _OTHER_MODELS = 8
 
 
 class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     """Reorders documents by relevance to the query, and keeps the best.
 
-    Returns new documents of the same class, with their ids and metadata, and the relevance score in the metadata;
-    the caller's are never changed. A call is a run of its own in the caller's traces. See
+    Returns new plain documents with the ids and metadata of the given ones, and the relevance score in the
+    metadata; the given documents are never changed. A call is a run of its own in the caller's traces. See
     :class:`rerank_core.settings.RerankSettings` for the options.
 
     >>> from langchain_core.documents import Document
@@ -51,32 +52,30 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         """Return the surviving documents, best first.
 
         Args:
-            documents: what the first stage found, in its order.
-            query: what the user asks; not blank.
-            callbacks: who is told of the run; by default those of the runnable that calls this, if any.
+            documents: the first stage's documents, in its order.
+            query: the user's question; not blank.
+            callbacks: notified of the run; by default those of the runnable around this call, if any.
 
         Raises:
             ConfigurationError: the query is blank.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        return self._compress(documents, query, config_of(callbacks))[1]
+        return self._compress(documents, query, make_config(callbacks))[1]
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the surviving documents, best first, as :meth:`compress_documents` does."""
-        return (await self._acompress(documents, query, config_of(callbacks)))[1]
+        return (await self._acompress(documents, query, make_config(callbacks)))[1]
 
     def as_runnable(self) -> RerankRunnable:
         """Return a runnable from ``{"query": …, "documents": […]}`` to the surviving documents."""
-        from langchain_rerankers.runnable import RerankRunnable
-
         return RerankRunnable(compressor=self)
 
     def with_model(self, model: str) -> Self:
-        """Return a copy that asks another model; it is made once, and shared by all such copies.
+        """Return a copy that asks another model; its scorer is made once and shared by all such copies.
 
-        Key, address and ``model_options`` stay behind where the provider is another one.
+        Key, address and ``model_options`` are not copied to a model of another provider.
 
         Raises:
             ConfigurationError: no such model, or this compressor has a ``reranker``, which brings its own.
@@ -86,9 +85,9 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         if model.partition(":")[0] != self.model.partition(":")[0]:
             update |= {"api_key": None, "base_url": None, "model_options": {}}
         other = self.model_copy(update=update)
-        # Made anew by core() only where an option has changed since.
+        # get_reranker() makes it anew only if an option has changed since.
         other._made = self._others.pop(model, None)
-        other.core()
+        other.get_reranker()
         self._others[model] = other._made
         for oldest in list(self._others)[:-_OTHER_MODELS]:
             self._others.pop(oldest, None)
@@ -106,43 +105,164 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     def _compress(
         self, documents: Sequence[Document], query: str, config: RunnableConfig
     ) -> tuple[Ranking[Document], list[Document]]:
-        shown = self._run(documents, query)
-        with run(shown, config):
-            ranking = self.core().rerank(query, documents, text_fn=self._text, selection=self.selection())
-            return ranking, self._finished(shown, ranking)
+        run = self._start_run(documents, query)
+        with trace_run(run, config):
+            ranking = self.get_reranker().rerank(query, documents, text_fn=self._text, selection=self.selection())
+            return ranking, self._finish_run(run, ranking)
 
     async def _acompress(
         self, documents: Sequence[Document], query: str, config: RunnableConfig
     ) -> tuple[Ranking[Document], list[Document]]:
-        shown = self._run(documents, query)
-        async with arun(shown, config):
-            ranking = await self.core().arerank(query, documents, text_fn=self._text, selection=self.selection())
-            return ranking, self._finished(shown, ranking)
+        run = self._start_run(documents, query)
+        async with atrace_run(run, config):
+            reranker = self.get_reranker()
+            ranking = await reranker.arerank(query, documents, text_fn=self._text, selection=self.selection())
+            return ranking, self._finish_run(run, ranking)
 
     def _text(self, document: Document) -> str:
         if self.text_fn is not None:
             return self.text_fn(document)
-        return labelled(document.page_content, document.metadata, self.metadata_fields)
+        return prepend_metadata(document.page_content, document.metadata, self.metadata_fields)
 
-    def _run(self, documents: Sequence[Document], query: str) -> Run:
-        return Run(type(self).__name__, query, documents, self._shown)
+    def _start_run(self, documents: Sequence[Document], query: str) -> Run:
+        return Run(type(self).__name__, query, documents, self._describe)
 
-    def _shown(self) -> dict[str, Any]:
-        selection = self.selection() if self.reranker is not None else self
-        options = {f"rerank_{name}": getattr(selection, name) for name in _SHOWN}
-        return {"rerank_model": self.core().scorer.name, **options}
+    def _describe(self) -> dict[str, Any]:
+        selection = self.selection()
+        options = {f"rerank_{name}": getattr(selection, name) for name in _SELECTION}
+        return {"rerank_model": self.get_reranker().scorer.name, **options}
 
-    def _finished(self, shown: Run, ranking: Ranking[Document]) -> list[Document]:
+    def _finish_run(self, run: Run, ranking: Ranking[Document]) -> list[Document]:
         documents = [self._document(ranked) for ranked in ranking]
-        shown.outputs = {"documents": documents, "model": ranking.model, "usage": asdict(ranking.usage)}
+        run.outputs = {"documents": documents, "model": ranking.model, "usage": asdict(ranking.usage)}
         if ranking.error is not None:
-            shown.outputs["error"] = f"{type(ranking.error).__name__}: {ranking.error}"
+            run.outputs["error"] = f"{type(ranking.error).__name__}: {ranking.error}"
         return documents
 
     def _document(self, ranked: RankedDocument[Document]) -> Document:
-        metadata = {**ranked.document.metadata, self.score_key: ranked.score}
-        update: dict[str, Any] = {"metadata": metadata}
+        metadata: dict[str, Any] = {self.score_key: ranked.score}
+        text = None
         if self.return_passage and ranked.passage is not None:
-            update["page_content"] = ranked.passage_text
+            text = ranked.passage_text
             metadata["passage"] = list(ranked.passage)
-        return ranked.document.model_copy(update=update)
+        return copy_document(ranked.document, metadata, text=text)
+
+
+class CallOptions(RunnableSerializable[Input, Output]):
+    """Options of a runnable around a compressor that may be given for one call; None leaves the compressor's."""
+
+    compressor: RerankCompressor
+    """The second stage."""
+    top_n: int | None = Field(default=None, ge=1)
+    """How many documents survive at most, at least 1."""
+    score_threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Keep documents of at least this relevance score, in [0, 1]."""
+    adaptive_ratio: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Keep documents that score at least this ratio of the best score, in [0, 1]."""
+    min_keep: int | None = Field(default=None, ge=0)
+    """How many documents survive the thresholds at least."""
+    model: str | None = None
+    """The model to ask, as :meth:`RerankCompressor.with_model` takes it."""
+
+    def configurable(self, prefix: str = "rerank_") -> RunnableSerializable[Input, Output]:
+        """Return this runnable with ``top_n``, the thresholds and ``model`` configurable for each call.
+
+        Their keys have a prefix, because applications often configure their chat model as ``model``.
+
+        >>> from langchain_core.documents import Document
+        >>> rerank = RerankCompressor().as_runnable().configurable()
+        >>> found = {"query": "memory leak", "documents": [Document("Paris"), Document("Fixing a memory leak.")]}
+        >>> len(rerank.invoke(found, {"configurable": {"rerank_top_n": 1}}))
+        1
+        """
+        fields = {
+            name: ConfigurableField(id=f"{prefix}{name}", description=CallOptions.model_fields[name].description)
+            for name in (*_SELECTION, "model")
+        }
+        return self.configurable_fields(**fields)
+
+    def _configured(self, top_n: int | None = None) -> RerankCompressor:
+        """Return the compressor with the options of this call."""
+        compressor = self.compressor if self.model is None else self.compressor.with_model(self.model)
+        given = {name: getattr(self, name) for name in _SELECTION if getattr(self, name) is not None}
+        if top_n is not None:
+            given["top_n"] = top_n
+        if not given:
+            return compressor
+        compressor.get_reranker()  # made here, once, and not by every copy
+        return compressor.model_copy(update=given)
+
+
+class RerankInput(TypedDict):
+    """Input of the reranking runnable."""
+
+    query: str
+    documents: Sequence[Document]
+
+
+class RerankRunnable(CallOptions[RerankInput, list[Document]]):
+    """Reranks the documents of its input; made by :meth:`RerankCompressor.as_runnable`.
+
+    >>> from langchain_core.documents import Document
+    >>> from langchain_core.runnables import RunnablePassthrough
+    >>> found = lambda query: [Document("The weather in Paris is lovely."), Document("Fixing a memory leak.")]
+    >>> chain = {"query": RunnablePassthrough(), "documents": found} | RerankCompressor(top_n=1).as_runnable()
+    >>> chain.invoke("memory leak")[0].page_content
+    'Fixing a memory leak.'
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    @property
+    def InputType(self) -> type[RerankInput]:  # noqa: N802 - LangChain's name
+        """The type of the input."""
+        return RerankInput
+
+    @property
+    def OutputType(self) -> type[list[Document]]:  # noqa: N802 - LangChain's name
+        """The type of the output."""
+        return list[Document]
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Return the name in traces and graphs: the compressor's, unless another was given."""
+        return super().get_name(suffix, name=name or self.name or type(self.compressor).__name__)
+
+    def invoke(
+        self,
+        input: RerankInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return the surviving documents, best first.
+
+        Raises:
+            ConfigurationError: the input has no ``query`` or no ``documents``, or the query is blank.
+            ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
+        """
+        query, documents = _read_input(input, kwargs)
+        return self._configured()._compress(documents, query, self._add_name(config))[1]
+
+    async def ainvoke(
+        self,
+        input: RerankInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return the surviving documents, best first, as :meth:`invoke` does."""
+        query, documents = _read_input(input, kwargs)
+        return (await self._configured()._acompress(documents, query, self._add_name(config)))[1]
+
+    def _add_name(self, config: RunnableConfig | None) -> RunnableConfig:
+        config = config or {}
+        return config if config.get("run_name") else {**config, "run_name": self.get_name()}
+
+
+def _read_input(value: object, options: Mapping[str, Any]) -> tuple[str, Sequence[Document]]:
+    if options:
+        raise TypeError(f"the reranking runnable takes no {', '.join(options)}: set options on the compressor")
+    if not isinstance(value, dict) or not {"query", "documents"} <= value.keys():
+        raise ConfigurationError(
+            f"the reranking runnable was given a {type(value).__name__}: "
+            "give a dictionary with 'query' and 'documents'"
+        )
+    return value["query"], value["documents"]

@@ -1,32 +1,36 @@
-"""A first stage of several retrievers, such as keywords and vectors, whose duplicates are merged."""
+"""A first stage of several retrievers, such as keywords and vectors, with duplicates merged."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from typing import Any, Literal
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForRetrieverRun,
-    BaseCallbackManager,
-    CallbackManagerForRetrieverRun,
-)
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever, RetrieverLike
+from langchain_core.retrievers import RetrieverLike
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from langchain_rerankers._documents import copy_document
+from langchain_rerankers._first_stage import FirstStageRetriever
 from rerank_core import ConfigurationError
+from rerank_core.fusion import fuse_ranks
 
 __all__ = ["HybridRetriever"]
 
+_logger = logging.getLogger(__name__)
 
-class HybridRetriever(BaseRetriever):
-    """Asks several retrievers at once, and merges what they find by reciprocal rank fusion.
 
-    Documents are the same where they have the same id; one without an id is the same as one of the same text.
-    The merged document is a new one, with the metadata of all sources; where two name the same key, the first
-    retriever's value stays. It finds candidates for a reranker, whose order counts in the end.
+class HybridRetriever(FirstStageRetriever):
+    """Asks several retrievers at the same time, and merges their documents by reciprocal rank fusion.
+
+    Documents with the same id are the same; a document without an id is the same as one with equal text. Merged
+    documents are new ones with the metadata of all sources; where sources disagree, the first one's value stays.
+    The result is a list of candidates for a reranker. A call's config and keyword arguments reach every source.
 
     Raises:
         pydantic.ValidationError: (also ValueError) no retriever, or weights that do not fit.
@@ -43,81 +47,121 @@ class HybridRetriever(BaseRetriever):
     retrievers: Sequence[RetrieverLike] = Field(min_length=1)
     """The sources: any retrievers, or other runnables from a query to a list of documents."""
     weights: Sequence[float] | None = None
-    """How much each source counts, at least 0; all the same by default."""
-    c: int = Field(default=60, ge=1)
-    """Constant of the fusion, at least 1: a document scores weight / (c + rank) in each source."""
-    k: int | None = Field(default=None, ge=1)
-    """How many documents are returned at most, at least 1; None for all."""
+    """How much each source counts, at least 0; equal by default."""
+    rank_constant: int = Field(default=60, ge=1)
+    """The fusion's constant c, at least 1: a source gives a document weight · (c + 1) / (c + rank)."""
+    candidates: int | None = Field(default=None, ge=1)
+    """How many documents are returned at most, at least 1; None for all. May also be given for one call:
+    ``retriever.invoke(query, candidates=20)``."""
     id_key: str = "_id"
-    """Metadata key of the id of documents without an ``id``, which is where Qdrant has it; need not be there."""
+    """Metadata key of the id of documents without ``id``, as Qdrant's have; it may be absent."""
+    score_key: str = "retrieval_score"
+    """Metadata key of the fused score, in [0, 1]: 1.0 for a document that every source ranks first."""
+    on_source_error: Literal["raise", "skip"] = "raise"
+    """``"skip"`` goes on without a source that fails, with a warning; it raises only when all sources fail."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
-        weights = self.weights
-        if weights is not None and len(weights) != len(self.retrievers):
-            raise ConfigurationError(
-                f"weights has {len(weights)} values for {len(self.retrievers)} retrievers: give one for each"
-            )
-        if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
-            raise ConfigurationError(f"weights is {list(weights)}: give finite numbers of at least 0")
+        fuse_ranks([[] for _ in self.retrievers], weights=self.weights)
         return self
 
+    def get_sources(self) -> Sequence[RetrieverLike]:
+        """Return the retrievers that this one asks."""
+        return self.retrievers
+
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        candidates: int | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
-        managers = self._managers(run_manager)
+        configs = self._configs(run_manager, kwargs)
 
-        def found_by(source: int) -> list[Document]:
-            return self.retrievers[source].invoke(query, {"callbacks": managers[source]})
+        def ask(source: RetrieverLike, config: RunnableConfig) -> list[Document] | Exception:
+            try:
+                return source.invoke(query, config, **kwargs)
+            except Exception as exc:
+                return self._skip(source, exc)
 
-        with get_executor_for_config(None) as executor:
-            return self._fused(list(executor.map(found_by, range(len(self.retrievers)))))
+        with get_executor_for_config(configs[0]) as executor:
+            return self._fuse(list(executor.map(ask, self.retrievers, configs)), candidates)
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        candidates: int | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
-        managers = self._managers(run_manager)
-        tasks = [
-            asyncio.ensure_future(source.ainvoke(query, {"callbacks": manager}))
-            for source, manager in zip(self.retrievers, managers, strict=True)
-        ]
+        async def ask(source: RetrieverLike, config: RunnableConfig) -> list[Document] | Exception:
+            try:
+                return await source.ainvoke(query, config, **kwargs)
+            except Exception as exc:
+                return self._skip(source, exc)
+
+        configs = self._configs(run_manager, kwargs)
+        tasks = [asyncio.ensure_future(ask(*pair)) for pair in zip(self.retrievers, configs, strict=True)]
         try:
-            return self._fused(await asyncio.gather(*tasks))
+            return self._fuse(await asyncio.gather(*tasks), candidates)
         finally:
-            # One that failed, or whoever waits being cancelled, ends the others.
+            # A failing source, or cancellation of the caller, ends the others.
             for task in tasks:
                 task.cancel()
 
-    def _managers(
-        self, run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun
-    ) -> list[BaseCallbackManager]:
-        return [run_manager.get_child(tag=f"retriever_{number}") for number in range(1, len(self.retrievers) + 1)]
+    def _configs(
+        self,
+        run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun,
+        options: dict[str, Any],
+    ) -> list[RunnableConfig]:
+        self._check_options(options)
+        numbers = range(1, len(self.retrievers) + 1)
+        return [self._source_config(run_manager.get_child(tag=f"retriever_{number}")) for number in numbers]
+
+    def _skip(self, source: RetrieverLike, error: Exception) -> Exception:
+        if self.on_source_error == "raise":
+            raise error
+        name = getattr(source, "get_name", lambda: type(source).__name__)()
+        _logger.warning("the source %s failed and is left out: %s: %s", name, type(error).__name__, error)
+        return error
 
     def _id(self, document: Document) -> str | None:
         found = document.metadata.get(self.id_key) if document.id is None else document.id
         return None if found is None or found == "" else str(found)
 
-    def _fused(self, found: Sequence[Sequence[Document]]) -> list[Document]:
-        weights = self.weights if self.weights is not None else [1.0] * len(found)
+    def _fuse(self, answers: Sequence[list[Document] | Exception], candidates: int | None) -> list[Document]:
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if len(errors) == len(answers):
+            raise errors[0]
+        found = [[] if isinstance(answer, Exception) else answer for answer in answers]
         ids = {
             document.page_content: known
             for documents in found
             for document in documents
             if (known := self._id(document)) is not None
         }
-        scores: dict[tuple[bool, str], float] = {}
-        merged: dict[tuple[bool, str], Document] = {}
-        for documents, weight in zip(found, weights, strict=True):
-            seen = set()
-            for rank, document in enumerate(documents, start=1):
+        lists: list[list[tuple[bool, str]]] = []
+        merged: dict[tuple[bool, str], list[Document]] = {}
+        for documents in found:
+            lists.append([])
+            for document in documents:
                 known = self._id(document) or ids.get(document.page_content)
-                key = (True, known) if known is not None else (False, document.page_content)
-                if key in seen:  # a source's own duplicates count once
-                    continue
-                seen.add(key)
-                scores[key] = scores.get(key, 0.0) + weight / (self.c + rank)
-                first = merged.get(key, document)
-                metadata = {**document.metadata, **first.metadata}
-                merged[key] = first.model_copy(update={"id": known, "metadata": metadata})
-        best_first = sorted(merged, key=lambda key: -scores[key])
-        return [merged[key] for key in best_first[: self.k]]
+                key = (False, document.page_content) if known is None else (True, known)
+                lists[-1].append(key)
+                merged.setdefault(key, []).append(document)
+        scores = fuse_ranks(lists, weights=self.weights, rank_constant=self.rank_constant)
+        count = self.candidates if candidates is None else candidates
+        if count is not None and count < 1:
+            raise ConfigurationError(f"candidates is {count}: give a whole number of at least 1")
+        return [self._merge(key, merged[key], scores[key]) for key in list(scores)[:count]]
+
+    def _merge(self, key: tuple[bool, str], same: Sequence[Document], score: float) -> Document:
+        first = copy_document(same[0], {})
+        if key[0]:
+            first.id = key[1]
+        for other in same[1:]:
+            first.metadata = {**copy_document(other, {}).metadata, **first.metadata}
+        first.metadata[self.score_key] = score
+        return first

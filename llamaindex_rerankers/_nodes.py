@@ -1,4 +1,4 @@
-"""What becomes of a node: a copy that tells more, or a passage of it. Pure; no given node is changed."""
+"""Copies of nodes with more metadata, or with a passage as their text. Pure; no given node is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MetadataMode
 
 from rerank_core import Passage, RankedDocument
 
-__all__ = ["annotated", "holds_more_than_text", "is_blank", "own_passage", "with_passage"]
+__all__ = ["add_metadata", "find_own_passage", "is_blank", "is_multimodal", "replace_text"]
 
 _RESOURCES = ("image_resource", "audio_resource", "video_resource")
 
@@ -19,32 +19,32 @@ def is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def holds_more_than_text(node: BaseNode) -> bool:
-    """Tell whether a node is about an image, a sound, a video or another object, whatever text it has."""
+def is_multimodal(node: BaseNode) -> bool:
+    """Tell whether a node stands for an image, audio, a video or another object, whatever text it has."""
     return isinstance(node, (ImageNode, IndexNode)) or any(
         getattr(node, name, None) is not None for name in _RESOURCES
     )
 
 
-def annotated(node: BaseNode, metadata: Mapping[str, Any]) -> BaseNode:
-    """Return a copy with more metadata, which neither the LLM nor the embedder reads."""
+def add_metadata(node: BaseNode, metadata: Mapping[str, Any]) -> BaseNode:
+    """Return a copy with metadata added, which neither the LLM nor the embedding model reads."""
     return node.model_copy(
         update={
             "metadata": {**node.metadata, **metadata},
-            "excluded_llm_metadata_keys": _with(node.excluded_llm_metadata_keys, metadata),
-            "excluded_embed_metadata_keys": _with(node.excluded_embed_metadata_keys, metadata),
+            "excluded_llm_metadata_keys": _append(node.excluded_llm_metadata_keys, metadata),
+            "excluded_embed_metadata_keys": _append(node.excluded_embed_metadata_keys, metadata),
         }
     )
 
 
-def _with(keys: list[str], more: Mapping[str, Any]) -> list[str]:
+def _append(keys: list[str], more: Mapping[str, Any]) -> list[str]:
     return [*keys, *(key for key in more if key not in keys)]
 
 
-def own_passage(node: BaseNode, ranked: RankedDocument[Any]) -> Passage | None:
+def find_own_passage(node: BaseNode, ranked: RankedDocument[Any]) -> Passage | None:
     """Return the passage as a span of the node's own text, without the metadata that the model read before it.
 
-    None where there is no passage, or where it is not in the node's own text (``text_fn`` made another).
+    None if there is no passage, or if ``text_fn`` gave the model another text.
     """
     own = node.get_content(MetadataMode.NONE)
     if ranked.passage is None or not ranked.text.endswith(own):
@@ -54,7 +54,7 @@ def own_passage(node: BaseNode, ranked: RankedDocument[Any]) -> Passage | None:
     return Passage(start, end) if start < end else None
 
 
-def with_passage(node: BaseNode, text: str, own: Passage | None) -> BaseNode:
+def replace_text(node: BaseNode, text: str, own: Passage | None) -> BaseNode:
     """Return a copy whose text is a passage; its place in the source document follows where it is known."""
     copied = node.model_copy()
     copied.set_content(text)

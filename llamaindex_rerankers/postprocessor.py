@@ -1,4 +1,4 @@
-"""The node postprocessor: what a LlamaIndex query engine puts after its retriever."""
+"""The node postprocessor, which a LlamaIndex query engine runs after its retriever."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_instrumentation import get_dispatcher
 from pydantic import model_validator
 
-from llamaindex_rerankers._nodes import annotated, holds_more_than_text, is_blank, own_passage, with_passage
-from llamaindex_rerankers._reports import Report, reported
+from llamaindex_rerankers._events import CallRecord, send_events
+from llamaindex_rerankers._nodes import add_metadata, find_own_passage, is_blank, is_multimodal, replace_text
 from rerank_core import ConfigurationError, RankedDocument, Ranking
-from rerank_core.settings import RerankSettings, labelled
+from rerank_core.settings import RerankSettings, prepend_metadata
 
 __all__ = ["RerankPostprocessor"]
 
@@ -37,10 +37,10 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     """
 
     metadata_mode: MetadataMode = MetadataMode.EMBED
-    """Which metadata the model reads with a node's text; ``metadata_fields``, where given, decide instead."""
+    """Which metadata the model reads with a node's text; ``metadata_fields``, if given, replaces it."""
     keep_retrieval_score: bool = False
-    """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node, hidden from the LLM
-    and from the embedder."""
+    """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node; neither the LLM nor
+    the embedding model reads it."""
     without_text: Literal["keep", "drop", "raise"] = "keep"
     """What becomes of nodes without a text of their own. ``"keep"``: those that hold something else (an image,
     audio, video, a reference to an object) come after all others, in the first stage's order, with the score
@@ -56,7 +56,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     @model_validator(mode="before")
     @classmethod
     def _drop_class_name(cls, data: Any) -> Any:
-        """Take what ``model_dump`` returns, in which LlamaIndex writes the class's name."""
+        """Accept the output of ``model_dump``, in which LlamaIndex writes the class's name."""
         if isinstance(data, dict) and data.get("class_name") == cls.class_name():
             return {name: value for name, value in data.items() if name != "class_name"}
         return data
@@ -69,31 +69,33 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with self._reported(nodes, query_bundle) as report:
+        with self._send_events(nodes, query_bundle) as record:
             query = self._query(nodes, query_bundle)
-            readable, others = self._parted(nodes)
-            ranking = self.core().rerank(query, readable, text_fn=self._text, selection=self.selection())
-            report.tell(ranking)
-            report.nodes.extend(self._kept(ranking, others))
-        return report.nodes
+            readable, others = self._split(nodes)
+            ranking = self.get_reranker().rerank(query, readable, text_fn=self._text, selection=self.selection())
+            record.add_ranking(ranking)
+            record.nodes.extend(self._build_nodes(ranking, others))
+        return record.nodes
 
     @_dispatcher.span
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        with self._reported(nodes, query_bundle) as report:
+        with self._send_events(nodes, query_bundle) as record:
             query = self._query(nodes, query_bundle)
-            readable, others = self._parted(nodes)
-            ranking = await self.core().arerank(query, readable, text_fn=self._text, selection=self.selection())
-            report.tell(ranking)
-            report.nodes.extend(self._kept(ranking, others))
-        return report.nodes
+            readable, others = self._split(nodes)
+            ranking = await self.get_reranker().arerank(
+                query, readable, text_fn=self._text, selection=self.selection()
+            )
+            record.add_ranking(ranking)
+            record.nodes.extend(self._build_nodes(ranking, others))
+        return record.nodes
 
-    def _reported(
+    def _send_events(
         self, nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None
-    ) -> AbstractContextManager[Report]:
+    ) -> AbstractContextManager[CallRecord]:
         top_n = self.selection().top_n or len(nodes)
-        return reported(self.callback_manager, nodes, query_bundle, self.core().scorer.name, top_n)
+        return send_events(self.callback_manager, nodes, query_bundle, self.get_reranker().scorer.name, top_n)
 
     @staticmethod
     def _query(nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None) -> str:
@@ -107,7 +109,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         if self.text_fn is not None:
             return self.text_fn(node)
         if self.metadata_fields:
-            return labelled(node.node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
+            return prepend_metadata(node.node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
         return node.node.get_content(self.metadata_mode)
 
     def _has_text(self, node: NodeWithScore) -> bool:
@@ -116,14 +118,14 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
             return not isinstance(text, str) or not is_blank(text)  # what is no string is an error of its own
         return not is_blank(node.node.get_content(MetadataMode.NONE))
 
-    def _parted(self, nodes: Sequence[NodeWithScore]) -> tuple[list[NodeWithScore], list[NodeWithScore]]:
+    def _split(self, nodes: Sequence[NodeWithScore]) -> tuple[list[NodeWithScore], list[NodeWithScore]]:
         """Return the nodes to score, and those to keep as they are.
 
         Raises:
             ConfigurationError: a node has no text, and ``without_text`` is ``"raise"``.
         """
         if self.without_text == "keep":
-            others = [node for node in nodes if holds_more_than_text(node.node) and not self._has_text(node)]
+            others = [node for node in nodes if is_multimodal(node.node) and not self._has_text(node)]
             apart = {id(node) for node in others}
             return [node for node in nodes if id(node) not in apart], others
         readable = []
@@ -137,28 +139,30 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
                 )
         return readable, []
 
-    def _kept(self, ranking: Ranking[NodeWithScore], others: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    def _build_nodes(
+        self, ranking: Ranking[NodeWithScore], others: Sequence[NodeWithScore]
+    ) -> list[NodeWithScore]:
         kept = [
             ranked.document.model_copy(update={"node": self._node(ranked), "score": ranked.score})
             for ranked in ranking
         ]
         unscored = [
-            node.model_copy(update={"node": self._told(node, node.node), "score": None}) for node in others
+            node.model_copy(update={"node": self._annotate(node, node.node), "score": None}) for node in others
         ]
         return kept + unscored
 
     def _node(self, ranked: RankedDocument[NodeWithScore]) -> BaseNode:
         node = ranked.document.node
         if not self.return_passage or ranked.passage is None:
-            return self._told(ranked.document, node)
-        own = own_passage(node, ranked)
+            return self._annotate(ranked.document, node)
+        own = find_own_passage(node, ranked)
         span = own or ranked.passage
         text = node.get_content(MetadataMode.NONE)[own.start : own.end] if own else ranked.passage_text
-        return self._told(ranked.document, with_passage(node, text, own), {_PASSAGE: list(span)})
+        return self._annotate(ranked.document, replace_text(node, text, own), {_PASSAGE: list(span)})
 
-    def _told(self, given: NodeWithScore, node: BaseNode, metadata: dict[str, Any] | None = None) -> BaseNode:
-        """Return the node with what its metadata shall tell, itself where that is nothing."""
-        told = dict(metadata or {})
+    def _annotate(self, given: NodeWithScore, node: BaseNode, metadata: dict[str, Any] | None = None) -> BaseNode:
+        """Return the node with metadata added, the given node where there is nothing to add."""
+        added = dict(metadata or {})
         if self.keep_retrieval_score:
-            told[_RETRIEVAL_SCORE] = None if given.score is None else float(given.score)
-        return annotated(node, told) if told else node
+            added[_RETRIEVAL_SCORE] = None if given.score is None else float(given.score)
+        return add_metadata(node, added) if added else node

@@ -1,4 +1,4 @@
-"""What `make demo` shows: BM25 over Python's own documentation, then the embedded reranker, in both frameworks."""
+"""The program of `make demo`: BM25 over Python's documentation, then the embedded reranker, in both frameworks."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class FirstStage:
         texts = [f"{passage.title.replace('.', ' ')}\n{passage.text}" for passage in corpus]
         self._index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
 
-    def search(self, query: str, top_k: int) -> list[tuple[Passage, float]]:
+    def search(self, query: str, candidates: int) -> list[tuple[Passage, float]]:
         """Return the best passages and their BM25 scores."""
         tokens = bm25s.tokenize(query, show_progress=False)
-        indices, scores = self._index.retrieve(tokens, k=top_k, show_progress=False)
+        indices, scores = self._index.retrieve(tokens, k=candidates, show_progress=False)
         return [(self.corpus[index], float(score)) for index, score in zip(indices[0], scores[0], strict=True)]
 
 
@@ -52,29 +52,29 @@ class Bm25Retriever(BaseRetriever):
     """The first stage as LangChain sees it."""
 
     stage: Any
-    k: int = CANDIDATES
+    candidates: int = CANDIDATES
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         return [
             Document(passage.text, metadata={"title": passage.title})
-            for passage, _ in self.stage.search(query, self.k)
+            for passage, _ in self.stage.search(query, self.candidates)
         ]
 
 
 class Bm25NodeRetriever(LlamaIndexRetriever):
     """The first stage as LlamaIndex sees it."""
 
-    def __init__(self, stage: FirstStage, k: int = CANDIDATES) -> None:
+    def __init__(self, stage: FirstStage, candidates: int = CANDIDATES) -> None:
         super().__init__()
         self._stage = stage
-        self._k = k
+        self._candidates = candidates
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [
             NodeWithScore(node=TextNode(text=passage.text, metadata={"title": passage.title}), score=score)
-            for passage, score in self._stage.search(query_bundle.query_str, self._k)
+            for passage, score in self._stage.search(query_bundle.query_str, self._candidates)
         ]
 
 

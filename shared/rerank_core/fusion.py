@@ -1,9 +1,9 @@
-"""Fusion: one ranking of several, or of a ranking and the first stage's scores. Pure."""
+"""Fusion: one ranking from several, or from a ranking and the first stage's scores. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,9 +14,10 @@ from rerank_core.selection import Selection
 from rerank_core.types import Attempt, RankedDocument, Ranking
 from rerank_core.usage import Usage
 
-__all__ = ["FusionMethod", "fuse"]
+__all__ = ["FusionMethod", "fuse", "fuse_ranks"]
 
 D = TypeVar("D")
+K = TypeVar("K", bound=Hashable)
 FusionMethod = Literal["rrf", "weighted"]
 """``rrf``: by ranks, whatever the scores' scales; ``weighted``: by scores, each list stretched to [0, 1]."""
 
@@ -26,25 +27,25 @@ def fuse(
     *others: Ranking[Any] | Sequence[float | None],
     method: FusionMethod = "rrf",
     weights: Sequence[float] | None = None,
-    k: int = 60,
+    rank_constant: int = 60,
     selection: Selection = Selection(),  # noqa: B008 - frozen
 ) -> Ranking[D]:
     """Combine lists that score the same documents.
 
-    ``"rrf"`` is reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), divided by what a document that
-    is first in every list gets: a document's score is Σ wᵢ · (k + 1) / (k + rankᵢ) / Σ wᵢ, over the lists i. Equal
-    scores share the best of their ranks. ``"weighted"`` is Σ wᵢ · (sᵢ − minᵢ) / (maxᵢ − minᵢ) / Σ wᵢ; where all
-    scores of a list are equal, each counts as 1. Either way, a document that a list does not score gets nothing
-    from it, a list without any score does not count, and scores are in [0, 1]. Raising one score never lowers
-    the document's rank.
+    ``"rrf"`` is reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), divided by the score of a
+    document that is first in every list: Σ wᵢ · (c + 1) / (c + rankᵢ) / Σ wᵢ over the lists i, where c is the rank
+    constant. Equal scores share the best of their ranks. ``"weighted"`` is
+    Σ wᵢ · (sᵢ − minᵢ) / (maxᵢ − minᵢ) / Σ wᵢ; if all scores of a list are equal, each counts as 1. With both,
+    a document gets nothing from a list that does not score it, a list without any score does not count, and scores
+    are in [0, 1]. Raising one score never lowers the document's rank.
 
     Args:
-        ranking: a ranking; the result's documents are those that survived in it, or in another one.
+        ranking: a ranking; the result has the documents that survived in it or in another ranking.
         others: rankings of the same documents, or scores in the order of the same input, on any scale, higher is
-            better; None for a document that a list lacks. A passthrough has no score at all, and does not count.
+            better; None for a document that a list lacks. A passthrough has no scores, so it does not count.
         method: see :data:`FusionMethod`.
-        weights: one number a list, the ranking's first, at least 0 and not all 0; by default equal.
-        k: how little the first ranks count more than the rest, at least 1; 60 is the paper's.
+        weights: one number per list, the ranking's first, at least 0 and not all 0; equal by default.
+        rank_constant: flattens the difference between the first ranks; at least 1; 60 is the paper's.
         selection: which documents of the result survive.
 
     Raises:
@@ -59,24 +60,20 @@ def fuse(
     """
     if method not in get_args(FusionMethod):
         raise ConfigurationError(f"method is {method!r}: give one of {', '.join(get_args(FusionMethod))}")
-    checked_count("k", k, least=1)
+    checked_count("rank_constant", rank_constant, least=1)
     checked_selection(selection)
     if not others:
         raise ConfigurationError("there is nothing to fuse the ranking with: give scores or other rankings too")
     rankings = [ranking, *(other for other in others if isinstance(other, Ranking))]
-    lists = [_checked_list(ranking, position, entry) for position, entry in enumerate([ranking, *others])]
-    documents = _documents(rankings)
-    parts = [
-        (weight, _by_rank(scores, k) if method == "rrf" else _stretched(scores))
-        for weight, scores in zip(_checked_weights(weights, len(lists)), lists, strict=True)
-        if weight and any(score is not None for score in scores)
-    ]
-    total = sum(weight for weight, _ in parts)
-    scores: list[float | None] = [None] * len(ranking.scores)
-    if parts:
-        # fsum rounds once, so that the order of the lists changes no digit.
-        sums = [math.fsum(weight * part[index] for weight, part in parts) for index in range(len(scores))]
-        scores = [min(1.0, value / total) for value in sums]
+    lists = [_read_list(ranking, position, entry) for position, entry in enumerate([ranking, *others])]
+    documents = _collect_documents(rankings)
+    fused = _combine(
+        [_reciprocal_ranks(scores, rank_constant) if method == "rrf" else _stretch(scores) for scores in lists],
+        _check_weights(weights, len(lists)),
+    )
+    scores = [fused.get(index) for index in range(len(ranking.scores))]
+    if fused:
+        scores = [score or 0.0 for score in scores]
     order = _order(scores, documents, selection)
     attempts: list[Attempt] = [attempt for each in rankings for attempt in each.attempts]
     return Ranking(
@@ -89,25 +86,67 @@ def fuse(
         ),
         tuple(scores),
         sum((each.usage for each in rankings), Usage()),
-        None if parts else ranking.error,
+        None if fused else ranking.error,
         tuple(attempts),
     )
 
 
-def _by_rank(scores: Sequence[float | None], k: int) -> list[float]:
-    """Return (k + 1) / (k + rank) of each, where rank is 1 + how many are better; 0 where there is no score."""
+def fuse_ranks(
+    lists: Sequence[Sequence[K]], *, weights: Sequence[float] | None = None, rank_constant: int = 60
+) -> dict[K, float]:
+    """Combine ranked lists of keys by reciprocal rank fusion, as :func:`fuse` combines rankings.
+
+    Args:
+        lists: keys, best first; a key that a list repeats counts at its best rank.
+        weights: as for :func:`fuse`.
+        rank_constant: as for :func:`fuse`.
+
+    Returns:
+        The score of each key, in [0, 1], best first; of equal scores, the key that was found first.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+
+    >>> fuse_ranks([["a", "b"], ["b", "c"]])
+    {'b': 0.9919354838709677, 'a': 0.5, 'c': 0.49193548387096775}
+    """
+    checked_count("rank_constant", rank_constant, least=1)
+    # Backwards, so that a key's best rank is the one that stays.
+    parts = [
+        {key: (rank_constant + 1) / (rank_constant + rank) for rank, key in reversed([*enumerate(keys, start=1)])}
+        for keys in lists
+    ]
+    fused = _combine(parts, _check_weights(weights, len(lists)))
+    found = dict.fromkeys(key for keys in lists for key in keys)
+    return {key: fused.get(key, 0.0) for key in sorted(found, key=lambda key: -fused.get(key, 0.0))}
+
+
+def _combine(lists: Sequence[Mapping[K, float]], weights: Sequence[float]) -> dict[K, float]:
+    """Return the weighted mean of each key's values, in [0, 1]; a key without a value in a list gets 0 from it."""
+    parts = [(weight, values) for weight, values in zip(weights, lists, strict=True) if weight and values]
+    total = sum(weight for weight, _ in parts)
+    # fsum rounds once, so the order of the lists changes no digit.
+    return {
+        key: min(1.0, math.fsum(weight * values.get(key, 0.0) for weight, values in parts) / total)
+        for key in {key: None for values in lists for key in values if parts}
+    }
+
+
+def _reciprocal_ranks(scores: Sequence[float | None], constant: int) -> dict[int, float]:
+    """Return (c + 1) / (c + rank) by index, where rank is 1 + how many scores are higher."""
     ranks: dict[float, int] = {}
     for rank, score in enumerate(sorted((score for score in scores if score is not None), reverse=True), start=1):
         ranks.setdefault(score, rank)
-    return [0.0 if score is None else (k + 1) / (k + ranks[score]) for score in scores]
+    reciprocal = {score: (constant + 1) / (constant + rank) for score, rank in ranks.items()}
+    return {index: reciprocal[score] for index, score in enumerate(scores) if score is not None}
 
 
-def _stretched(scores: Sequence[float | None]) -> list[float]:
-    known = [score for score in scores if score is not None]
-    low, high = min(known), max(known)
+def _stretch(scores: Sequence[float | None]) -> dict[int, float]:
+    known = {index: score for index, score in enumerate(scores) if score is not None}
+    low, high = min(known.values(), default=0.0), max(known.values(), default=0.0)
     # By halves: the difference of two floats may be beyond all floats.
     span = high / 2 - low / 2
-    return [0.0 if s is None else (s / 2 - low / 2) / span if span > 0.0 else 1.0 for s in scores]
+    return {index: (score / 2 - low / 2) / span if span > 0.0 else 1.0 for index, score in known.items()}
 
 
 def _order(
@@ -120,7 +159,7 @@ def _order(
     return [candidates[slot] for slot in selection.select([score or 0.0 for score in known])]
 
 
-def _documents(rankings: Sequence[Ranking[Any]]) -> dict[int, RankedDocument[Any]]:
+def _collect_documents(rankings: Sequence[Ranking[Any]]) -> dict[int, RankedDocument[Any]]:
     """Return what survived in any of the rankings, by index; the first ranking's, or the first with a passage."""
     documents: dict[int, RankedDocument[Any]] = {}
     for ranking in rankings:
@@ -136,7 +175,7 @@ def _documents(rankings: Sequence[Ranking[Any]]) -> dict[int, RankedDocument[Any
     return documents
 
 
-def _checked_list(ranking: Ranking[Any], position: int, entry: object) -> list[float | None]:
+def _read_list(ranking: Ranking[Any], position: int, entry: object) -> list[float | None]:
     if isinstance(entry, Ranking):
         if entry.query != ranking.query:
             raise ConfigurationError("the rankings are of different queries: fuse rankings of one query")
@@ -148,23 +187,23 @@ def _checked_list(ranking: Ranking[Any], position: int, entry: object) -> list[f
         raise ConfigurationError(
             f"list {position} has {len(scores)} scores for {len(ranking.scores)} documents: give one each, or None"
         )
-    return [None if score is None else _checked_number(f"a score of list {position}", score) for score in scores]
+    return [None if score is None else _check_number(f"a score of list {position}", score) for score in scores]
 
 
-def _checked_weights(weights: object, count: int) -> list[float]:
+def _check_weights(weights: object, count: int) -> list[float]:
     if weights is None:
         return [1.0] * count
     if isinstance(weights, (str, bytes)) or not hasattr(weights, "__iter__"):
-        raise ConfigurationError(f"weights is {weights!r}: give one number a list")
-    numbers = [_checked_number("a weight", weight) for weight in weights]
+        raise ConfigurationError(f"weights is {weights!r}: give one number per list")
+    numbers = [_check_number("a weight", weight) for weight in weights]
     if len(numbers) != count:
-        raise ConfigurationError(f"{len(numbers)} weights for {count} lists: give one each, the ranking's first")
+        raise ConfigurationError(f"{len(numbers)} weights for {count} lists: give one per list")
     if min(numbers) < 0.0 or not 0.0 < sum(numbers) < math.inf:
         raise ConfigurationError(f"weights is {numbers}: none may be below 0, nor all be 0")
     return numbers
 
 
-def _checked_number(name: str, value: object) -> float:
+def _check_number(name: str, value: object) -> float:
     number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     if not math.isfinite(number):
         raise ConfigurationError(f"{name} is {value!r}: give a finite number")

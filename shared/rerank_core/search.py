@@ -28,16 +28,16 @@ _Candidates = Iterable[D | tuple[D, float]]
 
 @dataclass(frozen=True, slots=True)
 class SearchResult(Generic[D]):
-    """One result of a search of two stages.
+    """One result of a two-stage search.
 
     Attributes:
-        document: what the first stage returned, the very object.
+        document: the object that the first stage returned.
         text: what the model read.
         rank: position among the results, from 1, best first.
         original_index: position in what the first stage returned, from 0.
         score: the reranker's relevance score in [0, 1]; None where nothing was scored (passthrough).
         retrieval_score: the first stage's score on its own scale; None where it gave none.
-        metadata: what the first stage knew of the document besides text and score.
+        metadata: the first stage's fields besides text and score.
         passage: the passage of ``text`` that the score is about, None for the whole text.
     """
 
@@ -55,20 +55,20 @@ def two_stage_search(
     query: str,
     search: Callable[[str, int], _Candidates[D]],
     reranker: Reranker | Scorer | str,
-    top_k: int = 100,
+    candidates: int = 100,
     top_n: int | None = 10,
     *,
     text_fn: Callable[[D], str] | None = None,
 ) -> list[SearchResult[D]]:
-    """Search with any first stage, rerank what it found, and return the best.
+    """Search with any first stage, rerank its candidates, and return the best.
 
     Args:
-        query: what the user asks; not blank.
-        search: the first stage, ``search(query, top_k)``, best first. It returns strings; mappings or objects
+        query: the user's question; not blank.
+        search: the first stage, ``search(query, candidates)``, best first. It returns strings; mappings or objects
             with ``text``, ``page_content`` or ``content``, and optionally ``score`` and ``metadata``; or pairs of
-            one of these and its score. The other keys of a mapping are metadata too.
-        reranker: the second stage, a scorer or its name; a reranker's thresholds and deadline hold.
-        top_k: how many candidates the first stage is asked for, at least 1; what it returns beyond is not read.
+            one of these and its score. The other keys of a mapping become metadata.
+        reranker: the second stage: a reranker, whose thresholds and deadline apply, a scorer, or a scorer's name.
+        candidates: how many documents the first stage is asked for, at least 1; any beyond are not read.
         top_n: how many results are returned at most, at least 1; None for all.
         text_fn: returns a document's text, where it is kept under another name.
 
@@ -79,25 +79,25 @@ def two_stage_search(
 
     >>> from rerank_core.testing import FakeScorer
     >>> rows = [{"text": "Paris in spring", "score": 7.1}, {"text": "memory leak", "score": 6.8, "page": 3}]
-    >>> [best] = two_stage_search("memory leak", lambda query, top_k: rows, FakeScorer(), top_n=1)
+    >>> [best] = two_stage_search("memory leak", lambda query, candidates: rows, FakeScorer(), top_n=1)
     >>> best.text, best.original_index, best.retrieval_score, best.metadata
     ('memory leak', 1, 6.8, {'page': 3})
     """
-    stage, selection = _second_stage(reranker, top_k, top_n)
-    found: Any = search(checked_query(query), top_k)
+    stage, selection = _second_stage(reranker, candidates, top_n)
+    found: Any = search(checked_query(query), candidates)
     if inspect.isawaitable(found):
         if inspect.iscoroutine(found):
             found.close()
         raise ConfigurationError("search is asynchronous: call atwo_stage_search")
-    candidates = _candidates(found, top_k, text_fn)
-    return _results(stage.rerank(query, candidates, text_fn=_text, selection=selection))
+    documents = _read_candidates(found, candidates, text_fn)
+    return _build_results(stage.rerank(query, documents, text_fn=_text, selection=selection))
 
 
 async def atwo_stage_search(
     query: str,
     search: Callable[[str, int], _Candidates[D] | Awaitable[_Candidates[D]]],
     reranker: Reranker | Scorer | str,
-    top_k: int = 100,
+    candidates: int = 100,
     top_n: int | None = 10,
     *,
     text_fn: Callable[[D], str] | None = None,
@@ -106,15 +106,15 @@ async def atwo_stage_search(
 
     A synchronous ``search`` runs in a thread, so that the event loop goes on.
     """
-    stage, selection = _second_stage(reranker, top_k, top_n)
+    stage, selection = _second_stage(reranker, candidates, top_n)
     query = checked_query(query)
     call = getattr(search, "__call__", search)  # noqa: B004 - an object whose __call__ is asynchronous
     if inspect.iscoroutinefunction(search) or inspect.iscoroutinefunction(call):
-        found = search(query, top_k)
+        found = search(query, candidates)
     else:
-        found = await anyio.to_thread.run_sync(search, query, top_k)
-    candidates = _candidates(await found if inspect.isawaitable(found) else found, top_k, text_fn)
-    return _results(await stage.arerank(query, candidates, text_fn=_text, selection=selection))
+        found = await anyio.to_thread.run_sync(search, query, candidates)
+    documents = _read_candidates(await found if inspect.isawaitable(found) else found, candidates, text_fn)
+    return _build_results(await stage.arerank(query, documents, text_fn=_text, selection=selection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +130,20 @@ def _text(candidate: _Candidate[Any]) -> str:
 
 
 def _second_stage(
-    reranker: Reranker | Scorer | str, top_k: object, top_n: int | None
+    reranker: Reranker | Scorer | str, candidates: object, top_n: int | None
 ) -> tuple[Reranker, Selection]:
-    checked_count("top_k", top_k, least=1)
+    checked_count("candidates", candidates, least=1)
     stage = reranker if isinstance(reranker, Reranker) else Reranker(reranker)
     return stage, replace(stage.selection, top_n=top_n)
 
 
-def _candidates(found: _Candidates[D], top_k: int, text_fn: Callable[[D], str] | None) -> list[_Candidate[D]]:
+def _read_candidates(found: _Candidates[D], count: int, text_fn: Callable[[D], str] | None) -> list[_Candidate[D]]:
     if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Iterable):
         raise ConfigurationError(f"search returned a {type(found).__name__}: it must return a list of documents")
-    return [_candidate(position, given, text_fn) for position, given in enumerate(islice(found, top_k))]
+    return [_read_candidate(position, given, text_fn) for position, given in enumerate(islice(found, count))]
 
 
-def _candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) -> _Candidate[D]:
+def _read_candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) -> _Candidate[D]:
     where = f"the first stage's document {position}"
     document, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     known = document if isinstance(document, Mapping) else _Attributes(document)
@@ -162,15 +162,15 @@ def _candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) ->
     if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
         raise ConfigurationError(f"{where} has a {type(score).__name__} as its score: give a number or None")
     metadata = known.get("metadata")
-    told = dict(metadata) if isinstance(metadata, Mapping) else {}
+    result = dict(metadata) if isinstance(metadata, Mapping) else {}
     if isinstance(document, Mapping):
         apart = {"score", "metadata"} if text_fn is not None else {"score", "metadata", name}
-        told = {**told, **{key: value for key, value in document.items() if key not in apart}}
-    return _Candidate(document, text, None if score is None else float(score), told)
+        result.update((key, value) for key, value in document.items() if key not in apart)
+    return _Candidate(document, text, None if score is None else float(score), result)
 
 
 class _Attributes:
-    """An object's attributes, asked for as a mapping's keys are; a string has none."""
+    """Reads an object's attributes with a mapping's ``get``; a string has none."""
 
     def __init__(self, document: object) -> None:
         self._document = None if isinstance(document, str) else document
@@ -179,7 +179,7 @@ class _Attributes:
         return getattr(self._document, name, None)
 
 
-def _results(ranking: Ranking[_Candidate[D]]) -> list[SearchResult[D]]:
+def _build_results(ranking: Ranking[_Candidate[D]]) -> list[SearchResult[D]]:
     return [
         SearchResult(
             document=ranked.document.document,

@@ -27,18 +27,18 @@ from rerank_core.selection import Selection
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RerankSettings", "labelled"]
+__all__ = ["RerankSettings", "prepend_metadata"]
 
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
 _SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
 
 
 class RerankSettings(BaseModel):
-    """Options of a reranker inside a framework; an unknown one is an error.
+    """Options of a reranker inside a framework; an unknown option is an error.
 
-    The scorer is made at once, so that a wrong name or a missing key shows here; weights and connections wait
-    for the first call. A changed option counts from the next call on. Copies share the scorer, and a
-    ``reranker``. What is pickled or dumped holds no key: it looks in the environment again.
+    The scorer is made at once, so a wrong name or a missing key raises here; weights are loaded and connections
+    opened by the first call. A changed option applies from the next call on. Copies share the scorer or the
+    ``reranker``. Pickles and dumps never hold a key: a copy made from one reads the environment again.
 
     Raises:
         pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.
@@ -50,21 +50,21 @@ class RerankSettings(BaseModel):
     )
 
     model: str = "embedded"
-    """``"provider"`` or ``"provider:model"``, as :func:`rerank_core.load_scorer` takes it."""
+    """The scorer's name, ``"provider"`` or ``"provider:model"``; see :func:`rerank_core.load_scorer`."""
     top_n: int | None = 5
     """How many documents survive at most, at least 1; None for all."""
     score_threshold: float | None = None
     """Keep documents of at least this relevance score, in [0, 1]."""
     adaptive_ratio: float | None = None
-    """Keep documents of at least this ratio of the best score, in [0, 1]."""
+    """Keep documents that score at least this ratio of the best score, in [0, 1]."""
     min_keep: int = 0
     """How many documents survive the thresholds at least."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """The provider's key; by default its environment variable. Never dumped or pickled."""
+    """The provider's key; by default read from its environment variable. Never dumped or pickled."""
     base_url: str | None = None
-    """The provider's or server's address, where it is not the usual one."""
+    """Address of the service, where it is not the provider's usual one."""
     timeout: float | None = None
-    """Seconds that a call may take as a whole, above 0; None for no limit."""
+    """Seconds that a whole call may take, above 0; None for no limit."""
     on_error: OnError = "raise"
     """``"passthrough"`` returns the first stage's order, unscored, when the scorer fails."""
     metadata_fields: Sequence[str] = ()
@@ -72,25 +72,25 @@ class RerankSettings(BaseModel):
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of the scorer, such as ``{"max_length": 256}``."""
     text_fn: SkipJsonSchema[Callable[[Any], str] | None] = Field(default=None, exclude=True)
-    """Returns what the model reads of a document, instead of its text and ``metadata_fields``."""
+    """Function from a document to the text that the model reads, instead of its text and ``metadata_fields``."""
     return_passage: bool = False
-    """Return of each document only the passage that its score is about, where the scorer names one."""
+    """Return only the passage that a document's score is about, where the scorer names one."""
     reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = Field(default=None, exclude=True)
-    """A ready reranker, instead of the options that would make one; its selection holds where no option of
-    this object was given."""
+    """A ready reranker, instead of the options that would make one. Its selection applies, except for the options
+    that are given here."""
 
     _made: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Make the scorer, and check the options against each other."""
+        """Make the scorer and check the options."""
         super().model_post_init(context)
         self.selection()
-        self.core()
+        self.get_reranker()
 
     @model_validator(mode="wrap")
     @classmethod
     def _hide_input(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
-        """Leave the options out of ``ValidationError.errors()`` too: one of them may be a key."""
+        """Remove the given values from ``ValidationError.errors()`` too: one of them may be a key."""
         try:
             return handler(data)
         except ValidationError as exc:
@@ -112,7 +112,7 @@ class RerankSettings(BaseModel):
         if also:
             raise ConfigurationError(f"reranker= was given, which brings its own {', '.join(also)}: leave one out")
 
-    def core(self) -> Reranker:
+    def get_reranker(self) -> Reranker:
         """Return the reranker that these options describe, the same one until an option changes."""
         if self.reranker is not None:
             self._check_reranker_alone()
@@ -133,14 +133,14 @@ class RerankSettings(BaseModel):
         return made[1]
 
     def selection(self) -> Selection:
-        """Return which documents survive: this object's options, and the reranker's where none was given."""
+        """Return the selection: these options, and those of ``reranker`` where an option was not given here."""
         if self.reranker is None:
             return Selection(**{name: getattr(self, name) for name in _SELECTION})
         given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
         return replace(self.reranker.selection, **given)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # A scorer copies as it pickles, without its key; so copies share it.
+        # Copying a scorer would drop its key, so copies share it.
         memo = {} if memo is None else memo
         memo.update({id(shared): shared for shared in (self._made, self.reranker)})
         return super().__deepcopy__(memo)
@@ -160,10 +160,10 @@ class RerankSettings(BaseModel):
         BaseModel.__setstate__(self, {**state, "__dict__": values})
 
 
-def labelled(content: str, metadata: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """Return a text with the named metadata before it, a line each; what is absent or None is left out.
+def prepend_metadata(content: str, metadata: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Return a text with the named metadata before it, one line each; absent fields and None are left out.
 
-    >>> labelled("It was a dark night.", {"title": "Paul Clifford", "year": None}, ["title", "year"])
+    >>> prepend_metadata("It was a dark night.", {"title": "Paul Clifford", "year": None}, ["title", "year"])
     'title: Paul Clifford\\nIt was a dark night.'
     """
     lines = [f"{name}: {metadata[name]}" for name in fields if metadata.get(name) is not None]

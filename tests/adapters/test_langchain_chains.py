@@ -72,7 +72,7 @@ def test_a_contextual_compression_retriever_reranks(is_async: bool) -> None:
     ranked = invoke(classic, QUERY, is_async=is_async)
     assert [document.page_content for document in ranked] == BEST_FIRST[:3]
     assert ranked[0].id == "id-1"
-    assert ranked == invoke(retriever(k=3), QUERY, is_async=is_async)
+    assert ranked == invoke(retriever(top_n=3), QUERY, is_async=is_async)
 
 
 def test_a_contextual_compression_retriever_may_find_nothing(is_async: bool) -> None:
@@ -112,7 +112,7 @@ def test_a_chain_answers_from_the_best_documents(is_async: bool) -> None:
     """Retrieve, format, prompt, model, parser: the model reads the reranked documents in order, no other."""
     prompt = ChatPromptTemplate.from_template("{context}\n---\n{question}")
     chain = (
-        {"context": retriever(k=2) | joined, "question": RunnablePassthrough()}
+        {"context": retriever(top_n=2) | joined, "question": RunnablePassthrough()}
         | prompt
         | Repeating()
         | StrOutputParser()
@@ -122,7 +122,7 @@ def test_a_chain_answers_from_the_best_documents(is_async: bool) -> None:
 
 async def test_a_chain_streams_and_batches() -> None:
     """The retriever holds nothing up that LangChain does with a chain."""
-    chain = retriever(k=1) | joined | Repeating() | StrOutputParser()
+    chain = retriever(top_n=1) | joined | Repeating() | StrOutputParser()
     assert "".join([chunk async for chunk in chain.astream(QUERY)]) == BEST_FIRST[0]
     assert await chain.abatch([QUERY, "Paris"]) == [BEST_FIRST[0], "Paris in spring"]
     assert chain.batch(["roof"]) == ["a leak in the roof"]
@@ -131,7 +131,7 @@ async def test_a_chain_streams_and_batches() -> None:
 def test_a_tool_returns_content_and_documents(is_async: bool) -> None:
     """The model gets the texts; the artifact holds the documents with ids and scores."""
     tool = create_retriever_tool(
-        retriever(k=2), "search", "Searches the manual.", response_format="content_and_artifact"
+        retriever(top_n=2), "search", "Searches the manual.", response_format="content_and_artifact"
     )
     call = {"name": "search", "args": {"query": QUERY}, "id": "call-1", "type": "tool_call"}
     message = invoke(tool, call, is_async=is_async)

@@ -69,11 +69,23 @@ def test_ids_and_metadata_are_kept(compress: Compress) -> None:
     assert len(set(scores)) == 4
 
 
-def test_the_class_of_a_document_is_kept(compress: Compress) -> None:
-    """With the fields of a subclass, also in a list of several classes."""
+def test_results_are_plain_documents(compress: Compress) -> None:
+    """Whatever a subclass carries besides, such as embeddings, would end in checkpoints and traces."""
     ranked = compress(fake(), [Page(page_content="memory leak", id="a", number=7), Document("Paris")])
-    assert [type(document) for document in ranked] == [Page, Document]
-    assert (ranked[0].id, ranked[0].number) == ("a", 7)  # type: ignore[attr-defined]
+    assert [type(document) for document in ranked] == [Document, Document]
+    assert (ranked[0].id, ranked[0].page_content) == ("a", "memory leak")
+
+
+def test_nested_metadata_is_not_shared(compress: Compress) -> None:
+    """Containers are copied all the way down, also one that holds itself."""
+    nested: dict[str, Any] = {"tags": ["a", ("b", {"c": [1]})], "seen": {1, 2}}
+    nested["self"] = nested
+    [best] = compress(fake(), [Document("memory leak", metadata=nested)])
+    best.metadata["tags"][1][1]["c"].append(2)
+    best.metadata["tags"].append("d")
+    best.metadata["seen"].add(3)
+    assert (nested["tags"], nested["seen"]) == (["a", ("b", {"c": [1]})], {1, 2})
+    assert best.metadata["self"]["self"] is best.metadata["self"]
 
 
 def test_the_callers_documents_are_never_changed(compress: Compress) -> None:

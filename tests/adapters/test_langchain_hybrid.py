@@ -56,7 +56,7 @@ def test_what_both_found_comes_first(retrieve: Retrieve) -> None:
     a, b, c, d = (Document(name, id=name) for name in "abcd")
     hybrid = HybridRetriever(retrievers=[source(a, b, c), source(d, c)])
     assert [document.id for document in retrieve(hybrid)] == ["c", "a", "d", "b"]
-    weighted = HybridRetriever(retrievers=[source(a, b, c), source(d, c)], weights=[0, 1], k=3)
+    weighted = HybridRetriever(retrievers=[source(a, b, c), source(d, c)], weights=[0, 1], candidates=3)
     assert [document.id for document in retrieve(weighted)] == ["d", "c", "a"]
 
 
@@ -67,7 +67,7 @@ def test_documents_of_one_id_are_one(retrieve: Retrieve) -> None:
     given = copy.deepcopy([one, same])
     [merged] = retrieve(HybridRetriever(retrievers=[source(one), source(same)]))
     assert shown([merged]) == [("1", "the whole text")]
-    assert merged.metadata == {"page": 1, "source": "words", "score": 0.5}
+    assert merged.metadata == {"page": 1, "source": "words", "score": 0.5, "retrieval_score": 1.0}
     assert [one, same] == given
 
 
@@ -114,10 +114,10 @@ def test_sources_may_find_nothing_and_may_fail(retrieve: Retrieve) -> None:
     ("wrong", "message"),
     [
         ({"retrievers": []}, "at least 1 item"),
-        ({"weights": [1.0]}, "weights has 1 values for 2 retrievers"),
-        ({"weights": [1.0, -1.0]}, "give finite numbers of at least 0"),
-        ({"weights": [1.0, float("nan")]}, "give finite numbers of at least 0"),
-        ({"k": 0}, "greater than or equal to 1"),
+        ({"weights": [1.0]}, "1 weights for 2 lists"),
+        ({"weights": [1.0, -1.0]}, "none may be below 0"),
+        ({"weights": [1.0, float("nan")]}, "give a finite number"),
+        ({"candidates": 0}, "greater than or equal to 1"),
         ({"top_k": 3}, "top_k"),
     ],
 )

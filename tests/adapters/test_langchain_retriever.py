@@ -70,6 +70,11 @@ class TestStandard(RetrieversIntegrationTests):
         return {"retriever": vector_store(TEXTS * 3).as_retriever(search_kwargs={"k": 8})}
 
     @property
+    def num_results_arg_name(self) -> str:
+        """Return our word for how many documents are returned."""
+        return "top_n"
+
+    @property
     def retriever_query_example(self) -> str:
         """Return a query."""
         return "How do I find a memory leak?"
@@ -121,36 +126,36 @@ def test_the_callers_documents_are_never_changed(retrieve: Retrieve) -> None:
     retriever = two_stages()
     kept = retriever.retriever.documents  # type: ignore[union-attr]
     snapshot = copy.deepcopy(kept)
-    retrieve(retriever, k=2)
+    retrieve(retriever, top_n=2)
     assert kept == snapshot
 
 
-# k
+# top_n
 
 
-def test_k_is_how_many_are_returned(retrieve: Retrieve) -> None:
+def test_top_n_is_how_many_are_returned(retrieve: Retrieve) -> None:
     """Of a call, else of the retriever, else the compressor's top_n."""
     assert contents(retrieve(two_stages())) == BEST_FIRST
-    assert contents(retrieve(two_stages(k=3))) == BEST_FIRST[:3]
-    assert contents(retrieve(two_stages(), k=2)) == BEST_FIRST[:2]
-    assert contents(retrieve(two_stages(k=3), k=1)) == BEST_FIRST[:1]
-    assert contents(retrieve(two_stages(k=1), k=3)) == BEST_FIRST[:3]
-    assert contents(retrieve(two_stages(k=100))) == BEST_FIRST
+    assert contents(retrieve(two_stages(top_n=3))) == BEST_FIRST[:3]
+    assert contents(retrieve(two_stages(), top_n=2)) == BEST_FIRST[:2]
+    assert contents(retrieve(two_stages(top_n=3), top_n=1)) == BEST_FIRST[:1]
+    assert contents(retrieve(two_stages(top_n=1), top_n=3)) == BEST_FIRST[:3]
+    assert contents(retrieve(two_stages(top_n=100))) == BEST_FIRST
 
 
-def test_k_may_exceed_the_compressors_top_n(retrieve: Retrieve) -> None:
+def test_top_n_may_exceed_the_compressors_top_n(retrieve: Retrieve) -> None:
     """It stands instead of top_n, and for that call alone."""
     texts = [f"text {number}" for number in range(9)]
     retriever = RerankRetriever(
         retriever=FirstStage(documents=[Document(text) for text in texts]),
         compressor=RerankCompressor(reranker=Reranker(FakeScorer()), top_n=2),
     )
-    assert len(retrieve(retriever, k=7)) == 7
+    assert len(retrieve(retriever, top_n=7)) == 7
     assert len(retrieve(retriever)) == 2
     assert retriever.compressor.top_n == 2
 
 
-def test_k_replaces_the_top_n_of_a_ready_reranker(retrieve: Retrieve) -> None:
+def test_top_n_replaces_the_top_n_of_a_ready_reranker(retrieve: Retrieve) -> None:
     """And leaves the rest of its selection."""
     ready = Reranker(FakeScorer(), selection=Selection(score_threshold=0.5, top_n=1))
     retriever = RerankRetriever(
@@ -158,47 +163,47 @@ def test_k_replaces_the_top_n_of_a_ready_reranker(retrieve: Retrieve) -> None:
         compressor=RerankCompressor(reranker=ready),
     )
     assert contents(retrieve(retriever)) == BEST_FIRST[:1]
-    assert contents(retrieve(retriever, k=4)) == BEST_FIRST[:3]
+    assert contents(retrieve(retriever, top_n=4)) == BEST_FIRST[:3]
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5])
-def test_a_wrong_k_is_refused(retrieve: Retrieve, k: float) -> None:
+@pytest.mark.parametrize("top_n", [0, -1, 1.5])
+def test_a_wrong_top_n_is_refused(retrieve: Retrieve, top_n: float) -> None:
     """On the constructor and in a call; the first stage's documents are not returned instead."""
-    with pytest.raises(ValidationError, match="k"):
-        two_stages(k=k)
-    with pytest.raises(ConfigurationError, match=f"top_n is {k}"):
-        retrieve(two_stages(), k=k)
+    with pytest.raises(ValidationError, match="top_n"):
+        two_stages(top_n=top_n)
+    with pytest.raises(ConfigurationError, match=f"top_n is {top_n}"):
+        retrieve(two_stages(), top_n=top_n)
 
 
 def test_unknown_arguments_are_refused(retrieve: Retrieve) -> None:
     """Instead of ignored, on the constructor and in a call."""
     with pytest.raises(ValidationError, match="top_k"):
         two_stages(top_k=3)
-    with pytest.raises(TypeError, match="top_n"):
-        retrieve(two_stages(), top_n=3)
+    with pytest.raises(TypeError, match="FirstStage takes no depth"):
+        retrieve(two_stages(), depth=3)
 
 
-def test_k_makes_no_scorer_anew(retrieve: Retrieve, provider: ModuleType) -> None:
-    """A retriever with k calls one scorer all along, also after pickling and after a change of options."""
+def test_top_n_makes_no_scorer_anew(retrieve: Retrieve, provider: ModuleType) -> None:
+    """A retriever with top_n calls one scorer all along, also after pickling and after a change of options."""
     compressor = pickle.loads(pickle.dumps(RerankCompressor(model="keyed")))
     retriever = RerankRetriever(
-        retriever=FirstStage(documents=[Document(text) for text in TEXTS]), compressor=compressor, k=2
+        retriever=FirstStage(documents=[Document(text) for text in TEXTS]), compressor=compressor, top_n=2
     )
     provider.made.clear()
     for _ in range(3):
         assert len(retrieve(retriever)) == 2
     assert len(provider.made) == 1
     compressor.timeout = 30.0
-    for k in (1, 2, 3):
-        assert len(retrieve(retriever, k=k)) == k
+    for top_n in (1, 2, 3):
+        assert len(retrieve(retriever, top_n=top_n)) == top_n
     assert len(provider.made) == 2
 
 
-def test_k_is_configurable(retrieve: Retrieve) -> None:
+def test_top_n_is_configurable(retrieve: Retrieve) -> None:
     """By LangChain's own way to change a field for one call."""
-    configurable = two_stages(k=3).configurable_fields(k=ConfigurableField(id="k"))
+    configurable = two_stages(top_n=3).configurable_fields(top_n=ConfigurableField(id="n"))
     assert contents(retrieve(configurable)) == BEST_FIRST[:3]
-    assert contents(retrieve(configurable, config={"configurable": {"k": 1}})) == BEST_FIRST[:1]
+    assert contents(retrieve(configurable, config={"configurable": {"n": 1}})) == BEST_FIRST[:1]
 
 
 # Failures, batches, tasks
@@ -219,19 +224,19 @@ def test_failures_reach_the_caller(retrieve: Retrieve) -> None:
 def test_fallbacks_of_langchain_apply(retrieve: Retrieve) -> None:
     """The retriever is a runnable like any other."""
     failing = two_stages(FakeScorer(error=RuntimeError("down")))
-    assert contents(retrieve(failing.with_fallbacks([two_stages(k=1)]))) == BEST_FIRST[:1]
+    assert contents(retrieve(failing.with_fallbacks([two_stages(top_n=1)]))) == BEST_FIRST[:1]
 
 
 def test_batch_gives_what_single_calls_give() -> None:
     """In the order of the queries."""
-    retriever = two_stages(k=2)
+    retriever = two_stages(top_n=2)
     queries = ["memory", "Paris in spring", "roof", "leak"]
     assert retriever.batch(queries) == [retriever.invoke(query) for query in queries]
 
 
 async def test_async_batches_and_streams_give_what_single_calls_give() -> None:
     """``abatch`` in the order of the queries; ``astream`` yields the one result."""
-    retriever = two_stages(k=2)
+    retriever = two_stages(top_n=2)
     queries = ["memory", "Paris in spring", "roof", "leak"]
     expected = [retriever.invoke(query) for query in queries]
     assert await retriever.abatch(queries) == expected
@@ -303,7 +308,7 @@ class AsyncRuns(AsyncCallbackHandler):
 def test_the_first_stage_is_a_child_of_the_retrievers_run(retrieve: Retrieve) -> None:
     """So that a trace shows both, each with what it found."""
     runs = Runs()
-    retrieve(two_stages(k=2), config={"callbacks": [runs]})
+    retrieve(two_stages(top_n=2), config={"callbacks": [runs]})
     assert runs.started == [("RerankRetriever", None), ("FirstStage", "RerankRetriever")]
     assert runs.ended == [("FirstStage", 4), ("RerankRetriever", 2)]
 
@@ -311,7 +316,7 @@ def test_the_first_stage_is_a_child_of_the_retrievers_run(retrieve: Retrieve) ->
 async def test_an_async_handler_sees_both_runs() -> None:
     """Parent and child, as a sync handler does."""
     handler = AsyncRuns()
-    await two_stages(k=2).ainvoke(QUERY, {"callbacks": [handler]})
+    await two_stages(top_n=2).ainvoke(QUERY, {"callbacks": [handler]})
     assert handler.runs.started == [("RerankRetriever", None), ("FirstStage", "RerankRetriever")]
     assert handler.runs.ended == [("FirstStage", 4), ("RerankRetriever", 2)]
 
@@ -327,7 +332,7 @@ def test_a_failing_second_stage_ends_the_run_with_its_error(retrieve: Retrieve) 
 def test_a_tracer_keeps_one_tree(retrieve: Retrieve) -> None:
     """One root run with a child for each stage; inputs and outputs are the query and the documents."""
     collector = RunCollectorCallbackHandler()
-    ranked = retrieve(two_stages(k=1), config={"callbacks": [collector], "run_name": "search"})
+    ranked = retrieve(two_stages(top_n=1), config={"callbacks": [collector], "run_name": "search"})
     [root] = collector.traced_runs
     assert (root.name, root.inputs, root.outputs) == ("search", {"query": QUERY}, {"documents": ranked})
     assert [child.name for child in root.child_runs] == ["FirstStage", "RerankCompressor"]

@@ -117,24 +117,26 @@ def ask(retriever: Any, configurable: dict[str, Any], *, is_async: bool) -> list
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_k_top_n_and_model_are_configurable(provider: ModuleType, is_async: bool) -> None:
+def test_options_and_model_are_configurable(provider: ModuleType, is_async: bool) -> None:
     """For one call, the retriever stays as it was, and each model is made once."""
     retriever = two_stages(RerankCompressor(model="keyed:small", top_n=3)).configurable()
     assert len(ask(retriever, {}, is_async=is_async)) == 3
-    assert len(ask(retriever, {"rerank_k": 1}, is_async=is_async)) == 1
     assert len(ask(retriever, {"rerank_top_n": 2}, is_async=is_async)) == 2
-    assert len(ask(retriever, {"rerank_top_n": 2, "rerank_k": 4}, is_async=is_async)) == 4
+    assert len(ask(retriever, {"rerank_score_threshold": 0.94}, is_async=is_async)) == 2
+    assert len(ask(retriever, {"rerank_adaptive_ratio": 1.0}, is_async=is_async)) == 1
+    assert len(ask(retriever, {"rerank_adaptive_ratio": 1.0, "rerank_min_keep": 2}, is_async=is_async)) == 2
     for _ in range(3):
         assert len(ask(retriever, {"rerank_model": "keyed:large"}, is_async=is_async)) == 3
     assert [scorer.name for scorer in provider.made] == ["keyed:small", "keyed:large"]
     assert len(ask(retriever, {}, is_async=is_async)) == 3
-    assert {spec.id for spec in retriever.config_specs} == {"rerank_k", "rerank_top_n", "rerank_model"}
+    names = ("top_n", "score_threshold", "adaptive_ratio", "min_keep", "model")
+    assert {spec.id for spec in retriever.config_specs} == {f"rerank_{name}" for name in names}
 
 
 def test_the_keys_may_be_ones_own() -> None:
     """By the prefix, or by LangChain's ``configurable_fields`` itself."""
     retriever = two_stages(RerankCompressor(reranker=Reranker(FakeScorer())))
-    assert len(ask(retriever.configurable(prefix=""), {"k": 1}, is_async=False)) == 1
+    assert len(ask(retriever.configurable(prefix=""), {"top_n": 1}, is_async=False)) == 1
     own = retriever.configurable_fields(top_n=ConfigurableField(id="best"))
     assert len(ask(own, {"best": 2}, is_async=False)) == 2
 
@@ -152,7 +154,7 @@ def test_the_first_stage_is_configurable_inside(is_async: bool) -> None:
     assert len(ask(retriever, {}, is_async=is_async)) == 4
     assert len(ask(retriever, {"search_kwargs": {"k": 2}}, is_async=is_async)) == 2
     both = retriever.configurable()
-    assert len(ask(both, {"search_kwargs": {"k": 2}, "rerank_k": 1}, is_async=is_async)) == 1
+    assert len(ask(both, {"search_kwargs": {"k": 2}, "rerank_top_n": 1}, is_async=is_async)) == 1
 
 
 def test_another_providers_model_gets_no_key(provider: ModuleType) -> None:
@@ -161,7 +163,7 @@ def test_another_providers_model_gets_no_key(provider: ModuleType) -> None:
         model="keyed:small", api_key=SecretStr(KEY), base_url="https://a.example", top_n=2
     )
     same = compressor.with_model("keyed:large")
-    assert same.core().scorer.api_key.get_secret_value() == KEY
+    assert same.get_reranker().scorer.api_key.get_secret_value() == KEY
     assert (same.top_n, same.base_url) == (2, "https://a.example")
     other = compressor.with_model("embedded")
     assert (other.api_key, other.base_url, other.model_options) == (None, None, {})
@@ -172,9 +174,9 @@ def test_models_are_made_once_and_anew_where_an_option_changed(provider: ModuleT
     """Few are kept: the ones asked last; copies and pickles of the compressor work on."""
     compressor = RerankCompressor(model="keyed:0")
     first = compressor.with_model("keyed:1")
-    assert compressor.with_model("keyed:1").core() is first.core()
+    assert compressor.with_model("keyed:1").get_reranker() is first.get_reranker()
     compressor.timeout = 3.0
-    assert compressor.with_model("keyed:1").core() is not first.core()
+    assert compressor.with_model("keyed:1").get_reranker() is not first.get_reranker()
     for number in range(2, 12):
         compressor.with_model(f"keyed:{number}")
     provider.made.clear()

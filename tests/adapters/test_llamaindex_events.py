@@ -265,7 +265,7 @@ def test_a_failing_call_drops_its_span(postprocess: Postprocess, events: Events,
         postprocess(made(FakeScorer(error=RuntimeError("down")), legacy=Legacy()), nodes(), QueryBundle(QUERY))
     assert (len(spans.dropped_spans), spans.completed_spans, spans.open_spans) == (1, [], {})
     [dropped] = [event for event in events.seen if isinstance(event, SpanDropEvent)]
-    assert "fake failed with RuntimeError" in dropped.err_str
+    assert "fake: failed with RuntimeError" in dropped.err_str
 
 
 def test_the_end_tells_who_answered_and_what_it_consumed(postprocess: Postprocess, events: Events) -> None:

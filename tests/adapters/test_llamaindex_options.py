@@ -57,7 +57,7 @@ def test_a_dictionary_holds_every_option_but_the_key(provider: ModuleType) -> No
     rebuilt = RerankPostprocessor.from_dict(dumped)
     assert rebuilt.to_dict() == dumped
     assert {name: getattr(rebuilt, name) for name in CHANGED} == CHANGED
-    scorer = rebuilt.core().scorer
+    scorer = rebuilt.get_reranker().scorer
     assert vars(scorer) == {**vars(scorer), "base_url": "https://rerank.example/v1", "max_length": 128}
     assert vars(scorer)["api_key"] is None
 
@@ -66,7 +66,7 @@ def test_the_key_may_be_given_again(provider: ModuleType) -> None:
     """As from_dict takes further arguments."""
     dumped = RerankPostprocessor(**CHANGED, api_key=SecretStr(KEY)).to_dict()
     rebuilt = RerankPostprocessor.from_dict(dumped, api_key=SecretStr(KEY))
-    assert vars(rebuilt.core().scorer)["api_key"].get_secret_value() == KEY
+    assert vars(rebuilt.get_reranker().scorer)["api_key"].get_secret_value() == KEY
 
 
 def test_json_rebuilds_the_same(provider: ModuleType) -> None:

@@ -82,13 +82,19 @@ def test_an_adapter_dumps_and_pickles_no_key(
         monkeypatch.setenv(variable, "from-the-environment")
     loopback.plan(record=False)
     made = adapter(**options(provider, loopback))
-    shown = [repr(made), str(made), repr(made.core()), repr(made.core().scorer), made.model_dump_json()]
+    shown = [
+        repr(made),
+        str(made),
+        repr(made.get_reranker()),
+        repr(made.get_reranker().scorer),
+        made.model_dump_json(),
+    ]
     shown += [repr(made.model_dump()), repr(made.to_dict()) if hasattr(made, "to_dict") else ""]
     assert KEY not in "".join(shown)
     pickled = pickle.dumps(made)
     assert KEY.encode() not in pickled
     copy = pickle.loads(pickled)
-    assert len(copy.core().rerank(QUERY, TEXTS)) == len(TEXTS)
+    assert len(copy.get_reranker().rerank(QUERY, TEXTS)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("adapter", [RerankCompressor, RerankPostprocessor])

@@ -22,7 +22,7 @@ from support.scorers import Answers
 from langchain_rerankers import RerankCompressor, RerankRetriever
 from llamaindex_rerankers import RerankPostprocessor
 from rerank_core import ConfigurationError, MissingExtraError, Reranker, ScorerError, Selection
-from rerank_core.settings import labelled
+from rerank_core.settings import prepend_metadata
 from rerank_core.testing import FakeScorer
 
 SHARED = {
@@ -197,7 +197,7 @@ def test_a_changed_model_makes_a_new_scorer(door: Door, provider: ModuleType) ->
         ("keyed:small", 512),
         ("keyed:large", 64),
     ]
-    assert settings.core().scorer is provider.made[-1]
+    assert settings.get_reranker().scorer is provider.made[-1]
     settings.model_options["max_length"] = 32
     door.texts(settings, ["b"])
     assert [scorer.max_length for scorer in provider.made] == [512, 64, 32]
@@ -206,7 +206,7 @@ def test_a_changed_model_makes_a_new_scorer(door: Door, provider: ModuleType) ->
 def test_a_changed_deadline_and_error_policy_count(door: Door) -> None:
     """Both belong to the reranker that is made anew."""
     settings = door.kind()
-    assert (settings.core().timeout, settings.core().on_error) == (None, "raise")
+    assert (settings.get_reranker().timeout, settings.get_reranker().on_error) == (None, "raise")
     settings.timeout = 1e-9
     with pytest.raises(ScorerError, match="timeout=1e-09"):
         door.rank(settings)
@@ -251,7 +251,7 @@ def test_a_ready_reranker_is_shared(kind: type[Any]) -> None:
     ready = Reranker(FakeScorer())
     settings = kind(reranker=ready)
     for one in (settings, settings.model_copy(), copy.copy(settings), copy.deepcopy(settings)):
-        assert one.core() is ready
+        assert one.get_reranker() is ready
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
     "vars": lambda settings: vars(settings),
     "pickle": lambda settings: pickle.dumps(settings).decode("latin-1"),
     "unpickled": lambda settings: vars(pickle.loads(pickle.dumps(settings))),
-    "scorer": lambda settings: settings.core(),
+    "scorer": lambda settings: settings.get_reranker(),
     "to_dict": lambda settings: getattr(settings, "to_dict", dict)(),
 }
 
@@ -329,7 +329,7 @@ def test_the_key_is_never_shown(
     if assigned:
         settings.api_key = KEY
     assert KEY not in str(show(settings))
-    assert settings.core().scorer.api_key.get_secret_value() == KEY
+    assert settings.get_reranker().scorer.api_key.get_secret_value() == KEY
 
 
 @pytest.mark.parametrize(
@@ -407,10 +407,10 @@ def test_pickling_keeps_every_option_but_the_key(kind: type[Any], provider: Modu
     assert options(restored) == {**expected, "api_key": None}
     assert restored.text_fn is one_text
     assert options(settings) == expected
-    scorer = restored.core().scorer
+    scorer = restored.get_reranker().scorer
     assert (scorer.name, scorer.base_url, scorer.max_length) == ("keyed:large", "https://rerank.example/v1", 128)
     assert scorer.api_key is None
-    assert (restored.core().timeout, restored.core().on_error) == (12.5, "passthrough")
+    assert (restored.get_reranker().timeout, restored.get_reranker().on_error) == (12.5, "passthrough")
     assert pickle.loads(pickle.dumps(restored)).model_options == {"max_length": 128}
 
 
@@ -463,7 +463,7 @@ def test_a_dump_leaves_functions_and_rerankers_out(kind: type[Any]) -> None:
     assert dumped["top_n"] == 2
     assert not {"reranker", "text_fn", "api_key", "callback_manager"} & set(dumped)
     rebuilt = kind.model_validate({**dumped, "reranker": settings.reranker})
-    assert (rebuilt.core(), rebuilt.top_n) == (settings.core(), 2)
+    assert (rebuilt.get_reranker(), rebuilt.top_n) == (settings.get_reranker(), 2)
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -485,12 +485,12 @@ def test_a_copy_keeps_the_key_and_the_scorer(
     )
     copied = make(settings)
     assert options(copied) == options(settings)
-    assert copied.core() is settings.core()
-    assert copied.core().scorer.api_key.get_secret_value() == KEY
+    assert copied.get_reranker() is settings.get_reranker()
+    assert copied.get_reranker().scorer.api_key.get_secret_value() == KEY
     copied.top_n = 7
     copied.timeout = 1.0
     assert (settings.top_n, settings.timeout) == (None, 12.5)
-    assert copied.core() is not settings.core()
+    assert copied.get_reranker() is not settings.get_reranker()
     assert len(provider.made) == 2
 
 
@@ -501,7 +501,7 @@ def test_a_deep_copy_shares_no_option(kind: type[Any], provider: ModuleType) -> 
     copied.model_options["max_length"] = 32
     copied.metadata_fields.append("year")
     assert (settings.model_options, settings.metadata_fields) == ({"max_length": 64}, ["title"])
-    assert (settings.core().scorer.max_length, copied.core().scorer.max_length) == (64, 32)
+    assert (settings.get_reranker().scorer.max_length, copied.get_reranker().scorer.max_length) == (64, 32)
 
 
 def test_subclasses_may_add_options(door: Door) -> None:
@@ -580,10 +580,10 @@ def test_an_exception_of_text_fn_reaches_the_caller(door: Door) -> None:
         door.rank(settings)
 
 
-def test_labelled_leaves_the_text_alone_without_fields() -> None:
+def test_prepend_metadata_leaves_the_text_alone_without_fields() -> None:
     """And takes any mapping and sequence of names."""
-    assert labelled("text", {"title": "T"}, ()) == "text"
-    assert labelled("text", {"title": "T", "n": 0}, ("n", "title")) == "n: 0\ntitle: T\ntext"
+    assert prepend_metadata("text", {"title": "T"}, ()) == "text"
+    assert prepend_metadata("text", {"title": "T", "n": 0}, ("n", "title")) == "n: 0\ntitle: T\ntext"
 
 
 # Calls
@@ -649,7 +649,7 @@ def test_a_failure_is_raised_and_not_returned_as_nothing(door: Door) -> None:
     """Whatever the scorer raised is the cause."""
     failure = RuntimeError("the socket is on fire")
     settings = door.kind(reranker=Reranker(FakeScorer(error=failure)))
-    with pytest.raises(ScorerError, match="fake failed with RuntimeError") as caught:
+    with pytest.raises(ScorerError, match="fake: failed with RuntimeError") as caught:
         door.rank(settings)
     assert caught.value.__cause__ is failure
 
@@ -668,4 +668,4 @@ def test_threads_share_one_adapter(door: Door, provider: ModuleType) -> None:
     expected = door.rank(settings.model_copy())
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: door.rank(settings), range(32))) == [expected] * 32
-    assert settings.core() is settings.core()
+    assert settings.get_reranker() is settings.get_reranker()

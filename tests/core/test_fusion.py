@@ -159,7 +159,7 @@ def test_nothing_to_rank_is_no_error() -> None:
         ([[1.0, float("nan")]], {}, "a score of list 1 is nan"),
         ([[1.0, True]], {}, "a score of list 1 is True"),
         ([[1.0, 2.0]], {"method": "best"}, "method is 'best'"),
-        ([[1.0, 2.0]], {"k": 0}, "k is 0"),
+        ([[1.0, 2.0]], {"rank_constant": 0}, "rank_constant is 0"),
         ([[1.0, 2.0]], {"weights": 3}, "weights is 3"),
         ([[1.0, 2.0]], {"weights": [1.0]}, "1 weights for 2 lists"),
         ([[1.0, 2.0]], {"weights": [0, 0]}, "nor all be 0"),

@@ -46,13 +46,13 @@ def search(request: pytest.FixtureRequest) -> Search:
     """Return a function that searches, sync and async in turn, with sync and async first stages."""
 
     def call(query: str, found: Any, reranker: Any = None, **options: Any) -> list[SearchResult[Any]]:
-        stage = found if callable(found) else lambda query, top_k: found
+        stage = found if callable(found) else lambda query, candidates: found
         reranker = FakeScorer() if reranker is None else reranker
         if request.param == "sync":
             return two_stage_search(query, stage, reranker, **options)
 
-        async def awaited(query: str, top_k: int) -> Any:
-            return stage(query, top_k)
+        async def awaited(query: str, candidates: int) -> Any:
+            return stage(query, candidates)
 
         chosen = awaited if request.param == "async, async stage" else stage
         return asyncio.run(atwo_stage_search(query, chosen, reranker, **options))
@@ -97,7 +97,7 @@ def test_strings_are_ranked(search: Search) -> None:
 )
 def test_both_scores_and_the_metadata_are_kept(found: Any, metadata: dict[str, Any]) -> None:
     """Whatever the first stage returns: its score is a Python float, its own scale untouched."""
-    results = two_stage_search(QUERY, lambda query, top_k: found, FakeScorer())
+    results = two_stage_search(QUERY, lambda query, candidates: found, FakeScorer())
     assert [result.text for result in results] == [TEXTS[index] for index in BEST_FIRST]
     assert [result.retrieval_score for result in results] == [9.5 - index for index in BEST_FIRST]
     assert all(type(result.retrieval_score) is float for result in results)
@@ -115,16 +115,16 @@ def test_documents_are_the_callers_own(search: Search) -> None:
         results[0].rank = 2  # type: ignore[misc]
 
 
-def test_the_first_stage_is_asked_for_top_k(search: Search) -> None:
+def test_the_first_stage_is_asked_for_candidates(search: Search) -> None:
     """What it returns beyond is not read, and top_n cuts the rest."""
     asked: list[tuple[str, int]] = []
 
-    def stage(query: str, top_k: int) -> list[str]:
-        asked.append((query, top_k))
+    def stage(query: str, candidates: int) -> list[str]:
+        asked.append((query, candidates))
         return TEXTS
 
     scorer = FakeScorer()
-    results = search(QUERY, stage, scorer, top_k=3, top_n=2)
+    results = search(QUERY, stage, scorer, candidates=3, top_n=2)
     assert asked == [(QUERY, 3)]
     assert scorer.seen == TEXTS[:3]
     assert [result.original_index for result in results] == [1, 2]
@@ -186,7 +186,7 @@ def test_a_passthrough_keeps_the_first_stages_order(search: Search) -> None:
         ([{"text": 5}], {}, "document 0, a dict, has no string"),
         ([("text", "high")], {}, "document 0 has a str as its score: give a number or None"),
         ([Hit("text", True)], {}, "document 0 has a bool as its score"),
-        (TEXTS, {"top_k": 0}, "top_k is 0"),
+        (TEXTS, {"candidates": 0}, "candidates is 0"),
         (TEXTS, {"top_n": 0}, "top_n is 0"),
         (["text"], {"text_fn": lambda text: None}, "document 0, a str, has no string"),
     ],
@@ -201,7 +201,7 @@ def test_a_blank_query_is_refused_before_the_search(search: Search) -> None:
     """So that no first stage is asked for nothing."""
     asked: list[str] = []
 
-    def stage(query: str, top_k: int) -> list[str]:
+    def stage(query: str, candidates: int) -> list[str]:
         asked.append(query)
         return TEXTS
 
@@ -213,7 +213,7 @@ def test_a_blank_query_is_refused_before_the_search(search: Search) -> None:
 def test_an_asynchronous_stage_needs_the_asynchronous_search() -> None:
     """The error says so, and no coroutine is left behind."""
 
-    async def stage(query: str, top_k: int) -> list[str]:
+    async def stage(query: str, candidates: int) -> list[str]:
         return TEXTS
 
     with pytest.raises(ConfigurationError, match="call atwo_stage_search"):
@@ -226,7 +226,7 @@ async def test_asynchronous_stages_of_other_forms() -> None:
     class Stage:
         """A client that is called."""
 
-        async def __call__(self, query: str, top_k: int) -> list[str]:
+        async def __call__(self, query: str, candidates: int) -> list[str]:
             assert threading.current_thread() is thread
             return TEXTS
 
@@ -235,14 +235,14 @@ async def test_asynchronous_stages_of_other_forms() -> None:
 
     thread = threading.current_thread()
     assert len(await atwo_stage_search(QUERY, Stage(), FakeScorer())) == 4
-    assert len(await atwo_stage_search(QUERY, lambda query, top_k: answer(), FakeScorer())) == 4
+    assert len(await atwo_stage_search(QUERY, lambda query, candidates: answer(), FakeScorer())) == 4
 
 
 async def test_a_synchronous_stage_does_not_block_the_loop() -> None:
     """It runs in a thread; the loop goes on meanwhile."""
     went_on = threading.Event()
 
-    def stage(query: str, top_k: int) -> list[str]:
+    def stage(query: str, candidates: int) -> list[str]:
         assert went_on.wait(20)
         return TEXTS
 
@@ -254,6 +254,6 @@ async def test_a_synchronous_stage_does_not_block_the_loop() -> None:
 
 def test_any_real_number_is_a_score() -> None:
     """But nothing that float() would have to guess."""
-    assert two_stage_search(QUERY, lambda query, top_k: [("text", 3)], FakeScorer())[0].retrieval_score == 3.0
+    assert two_stage_search(QUERY, lambda query, candidates: [("text", 3)], FakeScorer())[0].retrieval_score == 3.0
     with pytest.raises(ConfigurationError, match="Decimal"):
-        two_stage_search(QUERY, lambda query, top_k: [("text", Decimal(3))], FakeScorer())
+        two_stage_search(QUERY, lambda query, candidates: [("text", Decimal(3))], FakeScorer())

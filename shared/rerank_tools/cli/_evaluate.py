@@ -51,7 +51,7 @@ def evaluate(
 
     rerank-bridge evaluate my-data -m embedded -m cohere:rerank-v3.5 --save-to answers -o markdown
     """
-    from rerank_core import evaluation  # what it imports takes long
+    from rerank_tools import evaluation  # what it imports takes long
 
     rerankers = {name: options.reranker(name, timeout=timeout) for name in dict.fromkeys(model)}
     result = evaluation.evaluate(

@@ -13,8 +13,8 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import SecretStr
 
 from langchain_rerankers import HybridRetriever, RerankCompressor, RerankRetriever
+from langchain_rerankers.compressor import RerankInput
 from langchain_rerankers.middleware import RerankMiddleware
-from langchain_rerankers.runnable import RerankInput
 from rerank_core import Reranker
 
 
@@ -41,7 +41,7 @@ def compressor(documents: Sequence[Document]) -> list[Document]:
         text_fn=title,
     )
     generic: BaseDocumentCompressor = made
-    core: Reranker = made.core()
+    core: Reranker = made.get_reranker()
     top_n: int | None = made.model_copy(update={"top_n": 3}).top_n
     print(generic, core, top_n)
     return made.compress_documents(documents, "query")
@@ -54,9 +54,9 @@ async def retriever(store: VectorStore) -> list[Document]:
     )
     generic: BaseRetriever = made
     chain: Runnable[str, int] = made | RunnableLambda(len)
-    tool = create_retriever_tool(RerankRetriever(retriever=generic, k=3), "search", "Searches.")
+    tool = create_retriever_tool(RerankRetriever(retriever=generic, top_n=3), "search", "Searches.")
     print(chain, tool.name)
-    documents: list[Document] = made.invoke("query", k=3)
+    documents: list[Document] = made.invoke("query", top_n=3)
     documents += await RerankCompressor().acompress_documents(documents, "query", callbacks=None)
     return documents + await made.ainvoke("query")
 
@@ -65,10 +65,12 @@ def pieces(store: VectorStore, documents: Sequence[Document]) -> list[Document]:
     """Check the runnable, the configurable retriever, the hybrid first stage and the middleware."""
     rerank = RerankCompressor(return_passage=True).as_runnable()
     counted: Runnable[RerankInput, int] = rerank | RunnableLambda(len)
-    hybrid = HybridRetriever(retrievers=[store.as_retriever(), store.as_retriever()], weights=[1, 0.5], k=20)
+    hybrid = HybridRetriever(
+        retrievers=[store.as_retriever(), store.as_retriever()], weights=[1, 0.5], candidates=20
+    )
     configurable: Runnable[str, list[Document]] = RerankRetriever(retriever=hybrid, top_n=3).configurable()
     middleware: AgentMiddleware = RerankMiddleware(RerankCompressor(), tools=["search"])
-    print(counted, middleware, configurable.invoke("query", {"configurable": {"rerank_k": 1}}))
+    print(counted, middleware, configurable.invoke("query", {"configurable": {"rerank_top_n": 1}}))
     return rerank.invoke({"query": "query", "documents": documents})
 
 

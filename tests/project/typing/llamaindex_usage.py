@@ -40,7 +40,7 @@ async def postprocessor(nodes: list[NodeWithScore], retriever: BaseRetriever) ->
         text_fn=title,
     )
     generic: BaseNodePostprocessor = made
-    core: Reranker = RerankPostprocessor(reranker=Reranker("embedded")).core()
+    core: Reranker = RerankPostprocessor(reranker=Reranker("embedded")).get_reranker()
     dumped: dict[str, Any] = made.to_dict()
     rebuilt: RerankPostprocessor = RerankPostprocessor.from_dict(dumped)
     mode: MetadataMode = rebuilt.metadata_mode

@@ -1,6 +1,6 @@
-"""The compressor's own run in the caller's traces.
+"""The compressor's run in the caller's traces.
 
-It is a chain run, not a retriever run: who collects what retriever runs found would count the documents twice.
+Traced as a chain, not as a retriever, so that tools which collect retriever output do not count documents twice.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 
-__all__ = ["Run", "arun", "config_of", "run"]
+__all__ = ["Run", "atrace_run", "make_config", "trace_run"]
 
 
 class Run:
-    """What a run shows.
+    """Inputs and outputs of a run.
 
     Attributes:
-        name: the run's name, where the caller's config has none.
+        name: the run's name, unless the caller's config has one.
         query: the query.
-        documents: the documents that came in.
+        documents: the given documents.
         metadata: returns the options of the call.
-        outputs: what the call sets before it ends.
+        outputs: set by the call before it ends.
     """
 
     def __init__(
@@ -42,45 +42,45 @@ class Run:
         self.outputs: dict[str, Any] = {}
 
     def start(self, manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig) -> Any:
-        """Return the started run, which the async manager's caller awaits."""
+        """Return the started run; with an async manager, an awaitable of it."""
         manager.add_metadata(dict(self.metadata()), inherit=False)
         inputs = {"query": self.query, "documents": list(self.documents)}
         name = config.get("run_name") or self.name
         return manager.on_chain_start(None, inputs, config.get("run_id"), name=name)
 
 
-def config_of(callbacks: Callbacks) -> RunnableConfig:
-    """Return the config of a call that was given callbacks; without any, those around it count."""
+def make_config(callbacks: Callbacks) -> RunnableConfig:
+    """Return a config with these callbacks; without any, those of the runnable around the call apply."""
     return {"callbacks": callbacks} if callbacks is not None else {}
 
 
 @contextmanager
-def run(shown: Run, config: RunnableConfig) -> Iterator[None]:
-    """Hold a run around a call; nothing where nobody listens."""
+def trace_run(run: Run, config: RunnableConfig) -> Iterator[None]:
+    """Open a run around a call, if there are callback handlers."""
     manager = get_callback_manager_for_config(ensure_config(config))
     if not manager.handlers:
         yield
         return
-    started = shown.start(manager, config)
+    started = run.start(manager, config)
     try:
         yield
     except BaseException as exc:  # a cancelled run ends too
         started.on_chain_error(exc)
         raise
-    started.on_chain_end(shown.outputs)
+    started.on_chain_end(run.outputs)
 
 
 @asynccontextmanager
-async def arun(shown: Run, config: RunnableConfig) -> AsyncIterator[None]:
-    """Hold a run around a call, as :func:`run` does."""
+async def atrace_run(run: Run, config: RunnableConfig) -> AsyncIterator[None]:
+    """Open a run around a call, as :func:`trace_run` does."""
     manager = get_async_callback_manager_for_config(ensure_config(config))
     if not manager.handlers:
         yield
         return
-    started = await shown.start(manager, config)
+    started = await run.start(manager, config)
     try:
         yield
     except BaseException as exc:
         await started.on_chain_error(exc)
         raise
-    await started.on_chain_end(shown.outputs)
+    await started.on_chain_end(run.outputs)

@@ -1,4 +1,4 @@
-"""What LlamaIndex is told about a call: its events of both kinds, balanced however the call ends."""
+"""LlamaIndex's events around a call, of both its kinds; each start gets its end, however the call ends."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from llama_index_instrumentation import get_dispatcher
 
 from rerank_core import Ranking, RerankError
 
-__all__ = ["Report", "reported"]
+__all__ = ["CallRecord", "send_events"]
 
 _dispatcher = get_dispatcher(__name__)
 
 
 @dataclass
-class Report:
-    """What a call tells at its end, filled while it runs.
+class CallRecord:
+    """What the end events say; filled during the call.
 
     Attributes:
-        nodes: what survived.
-        about: ``model`` (who answered), ``usage`` (see :class:`rerank_core.Usage`), and ``error``, the name of
-            the exception's class, where something failed.
+        nodes: the surviving nodes.
+        facts: ``model`` (which answered), ``usage`` (see :class:`rerank_core.Usage`), and ``error``, the name of
+            the exception's class, if something failed.
     """
 
     nodes: list[NodeWithScore] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
-    def tell(self, ranking: Ranking[Any]) -> None:
-        """Take what a ranking says about itself."""
-        self.about = {"model": ranking.model, "usage": asdict(ranking.usage)}
+    def add_ranking(self, ranking: Ranking[Any]) -> None:
+        """Take model, usage and error from a ranking."""
+        self.facts = {"model": ranking.model, "usage": asdict(ranking.usage)}
         if ranking.error is not None:
-            self.about["error"] = type(ranking.error).__name__
+            self.facts["error"] = type(ranking.error).__name__
 
-    def fail(self, error: BaseException) -> None:
-        """Take what an exception says, a failed call's usage too."""
-        self.about["error"] = type(error).__name__
+    def add_error(self, error: BaseException) -> None:
+        """Take the name of an exception, and the usage of the call that failed."""
+        self.facts["error"] = type(error).__name__
         usage = getattr(error, "usage", None) if isinstance(error, RerankError) else None
         if usage is not None:
-            self.about["usage"] = asdict(usage)
+            self.facts["usage"] = asdict(usage)
 
 
 @contextmanager
-def reported(
+def send_events(
     callbacks: CallbackManager, nodes: Sequence[NodeWithScore], query: QueryBundle | None, model: str, top_n: int
-) -> Iterator[Report]:
+) -> Iterator[CallRecord]:
     """Send the start and end events of both kinds around a call.
 
-    The end of the instrumentation's kind has no field but the nodes, so its tags hold the rest; the legacy
-    payload holds it under the same names.
+    The newer end event has no field besides the nodes, so its tags hold the facts; the legacy payload holds them
+    under the same names.
     """
-    report = Report()
+    record = CallRecord()
     payload: dict[str, Any] = {
         EventPayload.NODES: list(nodes),
         EventPayload.MODEL_NAME: model,
@@ -65,10 +65,10 @@ def reported(
     _dispatcher.event(ReRankStartEvent(query=query, nodes=list(nodes), top_n=top_n, model_name=model))
     try:
         with callbacks.event(CBEventType.RERANKING, payload=payload) as event:
-            yield report
-            event.on_end(payload={EventPayload.NODES: list(report.nodes), **report.about})
+            yield record
+            event.on_end(payload={EventPayload.NODES: list(record.nodes), **record.facts})
     except BaseException as exc:
-        report.fail(exc)
+        record.add_error(exc)
         raise
     finally:
-        _dispatcher.event(ReRankEndEvent(nodes=list(report.nodes), tags=dict(report.about)))
+        _dispatcher.event(ReRankEndEvent(nodes=list(record.nodes), tags=dict(record.facts)))

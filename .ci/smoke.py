@@ -23,7 +23,7 @@ for package in sorted(roots):
 for data in ("vocab.txt", "idf.npy"):
     check(f"rerank_core/local/embedded/{data}" in names, f"{data} is missing")
 check(any(name.endswith(".dist-info/licenses/LICENSE") for name in names), "the licence is missing")
-check(version("rerank-bridge") == "0.1.0", "the version differs")
+check(version("rerank-bridge") == Path(sys.argv[1]).name.split("-")[1], "the version differs")
 
 import rerank_core  # noqa: E402
 

@@ -17,11 +17,11 @@ _NO_LIMIT = 1_000_000
 """A tokenizer without a limit says about 1e30 tokens."""
 _DEFAULT_LENGTH = 512
 _POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xlm-roberta-xl"})
-"""Model types whose position ids begin after the padding id, so that many positions are never used."""
+"""Model types whose position ids begin after the padding id, so that as many positions are never used."""
 _GENERIC_CLASS = "TokenizersBackend"
-"""Class of tokenizers that transformers 5 saves where no model type has one of its own; has no token types."""
+"""The tokenizer class that transformers 5 saves for model types without one of their own; has no token types."""
 PROBE_SECONDS = 10.0
-"""Within which the hub must answer one request, whose client would go on trying for a minute."""
+"""How long the hub may take for one request."""
 
 
 def is_hub_id(model: str) -> bool:
@@ -30,7 +30,7 @@ def is_hub_id(model: str) -> bool:
 
 
 def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
-    """Tell whether the hub cannot be reached, by one request: its client would go on trying for a minute."""
+    """Tell whether the hub cannot be reached, by one request; its own client retries for a minute."""
     purpose = f"fetching {model!r} from the hub"
     hub = require("huggingface_hub", extra="onnx", purpose=purpose)
     errors = require("huggingface_hub.errors", extra="onnx", purpose=purpose)
@@ -43,12 +43,12 @@ def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
     return False
 
 
-def unavailable(scorer: str, model: str) -> ScorerUnavailableError:
-    """Return the error for a hub model that cannot be had."""
+def unavailable(model: str) -> ScorerUnavailableError:
+    """Return the error for a hub model that is neither on the hub nor on this machine."""
     return ScorerUnavailableError(
-        f"{scorer} could not be fetched from the hub (the cause is above), nor was it in the local cache: "
-        f"check the name and the network, or fetch it where there is one, 'hf download {model} "
-        f"--local-dir FOLDER', and give the folder instead of the hub id"
+        "could not be fetched from the hub (the cause is above), nor was it in the local cache: check the name "
+        f"and the network, or run 'hf download {model} --local-dir FOLDER' where there is one, and give "
+        "the folder instead of the hub id"
     )
 
 
@@ -60,11 +60,10 @@ class Checkpoint:
         config: ``config.json``, empty where there is none.
     """
 
-    def __init__(self, scorer: str, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = self._json("config.json")
         self._tokenizer_config = self._json("tokenizer_config.json")
-        self._scorer = scorer
 
     def max_length(self) -> int:
         """Return how many tokens the model reads: what its tokenizer and its positions allow, else 512."""
@@ -76,22 +75,22 @@ class Checkpoint:
         return min(limits, default=_DEFAULT_LENGTH)
 
     def tokenizer(self, max_length: int) -> Any:
-        """Return the tokenizer, truncating the longer of query and text first, as its model was used to.
+        """Return the tokenizer, set to truncate the longer of query and text first, as in training.
 
         Raises:
             ConfigurationError: the folder has no ``tokenizer.json``, or one that cannot be read.
         """
-        tokenizers = require("tokenizers", extra="onnx", purpose=self._scorer)
+        tokenizers = require("tokenizers", extra="onnx", purpose="reading tokenizer.json")
         path = self.folder / "tokenizer.json"
         if not path.is_file():
             raise ConfigurationError(
-                f"{self._scorer}: {self.folder} has no tokenizer.json: save the tokenizer there with "
+                f"{self.folder} has no tokenizer.json: save the tokenizer there with "
                 "AutoTokenizer.from_pretrained(…).save_pretrained(…), which writes one"
             )
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as exc:
-            raise ConfigurationError(f"{self._scorer}: {path} is no tokenizer: {exc}") from exc
+            raise ConfigurationError(f"{path} is no tokenizer: {exc}") from exc
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length, strategy="longest_first")
         return tokenizer
@@ -105,7 +104,7 @@ class Checkpoint:
         return int(known if known is not None else self.config.get("pad_token_id") or 0)
 
     def has_token_types(self) -> bool:
-        """Tell whether the model was given the types of its tokens, 0 in the query and 1 in the text."""
+        """Tell whether the model takes the types of its tokens, 0 in the query and 1 in the text."""
         names = self._tokenizer_config.get("model_input_names")
         if names is None:
             return self._tokenizer_config.get("tokenizer_class") != _GENERIC_CLASS

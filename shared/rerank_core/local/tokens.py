@@ -1,4 +1,4 @@
-"""From texts to token ids, and from those to the arrays that a model takes."""
+"""From texts to token ids, and from token ids to arrays."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
 
 _CHARACTERS_PER_TOKEN = 20
 _USUAL_CHARACTERS_PER_TOKEN = 8
-"""Prose has 4 to 6: so much of a text is nearly always enough, and little is encoded in vain."""
+"""Prose has 4 to 6, so that this much of a text is nearly always enough, and little of it is not needed."""
 _LAST_TOKENS = 8
-"""Tokens at the end of a beginning that might be others in the whole text, where blanks follow one another."""
+"""Tokens at the end of a beginning that may differ from the whole text's, where blanks follow one another."""
 
 
 def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = True) -> list[Any]:
-    """Return the tokenizer's encodings of texts, in order, as it truncates them.
+    """Return the tokenizer's encodings of texts, in order, truncated as the tokenizer is set to.
 
-    A tokenizer reads all of a text before it truncates, so only the beginning of a very long one is given to it,
-    up to a blank, where no token is torn; it is encoded again as a whole where that gives other tokens.
+    A tokenizer reads the whole text before it truncates, so it is given only the beginning of a very long one, up
+    to a blank, where no token is split. Where that makes too few tokens, the whole text is encoded.
     """
     ends = limit * _CHARACTERS_PER_TOKEN
     beginnings = [_beginning(text, ends) for text in texts]
@@ -38,13 +38,13 @@ def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = 
 def encode_beginnings(
     encode_batch: Callable[[list[str]], Sequence[Any]], texts: Sequence[str], enough: int
 ) -> list[Any]:
-    """Return encodings of texts, in order, and of a long one only as much as is enough.
+    """Return encodings of texts, in order; of a long text, only its beginning is encoded.
 
     Args:
-        encode_batch: encodes texts, whole.
+        encode_batch: encodes whole texts.
         texts: to encode.
-        enough: so many tokens, or more, of a longer text are the same as those of the whole one; a shorter one is
-            encoded to its end.
+        enough: tokens at the beginning of each text that must be those of the whole text; a text with fewer
+            tokens is encoded to its end.
     """
     encodings: list[Any] = [None] * len(texts)
     left = list(range(len(texts)))
@@ -76,7 +76,7 @@ def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[in
 
 
 def pair_room(limit: int, query: int, special: int) -> int:
-    """Return how many tokens of a text are read beside a query, where the longer one of the two is cut first.
+    """Return how many tokens of a text are read beside a query, where the longer of the two is truncated first.
 
     Args:
         limit: tokens of a pair that are read.

@@ -156,7 +156,7 @@ def test_an_export_that_differs_from_torch_is_not_kept(
     monkeypatch.setattr("rerank_core.local.onnx.export._MOST_DIFFERENT", -1.0)
     before = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
     with pytest.raises(ConfigurationError, match=r"its logits differ from torch's by .*use 'cross-encoder:'"):
-        exported(Checkpoint("onnx:this", tmp_path), scorer="onnx:this", length=MAX_LENGTH)
+        exported(Checkpoint(tmp_path), scorer="onnx:this", length=MAX_LENGTH)
     assert {path.name for path in cache.iterdir() if path.suffix != ".lock"} == before
 
 

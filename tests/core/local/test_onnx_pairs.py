@@ -21,7 +21,7 @@ def one_at_a_time(checkpoint: Callable[[Shape], Path]) -> OnnxPairs:
     """Return the model of a checkpoint, which runs each pair alone."""
     folder = checkpoint("bert-1")
     loaded = OnnxScorer(str(folder)).load()
-    files = Checkpoint("test", folder)
+    files = Checkpoint(folder)
     return OnnxPairs("test", "auto", loaded._session, files.tokenizer(MAX_LENGTH), files, one_at_a_time=True)
 
 

@@ -1,4 +1,4 @@
-"""Pairs assembled from ids: the same ones that the tokenizer makes itself."""
+"""Pairs: the same ones that the tokenizer makes itself."""
 
 from __future__ import annotations
 
@@ -67,16 +67,63 @@ def causal() -> Tokenizer:
 
 
 def swapped() -> Tokenizer:
-    """Return a tokenizer that puts the second sequence first, so that pairs are its own."""
+    """Return a tokenizer that puts the second sequence first."""
     tokenizer = word_pieces()
     tokenizer.post_processor = template(tokenizer, "[CLS] $B:1 [SEP] $A [SEP]")
     return tokenizer
 
 
 def odd_types() -> Tokenizer:
-    """Return a tokenizer whose last token has the first sequence's type, so that pairs are its own."""
+    """Return a tokenizer whose last token has the first sequence's type."""
     tokenizer = word_pieces()
     tokenizer.post_processor = template(tokenizer, "[CLS] $A [SEP] $B:1 [SEP]:0")
+    return tokenizer
+
+
+def deberta() -> Tokenizer:
+    """Return a tokenizer as DeBERTa-v2's: a unigram model between BERT's special tokens."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=150, special_tokens=special, unk_token="[UNK]", show_progress=False
+    )
+    _train(tokenizer, trainer)
+    tokenizer.post_processor = template(tokenizer, "[CLS] $A [SEP] $B:1 [SEP]:1")
+    return tokenizer
+
+
+def modernbert() -> Tokenizer:
+    """Return a tokenizer as ModernBERT's: pieces of bytes between BERT's special tokens, all of type 0."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    _train(tokenizer, trainer)
+    tokenizer.post_processor = template(tokenizer, "[CLS] $A [SEP] $B [SEP]")
+    return tokenizer
+
+
+def bare() -> Tokenizer:
+    """Return a tokenizer without a post-processor."""
+    tokenizer = bytes_bpe()
+    tokenizer.post_processor = None
+    return tokenizer
+
+
+def in_sequence() -> Tokenizer:
+    """Return a tokenizer with two post-processors, as Llama's."""
+    tokenizer = bytes_bpe()
+    tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=True), template(tokenizer, "<s> $A <s>:1 $B:1")]
+    )
     return tokenizer
 
 
@@ -93,7 +140,19 @@ def _train(tokenizer: Tokenizer, trainer: Any) -> None:
 
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
-    kind.__name__: kind for kind in (word_pieces, unigram, bytes_bpe, causal, swapped, odd_types)
+    kind.__name__: kind
+    for kind in (
+        word_pieces,
+        unigram,
+        bytes_bpe,
+        deberta,
+        modernbert,
+        causal,
+        bare,
+        in_sequence,
+        swapped,
+        odd_types,
+    )
 }
 
 
@@ -146,7 +205,7 @@ def taken(tokenizer: Tokenizer, limit: int, side: str = "right", *, token_types:
 
 def types(pair: Pair) -> list[int]:
     """Return a pair's token types, as it describes them."""
-    return [0] * pair.first + [1] * (len(pair) - pair.first) if pair.types is None else pair.types.tolist()
+    return [0] * len(pair) if pair.types is None else pair.types.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

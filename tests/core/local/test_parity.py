@@ -380,7 +380,7 @@ def test_a_folder_that_torch_cannot_load_is_refused(checkpoint: Build, tmp_path:
     folder = copy_of(checkpoint("bert-1"), tmp_path)
     (folder / name).unlink()
     with pytest.raises(
-        ConfigurationError, match=f"cross-encoder:{folder} cannot be loaded as a cross-encoder"
+        ConfigurationError, match=f"cross-encoder:{folder}: cannot be loaded as a cross-encoder"
     ) as caught:
         scores(f"cross-encoder:{folder}")
     assert caught.value.__cause__ is not None
@@ -392,6 +392,6 @@ def test_a_hub_id_offline_says_how_to_use_a_folder(provider: str, options: dict[
     """The tests run with the hub switched off, as an air-gapped machine does."""
     with pytest.raises(ScorerUnavailableError) as caught:
         scores(f"{provider}:someone/some-model", **options)
-    assert f"{provider}:someone/some-model could not be fetched from the hub" in str(caught.value)
+    assert f"{provider}:someone/some-model: could not be fetched from the hub" in str(caught.value)
     assert "hf download someone/some-model --local-dir FOLDER" in str(caught.value)
     assert caught.value.__cause__ is not None

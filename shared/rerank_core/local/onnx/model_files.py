@@ -78,7 +78,7 @@ class _Source:
     error: Exception | None = None
     folder: Path | None = None
 
-    def fetch(self, names: Sequence[str], scorer: str) -> Path:
+    def fetch(self, names: Sequence[str]) -> Path:
         """Return the folder with these files."""
         if self.folder is not None:
             return self.folder
@@ -86,7 +86,7 @@ class _Source:
         try:
             return Path(hub.snapshot_download(self.hub_id, revision=self.revision, allow_patterns=list(names)))
         except Exception as exc:
-            raise unavailable(scorer, str(self.hub_id)) from exc
+            raise unavailable(str(self.hub_id)) from exc
 
 
 def find_model(
@@ -111,13 +111,13 @@ def find_model(
     """
     source = _source(scorer, model, revision=revision, offline=offline)
     beside = [name for name in source.names if name.endswith(".json") and "/" not in name]
-    checkpoint = Checkpoint(scorer, source.fetch(beside, scorer))
+    checkpoint = Checkpoint(source.fetch(beside))
     chosen = _chosen(source, checkpoint, file_name, precision, scorer)
     if chosen in _WEIGHTS:
-        source.fetch([*beside, *_weights(source.names, chosen)], scorer)
+        source.fetch([*beside, *_weights(source.names, chosen)])
         return checkpoint, None
     parts = [name for name in source.names if name.startswith((f"{chosen}_data", f"{chosen}.data"))]
-    graph = read_graph(source.fetch([*beside, chosen, *parts], scorer) / chosen, scorer)
+    graph = read_graph(source.fetch([*beside, chosen, *parts]) / chosen, scorer)
     _check(graph, precision, scorer)
     return checkpoint, graph
 
@@ -153,7 +153,7 @@ def _source(scorer: str, model: str, *, revision: str | None, offline: bool) -> 
             )
         )
     except Exception as exc:
-        raise unavailable(scorer, model) from (error or exc)
+        raise unavailable(model) from (error or exc)
     return _Source(str(cached), _names(cached), model, revision, error, cached)
 
 
@@ -248,7 +248,7 @@ def _check(graph: Graph, precision: Precision, scorer: str) -> None:
 
 def _nothing(source: _Source, wanted: Sequence[str], scorer: str) -> Exception:
     if source.error is not None:
-        error: Exception = unavailable(scorer, str(source.hub_id))
+        error: Exception = unavailable(str(source.hub_id))
         error.__cause__ = source.error
         return error
     names = sorted(source.names)

@@ -133,7 +133,7 @@ class OnnxScorer(PairScorer):
 
         if self.options.file_name is not None:
             raise ConfigurationError(
-                f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which is not used as it "
-                "lies: leave file_name out to have it exported with torch"
+                f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which is not used as "
+                "it lies: leave file_name out to have it exported with torch"
             )
         return read_graph(exported(checkpoint, scorer=self.name, length=length), self.name)

@@ -1,4 +1,4 @@
-"""The engine's model of a ``CrossEncoder``: reads pairs, runs them on its devices, makes one number each."""
+"""The engine's model of a ``CrossEncoder``: reads pairs, runs them on its devices, makes one number of each."""
 
 from __future__ import annotations
 
@@ -16,26 +16,23 @@ class TorchPairs:
     """A ``CrossEncoder`` on its devices, in the engine's thread.
 
     Args:
-        scorer: its name, for errors.
-        activation: how outputs become numbers.
         reader: makes batches of pairs.
         replicas: run them.
-        tokens_per_batch: padded tokens a batch on each device.
+        activation: how outputs become numbers.
+        tokens_per_batch: padded tokens per batch on each device.
         ends_in_sigmoid: whether the outputs are probabilities already, of which the logits are wanted.
     """
 
     def __init__(
         self,
-        scorer: str,
-        activation: Activation,
-        *,
         reader: Reader,
         replicas: Replicas,
+        *,
+        activation: Activation,
         tokens_per_batch: int,
         ends_in_sigmoid: bool,
     ) -> None:
         self.tokens_per_batch = tokens_per_batch * len(replicas)
-        self._scorer = scorer
         self._activation = activation
         self._reader = reader
         self._replicas = replicas
@@ -45,6 +42,7 @@ class TorchPairs:
         self.token_ends = reader.token_ends
 
     def forward(self, items: Sequence[Any], /) -> Sequence[float]:
+        """Return one number per pair."""
         import torch
 
         outputs = self._replicas.outputs(items, self._reader.features)

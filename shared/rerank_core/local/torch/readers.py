@@ -1,12 +1,14 @@
-"""From a query and texts to what a ``CrossEncoder`` takes: read once, and padded in batches of our own."""
+"""From a query and texts to what a ``CrossEncoder`` takes: each text is tokenised once, and we pad the batches."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_core.errors import ConfigurationError
+from rerank_core.local.pairs import Pair, PairTokenizer
 from rerank_core.local.tokens import pair_room
 from rerank_core.reading import estimate_token_ends, offsets_to_ends
 
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Features", "Reader", "Row", "RowReader", "reader_of"]
+__all__ = ["Features", "Reader", "choose_reader"]
 
 Features = dict[str, Any]
-"""What a model's ``forward`` takes: arrays or tensors of shape (pairs, tokens), and what is said once a batch."""
+"""What a model's ``forward`` takes: arrays or tensors of shape (pairs, tokens), and values for the whole batch."""
 
 _NO_LIMIT = 1_000_000
 """A tokenizer without a limit says about 1e30 tokens."""
@@ -33,7 +35,7 @@ class Reader(Protocol):
         """Return the pairs, in order; their length is their number of tokens."""
 
     def features(self, items: Sequence[Any]) -> Features:
-        """Return a batch of them, padded to the longest."""
+        """Return a batch of pairs, padded to the longest."""
 
     def max_text_tokens(self, query: str) -> int | None:
         """Return how many tokens of a text are read beside a query; None for no limit."""
@@ -42,47 +44,36 @@ class Reader(Protocol):
         """Return where the first tokens of texts end, as many as ``limit``."""
 
 
-def reader_of(model: Any, *, instruction: str | None, scorer: str) -> Reader:
-    """Return what reads for a ``CrossEncoder``: the fastest way that gives the same tokens as the model's own.
+def choose_reader(model: Any, *, instruction: str | None) -> Reader:
+    """Return the fastest reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
 
-    Which one that is, is tried out on a few pairs, because tokenizers and modules may do anything.
+    Readers are compared on a few pairs, because tokenizers and modules may do anything.
 
     Args:
         model: the ``CrossEncoder``.
         instruction: what the model is to prefer, instead of the prompt that it was saved with.
-        scorer: its name, for errors.
 
     Raises:
         ConfigurationError: there is an instruction, and the model has no place for one.
     """
-    from rerank_core.local.torch._pairs import FastReader
-
     prompt = model.prompts.get(model.default_prompt_name) if instruction is None else instruction
-    own = OwnReader(model, prompt)
-    if instruction is not None and not _follows(model, own):
+    library = _LibraryReader(model, prompt)
+    if instruction is not None and not _has_place_for_instruction(model, library):
         raise ConfigurationError(
-            f"{scorer} follows no instruction: leave out instruction=, or take a model whose chat template or "
+            "the model follows no instruction: leave out instruction=, or take a model whose chat template or "
             "saved prompts have a place for one"
         )
-    for reader in (FastReader, RowReader):
-        found = _tried(reader, model, prompt, own)
-        if found is not None:
-            return found
-    return own
+    expected = [library.features(library.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+    for kind in (_PairReader, _RowReader):
+        with suppress(Exception):  # whatever it is, the library's own way is the right one
+            reader: Reader = kind(model, prompt)
+            found = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+            if all(map(_equal_features, found, expected)):
+                return reader
+    return library
 
 
-def _tried(kind: Any, model: Any, prompt: str | None, own: OwnReader) -> Reader | None:
-    """Return a reader of this kind if it reads as the model does."""
-    theirs = [own.features(own.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
-    try:
-        reader: Reader = kind(model, prompt)
-        ours = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
-    except Exception:  # whatever it is, the model's own way is the right one
-        return None
-    return reader if all(map(_same, ours, theirs)) else None
-
-
-def _same(ours: Features, theirs: Features) -> bool:
+def _equal_features(ours: Features, theirs: Features) -> bool:
     extra = {"position_ids"}  # which models make up, from the left edge of the batch, where none are given
     return ours.keys() - extra == theirs.keys() - extra and all(
         (ours[name] == value).all() if hasattr(value, "shape") else ours[name] == value
@@ -91,18 +82,55 @@ def _same(ours: Features, theirs: Features) -> bool:
     )
 
 
-def _follows(model: Any, reader: OwnReader) -> bool:
+def _has_place_for_instruction(model: Any, reader: Reader) -> bool:
     """Tell whether an instruction has a place of its own, in a chat template or in front of the query."""
     if not model.supports("message"):
         return any(model.prompts.values())
     with_it, without = (
         one.features(one.tokenize(_PROBE_QUERY, _PROBE_TEXTS[:1]))["input_ids"].tolist()
-        for one in (reader, OwnReader(model, None))
+        for one in (reader, _LibraryReader(model, None))
     )
     return bool(with_it != without)
 
 
-class _Text:
+class _PairReader:
+    """Plain pairs from ids: the query is tokenised once per call, and each text once.
+
+    Args:
+        model: a ``CrossEncoder`` whose tokenizer is a fast one that pads on the right.
+        prompt: what is written before the query; the model must not have a place of its own for it.
+
+    Raises:
+        ValueError: the model is of another kind.
+    """
+
+    def __init__(self, model: Any, prompt: str | None) -> None:
+        tokenizer = model.tokenizer
+        if prompt or not tokenizer.is_fast or tokenizer.padding_side != "right":
+            raise ValueError("pairs of this model are not made from ids alone")
+        types = "token_type_ids" in tokenizer.model_input_names
+        self._names = ("input_ids", _MASK, *(["token_type_ids"] if types else []))
+        self._is_limited = tokenizer.model_max_length <= _NO_LIMIT
+        limit = int(min(tokenizer.model_max_length, _NO_LIMIT))
+        backend = tokenizer.backend_tokenizer
+        backend.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
+        pad_id = tokenizer.pad_token_id or 0
+        self._pairs = PairTokenizer(backend, max_length=limit, pad_id=pad_id, token_types=types)
+        self.tokenize = self._pairs.pairs
+        self.token_ends = self._pairs.token_ends
+
+    def features(self, items: Sequence[Pair]) -> Features:
+        import torch
+
+        arrays = self._pairs.arrays(items)
+        # Copies: the next batch is written over these arrays, while another device may still read this one.
+        return {name: torch.tensor(arrays[name]) for name in self._names} | {"modality": "text"}
+
+    def max_text_tokens(self, query: str) -> int | None:
+        return self._pairs.max_text_tokens(query) if self._is_limited else None
+
+
+class _LibraryPair:
     """A query and a text, and how many tokens they make."""
 
     __slots__ = ("_length", "pair")
@@ -115,22 +143,23 @@ class _Text:
         return self._length
 
 
-class OwnReader:
+class _LibraryReader:
     """Leaves batches to the model's own ``preprocess``, and only counts tokens before: works with any model."""
 
     def __init__(self, model: Any, prompt: str | None) -> None:
         self._model = model
         self._prompt = prompt
 
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[_Text]:
+    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
         encoded = self._model.tokenizer(
             [query] * len(texts), list(texts), truncation="longest_first", return_attention_mask=False
         )
-        return [_Text((query, text), len(ids)) for text, ids in zip(texts, encoded["input_ids"], strict=True)]
+        return [
+            _LibraryPair((query, text), len(ids)) for text, ids in zip(texts, encoded["input_ids"], strict=True)
+        ]
 
-    def features(self, items: Sequence[_Text]) -> Features:
-        features: Features = self._model.preprocess([item.pair for item in items], prompt=self._prompt)
-        return dict(features)
+    def features(self, items: Sequence[Any]) -> Features:
+        return dict(self._model.preprocess([item.pair for item in items], prompt=self._prompt))
 
     def max_text_tokens(self, query: str) -> int | None:
         limit = self._model.max_seq_length
@@ -154,12 +183,8 @@ class OwnReader:
         return [offsets_to_ends(offsets) for offsets in encoded["offset_mapping"]]
 
 
-class Row:
-    """What the model's ``preprocess`` makes of one pair, before padding.
-
-    Attributes:
-        columns: lists of the same length, by name: token ids, their types, …
-    """
+class _Row:
+    """What the model's ``preprocess`` makes of one pair, before padding: lists of the same length, by name."""
 
     __slots__ = ("columns",)
 
@@ -170,23 +195,23 @@ class Row:
         return len(self.columns["input_ids"])
 
 
-class RowReader(OwnReader):
-    """Has the model's own ``preprocess`` fill templates, cut and tokenise, once, and pads what it returns.
+class _RowReader(_LibraryReader):
+    """Has the model's own ``preprocess`` fill templates, truncate and tokenise, once, and pads what it returns.
 
-    For CausalLM rerankers, whose chat template ends in what they answer to, so that the text before it is cut;
-    for prompts, and for tokenizers that are not of the tokenizers library.
+    For CausalLM rerankers, whose chat template ends in the tokens that they answer to, so that the text before
+    them is cut; for prompts, and for tokenizers that are not of the tokenizers library.
     """
 
     def __init__(self, model: Any, prompt: str | None) -> None:
         super().__init__(model, prompt)
         tokenizer = model.tokenizer
-        self._left = tokenizer.padding_side == "left"
+        self._pads_left = tokenizer.padding_side == "left"
         self._fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
         # So that a score does not depend on the padding before it; encoders number positions in ways of their own.
         takes = inspect.signature(model.transformers_model.forward).parameters
         causal = getattr(model[0], "transformer_task", None) == "text-generation"
-        self._positions = causal and self._left and "position_ids" in takes
-        self._once: Features = {}
+        self._positions = causal and self._pads_left and "position_ids" in takes
+        self._batch_values: Features = {}
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
         made = self._model.preprocess(
@@ -195,13 +220,13 @@ class RowReader(OwnReader):
             processing_kwargs={"text": {"padding": False}, "common": {"return_tensors": None}},
         )
         columns = {name: value for name, value in made.items() if isinstance(value, list)}
-        self._once = {name: value for name, value in made.items() if name not in columns}
+        self._batch_values = {name: value for name, value in made.items() if name not in columns}
         columns.pop(_MASK)
-        return [Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        return [_Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
     def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
-        if self._once.get("modality") != "message":
+        if self._batch_values.get("modality") != "message":
             return super().max_text_tokens(query)
         limit = self._model.max_seq_length  # of the filled template, from whose text alone is cut
         return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
@@ -213,7 +238,7 @@ class RowReader(OwnReader):
         width = max(map(len, items))
         places = np.arange(width)
         lengths = np.fromiter(map(len, items), np.int64, len(items))[:, None]
-        starts = width - lengths if self._left else np.zeros_like(lengths)
+        starts = width - lengths if self._pads_left else np.zeros_like(lengths)
         mask = (places >= starts) & (places < starts + lengths)
         arrays: dict[str, npt.NDArray[np.int64]] = {_MASK: mask.astype(np.int64)}
         for name in items[0].columns:
@@ -221,4 +246,4 @@ class RowReader(OwnReader):
             array[mask] = np.concatenate([item.columns[name] for item in items])
         if self._positions:
             arrays["position_ids"] = np.maximum(places - starts, 0)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._once
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._batch_values

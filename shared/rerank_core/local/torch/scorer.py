@@ -11,13 +11,14 @@ from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.checkpoint import is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.scorer import PairOptions, PairScorer
-from rerank_core.local.torch.compile import LEAST_PAIRS, compile_model
 from rerank_core.local.torch.model import TorchPairs
-from rerank_core.local.torch.readers import reader_of
-from rerank_core.local.torch.replicas import Replica, Replicas, suitable_tokens
+from rerank_core.local.torch.readers import choose_reader
+from rerank_core.local.torch.replicas import Replica, Replicas, choose_tokens_per_batch
 from rerank_core.scorer import ScorerOptions
 
 __all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
+
+_PURPOSE = "a cross-encoder on torch"
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -103,58 +104,56 @@ class CrossEncoderScorer(PairScorer):
             options["device"] = tuple(options["device"])  # options are hashable: engines are kept by them
         super().__init__(model, **options)
         with name_scorer(self.name):
-            check_installed("sentence_transformers", extra="local", purpose="this scorer")
+            check_installed("sentence_transformers", extra="local", purpose=_PURPOSE)
 
     def load(self) -> TorchPairs:
-        """Load the model with sentence-transformers, once a device."""
+        """Load the model with sentence-transformers, once per device."""
         if not self.model:
-            raise ConfigurationError(
-                "cross-encoder: names no model: give 'cross-encoder:<local folder or hub id>'"
-            )
-        torch = require("torch", extra="local", purpose=self.name)
-        threads = usable_threads(self.options.threads or torch.get_num_threads())
+            raise ConfigurationError("names no model: give 'cross-encoder:<local folder or hub id>'")
+        torch = require("torch", extra="local", purpose=_PURPOSE)
+        options = self.options
+        threads = usable_threads(options.threads or torch.get_num_threads())
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        offline = self.options.local_files_only or (
-            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=self.options.revision)
+        offline = options.local_files_only or (
+            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=options.revision)
         )
-        models = [self._load_on(device, offline=offline) for device in self.options.devices]
-        first = models[0]
-        reader = reader_of(first, instruction=self.options.instruction, scorer=self.name)
-        replicas = [Replica(model, least=LEAST_PAIRS if self.options.compile else 1) for model in models]
-        if self.options.compile:
+        models = [self._load_on(device, offline=offline) for device in options.devices]
+        reader = choose_reader(models[0], instruction=options.instruction)
+        replicas = [Replica(model) for model in models]
+        if options.compile:
             probe = reader.features(reader.tokenize("Which of them is longer?", ["this", "this one here"]))
             for replica in replicas:
-                compile_model(replica.model, replica.outputs, probe, scorer=self.name)
+                replica.compile(probe)
         return TorchPairs(
-            self.name,
-            self.options.activation,
-            reader=reader,
-            replicas=Replicas(replicas),
-            tokens_per_batch=self.options.tokens_per_batch or min(map(suitable_tokens, models)),
-            ends_in_sigmoid=isinstance(getattr(first[-1], "activation_function", None), torch.nn.Sigmoid),
+            reader,
+            Replicas(replicas),
+            activation=options.activation,
+            tokens_per_batch=options.tokens_per_batch or min(map(choose_tokens_per_batch, models)),
+            ends_in_sigmoid=isinstance(getattr(models[0][-1], "activation_function", None), torch.nn.Sigmoid),
         )
 
     def _load_on(self, device: str | None, *, offline: bool) -> Any:
-        library = require("sentence_transformers", extra="local", purpose=self.name)
-        attention = {} if self.options.attention is None else {"attn_implementation": self.options.attention}
+        library = require("sentence_transformers", extra="local", purpose=_PURPOSE)
+        options = self.options
+        attention = {} if options.attention is None else {"attn_implementation": options.attention}
         try:
             model = library.CrossEncoder(
                 self.model,
                 device=device,
-                max_length=self.options.max_length,
-                revision=self.options.revision,
+                max_length=options.max_length,
+                revision=options.revision,
                 local_files_only=offline,
-                trust_remote_code=self.options.trust_remote_code,
-                model_kwargs={"dtype": self.options.dtype, **attention},
+                trust_remote_code=options.trust_remote_code,
+                model_kwargs={"dtype": options.dtype, **attention},
             )
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
-                raise unavailable(self.name, self.model) from exc
-            chosen = {"device": device, "attention": self.options.attention}
-            options = "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
+                raise unavailable(self.model) from exc
+            chosen = {"device": device, "attention": options.attention}
+            given = "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
             raise ConfigurationError(
-                f"{self.name} cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{options}): "
+                f"cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{given}): "
                 "give a hub id, or a folder that CrossEncoder.save_pretrained wrote"
             ) from exc
         return model.eval()

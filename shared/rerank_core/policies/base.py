@@ -1,9 +1,10 @@
-"""What the scorers that are made of scorers share."""
+"""Base class of the scorers that are made of scorers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+import inspect
+from collections.abc import Iterable
+from typing import Any
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer
@@ -13,23 +14,21 @@ __all__ = ["Policy"]
 
 
 class Policy(Scorer):
-    """A scorer made of scorers, on whatever scales they are; its own scores are in [0, 1].
+    """A scorer made of other scorers, on any scale; its own scores are in [0, 1].
 
-    What it learns while it runs (``state``) is of this process: copies and pickles start afresh.
+    Copies and pickles are made by the constructor from the same arguments, so they start with nothing learned.
+    A subclass keeps each of its arguments in an attribute of the same name; this class keeps the scorers.
 
     Args:
         kind: the policy's part of the name.
         scorers: scorers, or names for :func:`rerank_core.load_scorer`; at least one.
 
     Raises:
-        ConfigurationError: there is no scorer, or one of them is something else.
+        ConfigurationError: there is no scorer, or one of them is neither a scorer nor a name.
     """
 
     scale: Scale = "probability"
     scorers: tuple[Scorer, ...]
-
-    state: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that hold what was learned; :meth:`forget` makes them."""
 
     def __init__(self, kind: str, scorers: Iterable[Scorer | str]) -> None:
         if isinstance(scorers, (str, Scorer)):
@@ -39,10 +38,11 @@ class Policy(Scorer):
             raise ConfigurationError(f"{kind} got no scorer: give at least one")
         self.name = f"{kind}({', '.join(scorer.name for scorer in self.scorers)})"
         self.listwise = any(scorer.listwise for scorer in self.scorers)
-        self.forget()
 
-    def forget(self) -> None:
-        """Start with nothing learned."""
+    @property
+    def scorer(self) -> Scorer:
+        """The first scorer, and for most policies the only one."""
+        return self.scorers[0]
 
     async def warm_up(self) -> None:
         """Load what each scorer's first call would load."""
@@ -54,16 +54,13 @@ class Policy(Scorer):
         for scorer in self.scorers:
             await scorer.aclose()
 
-    def cache_key(self) -> str:
-        """Return a digest of the policy's options and of its scorers' keys."""
-        return self.fingerprint_options(self.read_options(scorer=self.scorers))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self.state}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.forget()
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return _rebuild, (type(self), arguments)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+def _rebuild(kind: type[Policy], arguments: dict[str, Any]) -> Policy:
+    return kind(**arguments)

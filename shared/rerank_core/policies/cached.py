@@ -1,12 +1,13 @@
-"""What was scored before is not scored again."""
+"""Remember scores, so that nothing is scored twice."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 
 import anyio
@@ -14,11 +15,10 @@ import anyio
 from rerank_core._call.asking import call_scorer
 from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
-from rerank_core.policies._entries import Entry, from_bytes, to_bytes
 from rerank_core.policies.base import Policy
 from rerank_core.policies.caches import Cache, MemoryCache
 from rerank_core.scorer import Scorer
-from rerank_core.types import Attempt, Scored
+from rerank_core.types import Attempt, Passage, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["Cached"]
@@ -29,18 +29,18 @@ _logger = logging.getLogger("rerank_core")
 class Cached(Policy):
     """Remembers scores by scorer, options, query and text; equal calls at the same time are scored once.
 
-    Only texts that are missing go to the scorer. A listwise scorer's scores are remembered by the whole call:
-    the query and all texts, in order. A cache that fails or dawdles never fails a call: it is left aside, with
-    one warning. What another scorer answered in place of a failing one (``attempts``) is not remembered.
+    Only texts that are missing go to the scorer. The scores of a listwise scorer are remembered by the whole call:
+    the query and all texts, in order. A cache that fails or is slow fails no call: the call goes on without it,
+    and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered.
 
-    The cache knows no text, only digests; but it does not notice that a model was replaced under its name:
-    then give another ``version``.
+    The cache holds digests, no text. It cannot tell that a model was replaced under its name: then give another
+    ``version``.
 
     Args:
         scorer: a scorer or its name.
         cache: by default a :class:`rerank_core.policies.caches.MemoryCache` of its own.
-        version: anything that tells scores apart which the scorer's name and options do not.
-        patience: seconds that the cache may take to look up, and to store; above 0.
+        version: any text that tells apart scores which the scorer's name and options do not.
+        cache_timeout: seconds that the cache may take to look up, and again to store; above 0.
 
     Raises:
         ConfigurationError: an option is out of its range, or the scorer's options cannot be told apart (see
@@ -56,11 +56,10 @@ class Cached(Policy):
     (2, 1, ['a leak', 'tea', 'snow'])
     """
 
-    options_without_effect_on_scores = frozenset({"cache", "patience"})
-    state = ("_flights", "_loop", "_failing")
+    options_without_effect_on_scores = frozenset({"cache", "cache_timeout"})
 
     def __init__(
-        self, scorer: Scorer | str, cache: Cache | None = None, *, version: str = "", patience: float = 1.0
+        self, scorer: Scorer | str, cache: Cache | None = None, *, version: str = "", cache_timeout: float = 1.0
     ) -> None:
         super().__init__("cached", [scorer])
         if not (cache is None or isinstance(cache, Cache)):
@@ -69,38 +68,36 @@ class Cached(Policy):
             raise ConfigurationError(f"version is {version!r}: give a text")
         self.cache = MemoryCache() if cache is None else cache
         self.version = version
-        self.patience = checked_seconds("patience", patience)
-        self._digest = blake2b(f"{version}\0{self.scorers[0].cache_key()}".encode(), digest_size=32).digest()
-
-    def forget(self) -> None:
-        """Join no call that is under way; the cache stays as it is."""
+        self.cache_timeout = checked_seconds("cache_timeout", cache_timeout)
+        self._digest = blake2b(f"{version}\0{self.scorer.cache_key()}".encode(), digest_size=32).digest()
         self._flights: dict[bytes, _Flight] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failing = False
+        self._is_failing = False
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return scores from the cache, and the scorer's of what is not there."""
+        """Return scores from the cache, and the scorer's for what is not there."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # in a forked child, the parent's calls will never end
-            self.forget()
-            self._loop = loop
+        if loop is not self._loop:  # in a forked child, where the parent's calls will never end
+            self._loop, self._flights = loop, {}
         parts = [tuple(texts)] if self.listwise else [(text,) for text in texts]
         keys = [self._key(query, part) for part in parts]
         work = dict(zip(keys, parts, strict=True))
         joined = {self._flights[key] for key in work if key in self._flights}
         mine = {key: part for key, part in work.items() if key not in self._flights}
         if mine:
-            own = _Flight(mine)
-            own.start(self._fly(own, query))
-            self._flights.update(dict.fromkeys(mine, own))
-            joined.add(own)
+            flight = _Flight(mine)
+            flight.task = loop.create_task(self._fly(flight, query))
+            # If every call has gone, nobody else asks how it ended, and asyncio would log that.
+            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._flights.update(dict.fromkeys(mine, flight))
+            joined.add(flight)
         for flight in joined:
             flight.waiting += 1
         try:
-            await asyncio.wait([flight.running for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
         finally:
             await self._leave(joined)
-        return _merged(keys, joined)
+        return _merge(keys, joined)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -118,27 +115,21 @@ class Cached(Policy):
         return digest.digest()
 
     async def _fly(self, flight: _Flight, query: str) -> None:
-        """Look up, score what is missing, and store it, for every call that waits."""
+        """Look up, score what is missing, and store it, for all calls that wait."""
         try:
-            found = await self._look_up(flight.work)
-            flight.entries.update(found)
-            missing = {key: part for key, part in flight.work.items() if key not in found}
-            if not missing:
-                return
-            scored = await self._scored(flight, query, missing)
-            if not scored.attempts:
-                await self._store({key: to_bytes(flight.entries[key]) for key in missing})
+            flight.entries.update(await self._look_up(flight.work))
+            missing = {key: part for key, part in flight.work.items() if key not in flight.entries}
+            if missing:
+                await self._score_missing(flight, query, missing)
+                if flight.answer is None or not flight.answer.attempts:
+                    await self._store({key: _to_bytes(flight.entries[key]) for key in missing})
         finally:
-            for key in flight.work:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
+            self._end(flight)
 
-    async def _scored(self, flight: _Flight, query: str, missing: Mapping[bytes, tuple[str, ...]]) -> Scored:
+    async def _score_missing(self, flight: _Flight, query: str, missing: Mapping[bytes, tuple[str, ...]]) -> None:
         keys = [key for key, part in missing.items() for _ in part]
         try:
-            scored = await call_scorer(
-                self.scorers[0], query, [text for part in missing.values() for text in part]
-            )
+            scored = await call_scorer(self.scorer, query, [text for part in missing.values() for text in part])
         except ScorerError as exc:
             if not self.listwise:
                 flight.partial = {keys[slot]: score for slot, score in exc.partial.items()}
@@ -146,16 +137,15 @@ class Cached(Policy):
         flight.answer, flight.fresh = scored, frozenset(missing)
         start = 0
         for key, part in missing.items():
-            flight.entries[key] = Entry.of(scored, start, start + len(part))
+            flight.entries[key] = _Entry.slice(scored, start, start + len(part))
             start += len(part)
-        return scored
 
-    async def _look_up(self, work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, Entry]:
+    async def _look_up(self, work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, _Entry]:
         try:
-            with anyio.fail_after(self.patience):
+            with anyio.fail_after(self.cache_timeout):
                 found = await self.cache.get(list(work))
-            self._failing = False
-            entries = {key: from_bytes(found[key], work[key]) for key in work if key in found}
+            self._is_failing = False
+            entries = {key: _from_bytes(found[key], work[key]) for key in work if key in found}
         except Exception as exc:
             self._warn(exc)
             return {}
@@ -163,32 +153,88 @@ class Cached(Policy):
 
     async def _store(self, values: Mapping[bytes, bytes]) -> None:
         try:
-            with anyio.fail_after(self.patience):
+            with anyio.fail_after(self.cache_timeout):
                 await self.cache.put(values)
         except Exception as exc:
             self._warn(exc)
 
     def _warn(self, exc: Exception) -> None:
-        if not self._failing:
-            # A foreign exception may quote an address with a password.
+        if not self._is_failing:
+            # The message of a foreign exception may hold an address with a password.
             known = isinstance(exc, RerankError)
             reason = exc if known else f"{type(exc).__name__} from {type(self.cache).__name__}"
             _logger.warning("%s goes on without its cache: %s", self.name, reason)
-        self._failing = True
+        self._is_failing = True
 
     async def _leave(self, joined: Set[_Flight]) -> None:
-        """Wait no longer; what nobody waits for ends, and has ended when this returns."""
+        """Stop waiting; cancel what nobody else waits for, and return when it has ended."""
         for flight in joined:
             flight.waiting -= 1
-        ending = [flight for flight in joined if not flight.waiting and not flight.running.done()]
+        ending = [flight for flight in joined if not flight.waiting and not flight.task.done()]
         for flight in ending:
-            for key in flight.work:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]  # a call that comes now starts its own
-            flight.running.cancel()
+            self._end(flight)  # a call that comes now starts its own
+            flight.task.cancel()
         if ending:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait([flight.running for flight in ending])
+                await asyncio.wait([flight.task for flight in ending])
+
+    def _end(self, flight: _Flight) -> None:
+        """Let no further call join."""
+        for key in flight.work:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is remembered under one key: the answer for one text, or for a whole listwise call.
+
+    Attributes:
+        scores: in [0, 1].
+        passages: one per score, None for the whole text.
+        tiers: one per score.
+        model: name of the scorer that answered.
+    """
+
+    scores: Sequence[float]
+    passages: Sequence[Passage | None]
+    tiers: Sequence[int]
+    model: str | None
+
+    @classmethod
+    def slice(cls, scored: Scored, start: int, stop: int) -> _Entry:
+        """Return the part of a checked answer that is about these texts."""
+        return cls(
+            list(scored.scores[start:stop]),
+            list(scored.passages[start:stop]) if scored.passages else [None] * (stop - start),
+            list(scored.tiers[start:stop]) if scored.tiers else [0] * (stop - start),
+            scored.model,
+        )
+
+
+def _to_bytes(entry: _Entry) -> bytes:
+    """Return an entry as JSON, which gives every float back exactly."""
+    return json.dumps(list(asdict(entry).values()), separators=(",", ":")).encode()
+
+
+def _from_bytes(value: bytes, texts: Sequence[str]) -> _Entry | None:
+    """Return the entry of these texts; None if the value is no such entry, which counts as missing."""
+    try:
+        scores, passages, tiers, model = json.loads(value)
+        spans = [None if span is None else Passage(*span) for span in passages]
+        is_valid = (
+            len(scores) == len(spans) == len(tiers) == len(texts)
+            and all(type(score) in (int, float) and 0.0 <= score <= 1.0 for score in scores)
+            and all(type(tier) is int for tier in tiers)
+            and all(
+                span is None or 0 <= span.start <= span.end <= len(text)
+                for span, text in zip(spans, texts, strict=True)
+            )
+            and (model is None or isinstance(model, str))
+        )
+    except (TypeError, ValueError):
+        return None
+    return _Entry([float(score) for score in scores], spans, tiers, model) if is_valid else None
 
 
 @dataclass(slots=True, eq=False)
@@ -201,58 +247,44 @@ class _Flight:
         entries: what was found or scored.
         fresh: keys that the scorer was asked for.
         partial: scores that arrived before the scorer failed.
-        answer: the scorer's, until a call has reported what it consumed.
+        answer: the scorer's.
+        is_reported: a call has reported what the answer, or the failure, consumed.
+        task: does the work.
     """
 
     work: Mapping[bytes, tuple[str, ...]]
     waiting: int = 0
-    entries: dict[bytes, Entry] = field(default_factory=dict)
+    entries: dict[bytes, _Entry] = field(default_factory=dict)
     fresh: frozenset[bytes] = frozenset()
     partial: Mapping[bytes, float] = field(default_factory=dict)
     answer: Scored | None = None
-    reported: bool = False
-    task: asyncio.Task[None] | None = None
-
-    def start(self, coroutine: Coroutine[None, None, None]) -> None:
-        self.task = asyncio.get_running_loop().create_task(coroutine)
-        # Where every call has gone, nobody else asks how it ended.
-        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    @property
-    def running(self) -> asyncio.Task[None]:
-        if self.task is None:
-            raise RuntimeError("a flight is joined after it has started")
-        return self.task
+    is_reported: bool = False
+    task: asyncio.Task[None] = field(init=False)
 
     @property
     def error(self) -> BaseException | None:
-        task = self.running
-        return task.exception() if task.done() and not task.cancelled() else None
-
-    def take_answer(self) -> Scored | None:
-        """Return the scorer's answer to the first call that asks, which reports its usage."""
-        answer, self.answer = self.answer, None
-        return answer
+        return self.task.exception() if self.task.done() and not self.task.cancelled() else None
 
 
-def _merged(keys: Sequence[bytes], flights: Set[_Flight]) -> Scored:
-    """Return the answer to a call from the flights that it joined.
+def _merge(keys: Sequence[bytes], flights: Set[_Flight]) -> Scored:
+    """Return the answer to a call from the flights that it joined; the first call to ask reports their usage.
 
     Raises:
-        ScorerError: one of them failed: a copy for each call, because calls add to it.
+        ScorerError: one of them failed. Each call gets a copy, because calls add to it.
     """
-    entries: dict[bytes, Entry] = {}
+    entries: dict[bytes, _Entry] = {}
     usage, paid = Usage(), set[bytes]()
     attempts: list[Attempt] = []
     for flight in flights:
         entries.update(flight.entries)
-        if (answer := flight.take_answer()) is not None:
-            usage += answer.usage
-            attempts += answer.attempts
+        if flight.answer is not None and not flight.is_reported:
+            flight.is_reported = True
+            usage += flight.answer.usage
+            attempts += flight.answer.attempts
             paid |= flight.fresh
     for flight in flights:
         if flight.error is not None:
-            raise _own(flight, keys, entries, usage)
+            raise _copy_error(flight.error, flight, keys, entries, usage)
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
@@ -269,16 +301,17 @@ def _merged(keys: Sequence[bytes], flights: Set[_Flight]) -> Scored:
     )
 
 
-def _own(flight: _Flight, keys: Sequence[bytes], entries: Mapping[bytes, Entry], usage: Usage) -> BaseException:
-    error = flight.error
+def _copy_error(
+    error: BaseException, flight: _Flight, keys: Sequence[bytes], entries: Mapping[bytes, _Entry], usage: Usage
+) -> BaseException:
     if not isinstance(error, RerankError):
-        return error or RuntimeError("there is no error")
-    own = copy.copy(error)
-    own.__cause__ = error.__cause__
-    if isinstance(own, ScorerError):
+        return error
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    if isinstance(copied, ScorerError):
         known = {key: entry.scores[0] for key, entry in entries.items() if len(entry.scores) == 1}
         known.update(flight.partial)
-        own.partial = {slot: known[key] for slot, key in enumerate(keys) if key in known}
-        own.usage = usage if flight.reported else usage + (own.usage or Usage())
-        flight.reported = True
-    return own
+        copied.partial = {slot: known[key] for slot, key in enumerate(keys) if key in known}
+        copied.usage = usage if flight.is_reported else usage + (copied.usage or Usage())
+        flight.is_reported = True
+    return copied

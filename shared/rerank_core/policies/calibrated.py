@@ -1,19 +1,129 @@
-"""Scores as probabilities, so that one threshold means the same for every model."""
+"""Turn scores into probabilities, so that one threshold means the same for every model."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.scores import sigmoid
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.policies.calibration import Calibration
 from rerank_core.scorer import Scorer
 from rerank_core.types import Scored
 
-__all__ = ["Calibrated"]
+__all__ = ["Calibrated", "Calibration", "CalibrationMethod", "CalibrationQuality", "log_odds"]
+
+CalibrationMethod = Literal["platt", "isotonic"]
+"""``platt``: two parameters, for tens to hundreds of labels; ``isotonic``: any monotone curve, for thousands."""
+
+_FORMAT = "rerank-bridge calibration"
+_VERSION = 1
+_MIN_DISTANCE = 1e-15  # of a score from 0 and 1, so that its log-odds are within ±34.6
+_RAW_SHARE = 1e-3
+"""Share of the raw score in an isotonic map: it keeps the order of scores that the fit makes equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationQuality:
+    """How well scores work as probabilities; lower is better.
+
+    Attributes:
+        brier: mean squared difference of score and label.
+        calibration_error: difference of mean score and share of relevant texts, averaged over ten equal ranges
+            of the score, weighted by how many texts are in each.
+    """
+
+    brier: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A monotone map from relevance scores to probabilities; call it with a score.
+
+    Made by :func:`rerank_tools.evaluation.calibrate`.
+
+    Attributes:
+        model: name of the scorer whose scores it maps.
+        method: how it was fitted.
+        slope: of the Platt map ``sigmoid(slope × log-odds of the score + intercept)``; above 0.
+        intercept: of the same map.
+        knots: of the isotonic map, as (score, probability), both ascending; linear between them.
+        pairs: how many labelled pairs it was fitted to.
+        relevant: how many of them were relevant.
+        before: quality of the raw scores on these pairs.
+        after: quality of the calibrated scores, by 5-fold cross-validation.
+
+    Raises:
+        ConfigurationError: an attribute is out of its range, so that the map would not rise.
+    """
+
+    model: str
+    method: CalibrationMethod
+    slope: float = 1.0
+    intercept: float = 0.0
+    knots: tuple[tuple[float, float], ...] = ()
+    pairs: int = 0
+    relevant: int = 0
+    before: CalibrationQuality | None = None
+    after: CalibrationQuality | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(CalibrationMethod):
+            known = ", ".join(get_args(CalibrationMethod))
+            raise ConfigurationError(f"method is {self.method!r}: give one of {known}")
+        if not 0.0 < self.slope < math.inf or not abs(self.intercept) < math.inf:
+            raise ConfigurationError(
+                f"slope is {self.slope!r} and intercept {self.intercept!r}: both must be finite, the slope above 0"
+            )
+        numbers = [number for knot in self.knots for number in knot]
+        rises = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.knots))
+        if not rises or not all(0.0 <= number <= 1.0 for number in numbers):
+            raise ConfigurationError("knots must rise within [0, 1]: fit the calibration anew")
+        if self.method == "isotonic" and not self.knots:
+            raise ConfigurationError("an isotonic calibration without knots maps nothing: fit it anew")
+
+    def __call__(self, score: float) -> float:
+        """Return the probability, in [0, 1], that a text with this relevance score is relevant."""
+        if self.method == "platt":
+            return sigmoid(self.slope * log_odds(score) + self.intercept)
+        return (1.0 - _RAW_SHARE) * _interpolate(self.knots, score) + _RAW_SHARE * score
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, as JSON."""
+        content = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read it from a file that :meth:`save` wrote.
+
+        Raises:
+            ConfigurationError: the file cannot be read, holds something else, or has a version of the format
+                that this package does not know.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigurationError(f"no calibration can be read from {path}: {type(exc).__name__}") from exc
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ConfigurationError(f"{path} holds no calibration: give a file that Calibration.save wrote")
+        if content.get("version") != _VERSION:
+            raise ConfigurationError(
+                f"{path} has version {content.get('version')!r} of the format, this package reads {_VERSION}"
+            )
+        try:
+            return cls(**_read_attributes(content))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise ConfigurationError(f"{path} holds a broken calibration: {exc}") from exc
 
 
 class Calibrated(Policy):
@@ -21,7 +131,7 @@ class Calibrated(Policy):
 
     Args:
         scorer: a scorer or its name.
-        calibration: from :func:`rerank_core.policies.calibration.calibrate`, or the path of a file that it was saved to.
+        calibration: from :func:`rerank_tools.evaluation.calibrate`, or the path of a file that it was saved to.
 
     Raises:
         ConfigurationError: the calibration cannot be read, or was fitted to another model's scores.
@@ -42,9 +152,9 @@ class Calibrated(Policy):
             raise ConfigurationError(
                 f"calibration is a {type(calibration).__name__}: give a Calibration or the path of a saved one"
             )
-        if calibration.model != self.scorers[0].name:
+        if calibration.model != self.scorer.name:
             raise ConfigurationError(
-                f"the calibration was fitted to {calibration.model}, not to {self.scorers[0].name}: "
+                f"the calibration was fitted to {calibration.model}, not to {self.scorer.name}: "
                 "calibrate each model by itself"
             )
         self.calibration = calibration
@@ -52,8 +162,38 @@ class Calibrated(Policy):
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return probabilities."""
         try:
-            scored = await call_scorer(self.scorers[0], query, texts)
+            scored = await call_scorer(self.scorer, query, texts)
         except ScorerError as exc:
             exc.partial = {slot: self.calibration(score) for slot, score in exc.partial.items()}
             raise
         return replace(scored, scores=[self.calibration(score) for score in scored.scores])
+
+
+def log_odds(score: float) -> float:
+    """Return the log-odds of a score in [0, 1]; those of 0 and 1 are about ∓34.5."""
+    inside = min(max(score, _MIN_DISTANCE), 1.0 - _MIN_DISTANCE)
+    return math.log(inside) - math.log1p(-inside)
+
+
+def _interpolate(knots: Sequence[tuple[float, float]], score: float) -> float:
+    """Return the value of a piecewise linear function, constant beyond its ends."""
+    above = bisect_right(knots, score, key=lambda knot: knot[0])
+    if above == 0:
+        return knots[0][1]
+    if above == len(knots):
+        return knots[-1][1]
+    (left, low), (right, high) = knots[above - 1], knots[above]
+    return low + (high - low) * ((score - left) / (right - left))
+
+
+def _read_attributes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a calibration's attributes from a file's content."""
+    values = {field.name: content[field.name] for field in fields(Calibration)}
+    values["knots"] = tuple((float(score), float(probability)) for score, probability in values["knots"])
+    for name in ("slope", "intercept"):
+        values[name] = float(values[name])
+    for name in ("before", "after"):
+        values[name] = None if values[name] is None else CalibrationQuality(**values[name])
+    if not isinstance(values["model"], str):
+        raise TypeError(f"model is {values['model']!r}, not a text")
+    return values

@@ -1,4 +1,4 @@
-"""Light models prune, a full one decides."""
+"""Let light models prune the texts, and a full model score the rest."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Cascade"]
 
 
 class Cascade(Policy):
-    """Lets each scorer keep the best of what the one before it kept; the last one decides.
+    """Each scorer scores the texts that the one before it kept, and keeps the best of them.
 
-    What survives to the end has the last scorer's scores. What was pruned ranks below, in the order of the scorer
-    that pruned it: its score is that scorer's times the lowest score above it, so that it stays in [0, 1] and
-    never passes a threshold which the survivors fail.
+    Texts that survive to the end have the last scorer's scores. Pruned texts rank below them, in the order of the
+    scorer that pruned them: their score is that scorer's, multiplied by the lowest score above them. So it stays
+    in [0, 1] and passes no threshold that the survivors fail.
 
     Args:
-        scorers: from the lightest to the fullest; scorers or their names, at least two.
-        keep: how many texts each scorer but the last passes on; one number fewer than there are scorers, each at
-            least 1 and none larger than the one before.
+        scorers: from the lightest model to the heaviest; scorers or their names, at least two.
+        keep: how many texts each scorer but the last passes on: one number fewer than there are scorers, each at
+            least 1 and none larger than the one before it.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -43,9 +43,11 @@ class Cascade(Policy):
 
     def __init__(self, scorers: Iterable[Scorer | str], *, keep: Sequence[int]) -> None:
         super().__init__("cascade", scorers)
-        self.keep = tuple(checked_count("keep", count, least=1) for count in _listed(keep))
+        self.keep = tuple(checked_count("keep", count, least=1) for count in _check_list(keep))
         if len(self.scorers) < 2:
-            raise ConfigurationError("a cascade of one scorer: give two or more, from the lightest to the fullest")
+            raise ConfigurationError(
+                "a cascade of one scorer: give two or more, from the lightest model to the heaviest"
+            )
         if len(self.keep) != len(self.scorers) - 1:
             raise ConfigurationError(
                 f"keep has {len(self.keep)} numbers for {len(self.scorers)} scorers: give one fewer than scorers"
@@ -55,7 +57,7 @@ class Cascade(Policy):
         self.listwise = True
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return the last scorer's scores of what survives, and lower ones of what was pruned."""
+        """Return the last scorer's scores of the texts that survive, and lower scores of the pruned ones."""
         stages: list[_Stage] = []
         left = list(range(len(texts)))
         for position, scorer in enumerate(self.scorers):
@@ -69,18 +71,19 @@ class Cascade(Policy):
             if position < len(self.keep):
                 order = Selection(top_n=self.keep[position]).select(scored.scores, scored.tiers)
                 left = sorted(left[slot] for slot in order)
-        return _merged(stages, len(texts))
+        return _merge(stages, len(texts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What one scorer saw, by position in the input, and what it said."""
+    """Positions in the input of the texts that one scorer saw, and its answer."""
 
     indices: list[int]
     scored: Scored
 
 
-def _merged(stages: Sequence[_Stage], count: int) -> Scored:
+def _merge(stages: Sequence[_Stage], count: int) -> Scored:
+    """Return the answer to the whole call, from the last stage to the first."""
     scores, tiers = [0.0] * count, [0] * count
     passages: list[Passage | None] = [None] * count
     attempts: list[Attempt] = []
@@ -103,7 +106,7 @@ def _merged(stages: Sequence[_Stage], count: int) -> Scored:
     return Scored(scores, usage, attempts=tuple(attempts), passages=passages, tiers=tiers)
 
 
-def _listed(keep: object) -> Sequence[object]:
+def _check_list(keep: object) -> Sequence[object]:
     if isinstance(keep, (str, bytes)) or not isinstance(keep, Sequence):
         raise ConfigurationError(f"keep is {keep!r}: give a list of whole numbers such as [40]")
     return keep

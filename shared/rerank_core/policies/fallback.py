@@ -1,59 +1,81 @@
-"""The next scorer when one cannot answer."""
+"""Ask the next scorer when one fails, and skip a scorer that fails again and again (a circuit breaker)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import anyio
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._support.checks import checked_seconds
+from rerank_core._support.checks import checked_count, checked_seconds
 from rerank_core.errors import (
     ConfigurationError,
     RateLimitError,
     ScorerError,
     ScorerTimeoutError,
     ScorerUnavailableError,
+    name_scorer,
 )
 from rerank_core.policies.base import Policy
-from rerank_core.policies.breaker import Breaker, Circuit
 from rerank_core.scorer import Scorer
 from rerank_core.types import Attempt, Scored
 from rerank_core.usage import Usage
 
-__all__ = ["Fallback"]
+__all__ = ["Breaker", "Fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a failing scorer is skipped, and for how long.
+
+    Attributes:
+        failures: failures in a row after which it is skipped; at least 1.
+        reset_seconds: seconds until a single call may try it again; above 0. If that call succeeds, the scorer is
+            used again; if it fails, the scorer is skipped for as long again.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+
+    failures: int = 5
+    reset_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        checked_count("failures", self.failures, least=1)
+        checked_seconds("reset_seconds", self.reset_seconds)
 
 
 class Fallback(Policy):
     """Asks the next scorer when one fails; ``ranking.model`` says who answered, ``ranking.attempts`` who did not.
 
-    A scorer's own retries come first: give it few (``max_retries=1``) where the next one should take over soon.
-    Scores of different models are different: a threshold that fits one may not fit the next, unless both are
+    A scorer's own retries come first: give it few (``max_retries=1``) if the next one should take over soon.
+    Different models give different scores: a threshold that fits one may not fit the next, unless both are
     calibrated.
 
     Args:
         scorers: in the order in which they are asked; scorers or their names.
-        on: errors that hand over to the next scorer; other ones (a refused key, bad input) are raised.
-        timeout: seconds after which a scorer counts as too slow; None for no limit. It holds for each but the
-            last one, which has as long as the whole call has.
-        breaker: when a scorer that fails again and again is skipped; None for never.
+        on: errors that hand over to the next scorer; other errors (a refused key, bad input) are raised.
+        timeout: seconds that each scorer but the last may take; None for no limit. The last one has as long as
+            the whole call has.
+        breaker: when a scorer that keeps failing is skipped; None for never.
 
     Raises:
         ConfigurationError: an option is out of its range.
-        ScorerUnavailableError: by ``score``, where no scorer answered; names each one's reason. A
-            ScorerTimeoutError where all of them were too slow.
+        ScorerUnavailableError: by ``score``, if no scorer answered; gives the reason of each. It is a
+            ScorerTimeoutError if all of them were too slow.
 
     >>> from rerank_core import Reranker, ScorerUnavailableError
     >>> from rerank_core.testing import FakeScorer
-    >>> down = FakeScorer(name="main", error=ScorerUnavailableError("main is down for maintenance"))
+    >>> down = FakeScorer(name="main", error=ScorerUnavailableError("down for maintenance"))
     >>> ranking = Reranker(Fallback([down, FakeScorer(name="spare")])).rerank("leak", ["a leak", "tea"])
-    >>> ranking.model, [(attempt.model, str(attempt.error)) for attempt in ranking.attempts]
-    ('spare', [('main', 'main is down for maintenance')])
+    >>> ranking.model, [str(attempt.error) for attempt in ranking.attempts]
+    ('spare', ['main: down for maintenance'])
     """
 
     options_without_effect_on_scores = frozenset({"breaker", "on", "timeout"})
-    state = ("_circuits",)
 
     def __init__(
         self,
@@ -61,8 +83,9 @@ class Fallback(Policy):
         *,
         on: Iterable[type[ScorerError]] = (ScorerUnavailableError, RateLimitError, ScorerTimeoutError),
         timeout: float | None = None,
-        breaker: Breaker | None = Breaker(),  # noqa: B008 - frozen
+        breaker: Breaker | None = Breaker(),
     ) -> None:
+        super().__init__("fallback", scorers)
         self.on = tuple(on)
         for kind in self.on:
             if not (isinstance(kind, type) and issubclass(kind, ScorerError)):
@@ -71,23 +94,16 @@ class Fallback(Policy):
         if not (breaker is None or isinstance(breaker, Breaker)):
             raise ConfigurationError(f"breaker is {breaker!r}: give a Breaker, or None for none")
         self.breaker = breaker
-        super().__init__("fallback", scorers)
-
-    def forget(self) -> None:
-        """Close every circuit."""
-        self._circuits = [None if self.breaker is None else Circuit(self.breaker) for _ in self.scorers]
+        self._circuits = [_Circuit(breaker) for _ in self.scorers]
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of the scorers that have failed too often and have not answered since."""
-        return tuple(
-            scorer.name
-            for scorer, circuit in zip(self.scorers, self._circuits, strict=True)
-            if circuit is not None and circuit.open
-        )
+        """Names of the scorers that failed too often and have not answered since."""
+        circuits = zip(self.scorers, self._circuits, strict=True)
+        return tuple(scorer.name for scorer, circuit in circuits if circuit.is_open)
 
     async def warm_up(self) -> None:
-        """Load every scorer that can be loaded now; the first call asks the others again."""
+        """Load every scorer that can be loaded now; the first call tries the others again."""
         for scorer in self.scorers:
             try:
                 await scorer.warm_up()
@@ -95,12 +111,13 @@ class Fallback(Policy):
                 continue
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return the answer of the first scorer that has one."""
+        """Return the answer of the first scorer that gives one."""
         attempts: list[Attempt] = []
         usage = Usage()
         for position, scorer in enumerate(self.scorers):
             try:
-                scored = await self._ask(position, query, texts)
+                with name_scorer(scorer.name), self._circuits[position].watch(self.on):
+                    scored = await self._call_in_time(position, query, texts)
             except self.on as exc:
                 attempts.append(Attempt(scorer.name, exc))
                 usage += exc.usage or Usage()
@@ -109,41 +126,67 @@ class Fallback(Policy):
                 raise
             else:
                 return replace(scored, usage=usage + scored.usage, attempts=(*attempts, *scored.attempts))
-        raise self._exhausted(attempts, usage)
+        raise _nobody_answered(attempts, usage)
 
-    async def _ask(self, position: int, query: str, texts: Sequence[str]) -> Scored:
-        circuit = self._circuits[position]
-        if circuit is None:
-            return await self._ask_in_time(position, query, texts)
-        if wait := circuit.wait():
-            raise ScorerUnavailableError(
-                f"{self.scorers[position].name} was skipped after repeated failures: tried again in {wait:.1f} s"
-            )
-        circuit.begin()
+    async def _call_in_time(self, position: int, query: str, texts: Sequence[str]) -> Scored:
+        is_last = position == len(self.scorers) - 1
+        with anyio.move_on_after(None if is_last else self.timeout):
+            return await call_scorer(self.scorers[position], query, texts)
+        raise ScorerTimeoutError(f"did not answer within the fallback's timeout={self.timeout} s")
+
+
+class _Circuit:
+    """Counts a scorer's failures in a row, and says when it may be called.
+
+    It is closed (calls go through), open (calls are refused) or half open (one call tries). It is used on the
+    background loop only.
+    """
+
+    def __init__(self, breaker: Breaker | None) -> None:
+        self._breaker = breaker
+        self._failures = 0
+        self._next_try = 0.0  # in seconds of time.monotonic; moved on by a call that tries, so that it is alone
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the scorer has failed too often, and has not answered since."""
+        return self._breaker is not None and self._failures >= self._breaker.failures
+
+    @contextmanager
+    def watch(self, failures: tuple[type[ScorerError], ...]) -> Iterator[None]:
+        """Let one call through and count how it ends.
+
+        Raises:
+            ScorerUnavailableError: no call may be made now.
+        """
+        if self.is_open:
+            if (wait := self._next_try - monotonic()) > 0.0:
+                raise ScorerUnavailableError(f"skipped after repeated failures, for another {wait:.1f} s")
+            self._postpone_next_try()
         try:
-            scored = await self._ask_in_time(position, query, texts)
-        except self.on:
-            circuit.failed()
+            yield
+        except failures:
+            was_open = self.is_open
+            self._failures += 1
+            if not was_open:
+                self._postpone_next_try()
             raise
-        except BaseException:
-            circuit.undecided()
+        except BaseException:  # says nothing about the scorer, so another call may try
+            self._next_try = 0.0
             raise
-        circuit.succeeded()
-        return scored
+        self._failures = 0
 
-    async def _ask_in_time(self, position: int, query: str, texts: Sequence[str]) -> Scored:
-        scorer = self.scorers[position]
-        last = position == len(self.scorers) - 1
-        with anyio.move_on_after(None if last else self.timeout):
-            return await call_scorer(scorer, query, texts)
-        raise ScorerTimeoutError(f"{scorer.name} did not answer within the fallback's timeout={self.timeout} s")
+    def _postpone_next_try(self) -> None:
+        if self._breaker is not None:
+            self._next_try = monotonic() + self._breaker.reset_seconds
 
-    def _exhausted(self, attempts: Sequence[Attempt], usage: Usage) -> ScorerError:
-        reasons = "; ".join(f"{type(attempt.error).__name__}: {attempt.error}" for attempt in attempts)
-        late = all(isinstance(attempt.error, ScorerTimeoutError) for attempt in attempts)
-        kind = ScorerTimeoutError if late else ScorerUnavailableError
-        error = kind(f"none of {len(attempts)} scorers answered: {reasons}")
-        error.__cause__ = attempts[-1].error
-        error.usage = usage
-        error.partial = max((attempt.error.partial for attempt in attempts), key=len)
-        return error
+
+def _nobody_answered(attempts: Sequence[Attempt], usage: Usage) -> ScorerError:
+    reasons = "; ".join(f"{type(attempt.error).__name__}: {attempt.error}" for attempt in attempts)
+    late = all(isinstance(attempt.error, ScorerTimeoutError) for attempt in attempts)
+    kind = ScorerTimeoutError if late else ScorerUnavailableError
+    error = kind(f"none of {len(attempts)} scorers answered: {reasons}")
+    error.__cause__ = attempts[-1].error
+    error.usage = usage
+    error.partial = max((attempt.error.partial for attempt in attempts), key=len)
+    return error

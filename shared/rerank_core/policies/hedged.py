@@ -1,4 +1,4 @@
-"""A second request when the first one is slow."""
+"""Send a second request when the first one is slow."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ __all__ = ["Hedged"]
 
 _OBSERVED = 200
 """Calls whose times are remembered: few enough to follow a service through the day."""
-_LEAST = 20
-"""Calls to observe before the first hedge: the fewest of which one in twenty is the slowest."""
+_MIN_OBSERVED = 20
+"""Calls to observe before the first hedge: with fewer, no call would be among the slowest twentieth."""
 
 
 class Hedged(Policy):
     """Sends a second request when the first is slower than usual; the first answer wins, the other is cancelled.
 
-    It cuts the slowest answers of a service that is mostly quick (Dean & Barroso, "The Tail at Scale", 2013) for
-    as many more requests as are slower than the quantile: 5 % by default. A model in this process gains nothing.
-    ``usage`` counts both requests; what a cancelled one cost is not reported by any service, so it is estimated to
-    be what the other one cost.
+    This cuts the slowest answers of a service that is mostly quick (Dean & Barroso, "The Tail at Scale", 2013). It
+    costs as many more requests as are slower than the quantile: 5 % by default. It does nothing for a model in
+    this process. ``usage`` counts both requests; no service reports the cost of a cancelled request, so it is
+    assumed to be the cost of the other one.
 
     Args:
         scorer: a scorer or its name.
-        delay: seconds to wait for the first answer; None to learn it: the quantile of the last 200 calls, and
-            no second request before 20 calls were observed.
-        quantile: which share of the calls is not slow; above 0 and below 1.
+        delay: seconds to wait for the first answer. None to learn it: the quantile of the last 200 calls, and no
+            second request before 20 calls were observed.
+        quantile: the share of calls that is not considered slow; above 0 and below 1.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -51,49 +51,45 @@ class Hedged(Policy):
     """
 
     options_without_effect_on_scores = frozenset({"delay", "quantile"})
-    state = ("_seconds",)
 
     def __init__(self, scorer: Scorer | str, *, delay: float | None = None, quantile: float = 0.95) -> None:
+        super().__init__("hedged", [scorer])
         self.delay = None if delay is None else checked_seconds("delay", delay)
         if isinstance(quantile, bool) or not isinstance(quantile, float) or not 0.0 < quantile < 1.0:
             raise ConfigurationError(f"quantile is {quantile!r}: give a number above 0.0 and below 1.0")
         self.quantile = quantile
-        super().__init__("hedged", [scorer])
-
-    def forget(self) -> None:
-        """Forget how long calls took."""
         self._seconds: deque[float] = deque(maxlen=_OBSERVED)
 
     @property
-    def patience(self) -> float | None:
-        """Seconds that the next call waits for its first answer; None where it sends no second request."""
+    def hedge_delay(self) -> float | None:
+        """Seconds that the next call waits for its first answer; None if it sends no second request."""
         if self.delay is not None:
             return self.delay
-        if len(self._seconds) < _LEAST:
+        if len(self._seconds) < _MIN_OBSERVED:
             return None
         ordered = sorted(self._seconds)
         return ordered[min(len(ordered) - 1, int(self.quantile * len(ordered)))]
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the first answer."""
-        race = _Race(self.scorers[0], query, texts)
+        race = _Race(self.scorer, query, texts)
         started = perf_counter()
-        patience = self.patience
+        hedge_delay = self.hedge_delay
         async with anyio.create_task_group() as group:
             group.start_soon(race.run, group)
-            with anyio.move_on_after(patience):
+            with anyio.move_on_after(hedge_delay):
                 await race.over.wait()
             if not race.over.is_set():
                 group.start_soon(race.run, group)
-        # Where the second one won, this is less than the first would have taken, and still more than the delay:
-        # leaving such calls out would teach an ever shorter one.
+        # If the second request won, the first would have taken longer than this. Such calls are counted all the
+        # same: leaving them out would make the learned delay ever shorter.
         self._seconds.append(perf_counter() - started)
         return race.result()
 
 
 @dataclass(slots=True)
 class _Race:
-    """One or two requests for the same scores; the first answer ends it, and so does the last failure."""
+    """One or two requests for the same scores; it ends with the first answer or with the last failure."""
 
     scorer: Scorer
     query: str
@@ -107,7 +103,7 @@ class _Race:
         self.started += 1
         try:
             answer = await call_scorer(self.scorer, self.query, self.texts)
-        except Exception as exc:  # in a task group it would come out wrapped
+        except Exception as exc:  # a task group would wrap it
             self.failures.append(exc)
             if len(self.failures) == self.started:
                 self.over.set()
@@ -117,13 +113,13 @@ class _Race:
             group.cancel_scope.cancel()
 
     def result(self) -> Scored:
-        failed = sum((getattr(exc, "usage", None) or Usage() for exc in self.failures), Usage())
+        usage = sum((getattr(exc, "usage", None) or Usage() for exc in self.failures), Usage())
         if self.answer is None:
             error = self.failures[0]
             if isinstance(error, ScorerError):
-                error.usage = failed
+                error.usage = usage
             raise error
-        usage = failed + self.answer.usage
+        usage += self.answer.usage
         if self.started - len(self.failures) > 1:
             usage += replace(self.answer.usage, estimated=True)
         attempts = [Attempt(self.scorer.name, exc) for exc in self.failures if isinstance(exc, ScorerError)]

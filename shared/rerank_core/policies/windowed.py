@@ -1,4 +1,4 @@
-"""Long documents: windows of what the scorer reads, and a document's score from those of its windows."""
+"""Score long documents by windows of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rerank_core._call.asking import call_scorer
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
-from rerank_core.policies.windows import windows
+from rerank_core.policies.windows import cut_windows
 from rerank_core.reading import Reading, ReadsTokens, WindowRequest, estimate_token_ends
 from rerank_core.scorer import Scorer
 from rerank_core.types import Passage, Scored
@@ -22,36 +22,36 @@ from rerank_core.usage import Usage
 __all__ = ["Aggregate", "Windowed"]
 
 Aggregate = Literal["max", "first", "mean"]
-"""How the scores of its windows become a document's (Dai & Callan, "Deeper Text Understanding", 2019).
+"""How a document's score follows from those of its windows (Dai & Callan, "Deeper Text Understanding", 2019).
 
-- ``max``: the best one (MaxP);
-- ``first``: the first one (FirstP), and no other is scored;
-- ``mean``: the mean of the ``best`` best ones, as probabilities, also where the scorer returns logits.
+- ``max``: the highest (MaxP);
+- ``first``: the first window's (FirstP); no other window is scored;
+- ``mean``: the mean of the ``best`` highest, taken over probabilities even if the scorer returns logits.
 """
 
 _MARGIN = 2
-"""Tokens of a window that are left free: a cut may make more of a word, or of the blank before it."""
+"""Tokens of a window that are left free, because a word may have more tokens when it is cut."""
 
 
 class Windowed(Policy):
-    """Scores a document that is longer than what the scorer reads by windows of it.
+    """Scores documents that are longer than what the scorer reads, by windows of them.
 
-    Windows hold whole sentences and overlap; all of all documents go to the scorer in one call, equal ones once.
-    The best window's place in the text is the ranked document's ``passage``; a document that the scorer reads as a
-    whole is sent as it is, and has none. Local models count in their own tokens; for a service a token is
-    estimated as three bytes, and so it is for a policy made of several scorers, which is better made of several
-    ``Windowed``.
+    Windows hold whole sentences and overlap. The windows of all documents go to the scorer in one call, equal ones
+    once. The place of the best window in the text becomes the ranked document's ``passage``; a document that fits
+    as a whole is sent as it is, and has none. Local models count in their own tokens. For a service, and for a
+    policy made of several scorers, a token is estimated as three bytes; so wrap each scorer of such a policy in
+    its own ``Windowed``.
 
     Args:
         scorer: a scorer or its name.
         window: tokens of a window, at least 1; by default, and at most, what the scorer reads beside the query
-            (512 where that is not known). Smaller windows give shorter passages and more work.
-        overlap: how much of a window its neighbour repeats at most, at least 0.0 and below 1.0; the last one is
-            filled up from before it.
+            (512 if that is unknown). Smaller windows give shorter passages and more work.
+        overlap: the largest share of a window that the next one repeats, at least 0.0 and below 1.0. The last
+            window may repeat more, because it is extended backwards to its full size.
         aggregate: see :data:`Aggregate`.
         best: how many windows ``"mean"`` takes, at least 1.
-        max_windows: windows of a document that are scored, at least 1; what follows them is not read, and the
-            document is counted in ``usage.truncated``.
+        max_windows: windows per document that are scored, at least 1. A document with more is counted in
+            ``usage.truncated``.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -74,6 +74,7 @@ class Windowed(Policy):
         best: int = 3,
         max_windows: int = 32,
     ) -> None:
+        super().__init__("windowed", [scorer])
         self.window = None if window is None else checked_count("window", window, least=1)
         if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0.0 <= overlap < 1.0:
             raise ConfigurationError(f"overlap is {overlap!r}: give a share of at least 0.0 and below 1.0")
@@ -83,35 +84,34 @@ class Windowed(Policy):
         self.aggregate = aggregate
         self.best = checked_count("best", best, least=1)
         self.max_windows = checked_count("max_windows", max_windows, least=1)
-        super().__init__("windowed", [scorer])
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return one score a text, of its windows where it is long."""
-        most = 1 if self.aggregate == "first" else self.max_windows
-        request = WindowRequest(self.window, most)
-        reading = await self._reading(query, texts, request)
-        # In a thread, because a book takes its time, and the loop is everybody's.
+        """Return one score per text; that of a long text follows from its windows."""
+        max_windows = 1 if self.aggregate == "first" else self.max_windows
+        request = WindowRequest(self.window, max_windows)
+        reading = await self._read_tokens(query, texts, request)
+        # In a thread, because cutting a book takes long, and everybody shares the loop.
         plan = await anyio.to_thread.run_sync(
-            partial(_plan, texts, reading, request, self.overlap), abandon_on_cancel=True
+            partial(_make_plan, texts, reading, request, self.overlap), abandon_on_cancel=True
         )
-        counted = Usage(truncated=plan.cut)
+        truncated = Usage(truncated=plan.truncated)
         try:
-            scored = await call_scorer(self.scorers[0], query, plan.parts)
+            scored = await call_scorer(self.scorer, query, plan.parts)
         except ScorerError as exc:
-            exc.usage = None if exc.usage is None else exc.usage + counted
+            exc.usage = None if exc.usage is None else exc.usage + truncated
             exc.partial = self._partial(plan, exc.partial)
             raise
-        best = [_ranked(part, scored.scores, scored.tiers) for part in plan.slots]
+        best = [_rank(part, scored.scores, scored.tiers) for part in plan.slots]
         return replace(
             scored,
-            scores=[self._aggregated([scored.scores[part] for part in parts]) for parts in best],
-            usage=scored.usage + counted,
+            scores=[self._aggregate([scored.scores[part] for part in parts]) for parts in best],
+            usage=scored.usage + truncated,
             passages=[plan.passage(text, parts[0], scored.passages) for text, parts in enumerate(best)],
             tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
         )
 
-    async def _reading(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
-        scorer = self.scorers[0]
+    async def _read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        scorer = self.scorer
         while isinstance(scorer, Policy) and len(scorer.scorers) == 1:
             scorer = scorer.scorers[0]
         if isinstance(scorer, ReadsTokens):
@@ -119,7 +119,7 @@ class Windowed(Policy):
         size = request.window_tokens(None)
         return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
 
-    def _aggregated(self, scores: Sequence[float]) -> float:
+    def _aggregate(self, scores: Sequence[float]) -> float:
         """Return a document's score from those of its windows, best first."""
         if self.aggregate != "mean":
             return scores[0]
@@ -127,37 +127,37 @@ class Windowed(Policy):
         return sum(taken) / len(taken)
 
     def _partial(self, plan: _Plan, partial: Mapping[int, float]) -> dict[int, float]:
-        """Return the scores of the texts whose windows all have one."""
+        """Return the scores of the texts all of whose windows have one."""
         return {
-            text: self._aggregated(sorted((partial[part] for part in parts), reverse=True))
+            text: self._aggregate(sorted((partial[part] for part in parts), reverse=True))
             for text, parts in enumerate(plan.slots)
             if all(part in partial for part in parts)
         }
 
 
-def _ranked(parts: Sequence[int], scores: Sequence[float], tiers: Sequence[int]) -> list[int]:
-    """Return a text's parts, best first; the first of equal ones."""
+def _rank(parts: Sequence[int], scores: Sequence[float], tiers: Sequence[int]) -> list[int]:
+    """Return a text's parts, best first; equal ones in their order."""
     return sorted(parts, key=lambda part: (tiers[part] if tiers else 0, -scores[part]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to send.
+    """What to send to the scorer.
 
     Attributes:
         parts: windows and whole texts, each once.
-        slots: for each text the positions of its windows among the parts; of one, where it is sent whole.
-        places: for each text where in it each of its windows is; None where it is sent whole.
-        cut: texts whose last windows were left out.
+        slots: for each text the positions of its windows among the parts, or of the text if it is sent whole.
+        places: for each text where in it each of these parts is; None if it is sent whole.
+        truncated: how many texts have further windows, which are left out.
     """
 
     parts: list[str]
     slots: list[list[int]]
     places: list[dict[int, Passage] | None]
-    cut: int
+    truncated: int
 
     def passage(self, text: int, part: int, inner: Sequence[Passage | None]) -> Passage | None:
-        """Return where in a text its best part is, or what the scorer found in that part."""
+        """Return where in a text its best part is, or the passage that the scorer found in that part."""
         places = self.places[text]
         found = inner[part] if inner else None
         if places is None:
@@ -166,11 +166,11 @@ class _Plan:
         return place if found is None else Passage(place.start + found.start, place.start + found.end)
 
 
-def _plan(texts: Sequence[str], reading: Reading, request: WindowRequest, overlap: float) -> _Plan:
+def _make_plan(texts: Sequence[str], reading: Reading, request: WindowRequest, overlap: float) -> _Plan:
     positions: dict[str, int] = {}
     slots: list[list[int]] = []
     places: list[dict[int, Passage] | None] = []
-    cut = 0
+    truncated = 0
     size = max(1, reading.window_tokens - _MARGIN)
     for text, ends in zip(texts, reading.token_ends, strict=True):
         if len(ends) <= reading.window_tokens:
@@ -178,11 +178,11 @@ def _plan(texts: Sequence[str], reading: Reading, request: WindowRequest, overla
             places.append(None)
             continue
         seen = text if len(ends) < request.tokens_to_read(reading.window_tokens) else text[: ends[-1]]
-        found = windows(seen, ends, size=size, overlap=int(overlap * size), most=request.max_windows)
-        cut += found.cut
+        found = cut_windows(seen, ends, size=size, overlap=int(overlap * size), max_windows=request.max_windows)
+        truncated += found.is_cut
         placed: dict[int, Passage] = {}
         for passage in found.passages:
             placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
         slots.append(list(placed))
         places.append(placed)
-    return _Plan(list(positions), slots, places, cut)
+    return _Plan(list(positions), slots, places, truncated)

@@ -3,6 +3,7 @@
 Needs the extra ``eval``.
 """
 
+from rerank_tools.evaluation.calibrate import acalibrate, calibrate
 from rerank_tools.evaluation.dataset import Dataset, load_dataset
 from rerank_tools.evaluation.evaluating import evaluate
 from rerank_tools.evaluation.first_stage import FirstStage, Search
@@ -27,6 +28,8 @@ __all__ = [
     "ThresholdSuggestion",
     "TopKPoint",
     "TopKSuggestion",
+    "acalibrate",
+    "calibrate",
     "evaluate",
     "load_dataset",
     "suggest_threshold",

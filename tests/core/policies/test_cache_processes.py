@@ -30,7 +30,7 @@ from rerank_core.testing import FakeScorer
 
 path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = FakeScorer()
-reranker = Reranker(Cached(model, DiskCache(path, max_bytes=2**18), patience=30.0))
+reranker = Reranker(Cached(model, DiskCache(path, max_bytes=2**18), cache_timeout=30.0))
 number, cached = first, 0
 while number < first + count:
     texts = [f"text {text}" for text in range(number, number + 20)]
@@ -61,7 +61,7 @@ def test_a_killed_writer_leaves_the_cache_whole(tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             try:
-                reranker = Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18), patience=30.0))
+                reranker = Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18), cache_timeout=30.0))
                 for number in range(10**9):
                     reranker.rerank("query", texts_of(attempt, number))
                     os.write(tell, f"{number}\n".encode())

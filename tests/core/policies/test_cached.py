@@ -33,8 +33,8 @@ from rerank_core import (
     ScorerUnavailableError,
     Usage,
     load_scorer,
-    runtime,
 )
+from rerank_core._call import event_loop
 from rerank_core.policies import Cached, Cascade, Fallback, Hedged
 from rerank_core.policies.caches import Cache, DiskCache, MemoryCache
 from rerank_core.testing import FakeScorer, ScorerContract
@@ -126,7 +126,7 @@ class TestHits:
 
     def test_texts_given_twice_get_two_scores(self) -> None:
         """Also where a scorer is called without a Reranker."""
-        scored = runtime.run(Cached(FakeScorer()).score(QUERY, ["a", "b", "a"]))
+        scored = event_loop.run(Cached(FakeScorer()).score(QUERY, ["a", "b", "a"]))
         assert len(scored.scores) == 3
         assert scored.scores[0] == scored.scores[2]
 
@@ -346,7 +346,7 @@ class TestBrokenCaches:
     @pytest.mark.parametrize("cache", [Broken(_raise), Broken(bytes, seconds=5.0)])
     def test_one_warning_and_the_scores(self, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
         """The warning quotes nothing that a foreign exception says."""
-        cached = Cached(FakeScorer(), cache, patience=0.02)
+        cached = Cached(FakeScorer(), cache, cache_timeout=0.02)
         with caplog.at_level(logging.WARNING, "rerank_core"):
             assert rank(cached).scores == rank(cached).scores == rank(FakeScorer()).scores
         assert len(caplog.messages) == 1
@@ -373,7 +373,7 @@ class TestBrokenCaches:
         assert rank(Cached(model, Broken(lambda: value))).scores == rank(FakeScorer()).scores
         assert model.calls == 1
 
-    @pytest.mark.parametrize("options", [{"cache": {}}, {"version": 3}, {"patience": 0}])
+    @pytest.mark.parametrize("options", [{"cache": {}}, {"version": 3}, {"cache_timeout": 0}])
     def test_bad_options_are_named(self, options: dict[str, Any]) -> None:
         """By the name of the option."""
         with pytest.raises(ConfigurationError, match=next(iter(options))):
@@ -382,7 +382,7 @@ class TestBrokenCaches:
 
 def store(cache: Cache, *keys: str) -> None:
     """Put keys into a cache."""
-    runtime.run(cache.put({key.encode(): b"v" * 200 for key in keys}))  # type: ignore[arg-type]
+    event_loop.run(cache.put({key.encode(): b"v" * 200 for key in keys}))  # type: ignore[arg-type]
 
 
 def found(cache: Cache, *keys: str) -> list[str]:
@@ -391,7 +391,7 @@ def found(cache: Cache, *keys: str) -> list[str]:
     async def get() -> list[str]:
         return [key.decode() for key in await cache.get([key.encode() for key in keys])]
 
-    return runtime.run(get())
+    return event_loop.run(get())
 
 
 class TestMemoryCache:
@@ -438,7 +438,7 @@ class TestDiskCache:
             store(cache, *(f"key {number}" for number in range(start, start + 100)))
             assert found(cache, "kept") == ["kept"]
         assert found(cache, "key 0", "key 1999") == ["key 1999"]
-        runtime.run(cache.aclose())  # type: ignore[arg-type]
+        event_loop.run(cache.aclose())  # type: ignore[arg-type]
         assert cache.path.stat().st_size < 2**16 + 100 * 400
 
     def test_copies_share_the_file(self, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ class TestDiskCache:
         path = tmp_path / "cache.db"
         cache = DiskCache(path)
         store(cache, *map(str, range(500)))
-        runtime.run(cache.aclose())  # type: ignore[arg-type]
+        event_loop.run(cache.aclose())  # type: ignore[arg-type]
         content = path.read_bytes()
         path.write_bytes(content[:100] + b"\xa5" * (len(content) - 100))
         model = FakeScorer()
@@ -499,7 +499,7 @@ class TestDiskCache:
         other = sqlite3.connect(cache.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with caplog.at_level(logging.WARNING, "rerank_core"):
-            assert rank(Cached(FakeScorer(), cache, patience=0.05)).scores == rank(FakeScorer()).scores
+            assert rank(Cached(FakeScorer(), cache, cache_timeout=0.05)).scores == rank(FakeScorer()).scores
         other.execute("ROLLBACK")
         other.close()
         assert "goes on without its cache" in caplog.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,7 +115,8 @@ class TestFallback:
             [down(RateLimitError, usage=Usage(requests=3)), FakeScorer(name="spare", error=halfway)]
         )
         with pytest.raises(
-            ScorerUnavailableError, match=r"none of 2 .*RateLimitError: main is down; .*: spare went away"
+            ScorerUnavailableError,
+            match=r"none of 2 .*RateLimitError: main: main is down; .*: spare: spare went away",
         ) as caught:
             Reranker(fallback).rerank(QUERY, TEXTS)
         assert caught.value.__cause__ is halfway
@@ -163,6 +163,13 @@ class TestFallback:
 class TestBreaker:
     """Skipping what fails again and again."""
 
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Return the breaker's time in seconds, which stands still until a test changes it."""
+        now = [100.0]
+        monkeypatch.setattr("rerank_core.policies.fallback.monotonic", lambda: now[0])
+        return now
+
     def test_it_opens_after_failures_in_a_row(self) -> None:
         """The scorer is asked as often as that and then skipped, and the ranking says so."""
         main = down()
@@ -183,36 +190,36 @@ class TestBreaker:
         assert fallback.skipped == ()
         assert main.calls == 8
 
-    def test_one_call_tries_again_and_closes_it(self) -> None:
+    def test_one_call_tries_again_and_closes_it(self, clock: list[float]) -> None:
         """Of many calls at once one probes, and after its answer all go through."""
         main = down()
-        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=0.05))
+        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=30.0))
         reranker = Reranker(fallback)
         reranker.rerank(QUERY, TEXTS)
         main.error, main.latency = None, 0.02
-        time.sleep(0.06)
+        clock[0] += 31.0
         models = [ranking.model for ranking in reranker.rerank_many([QUERY] * 5, [TEXTS] * 5)]
         assert sorted(models) == ["fake"] * 4 + ["main"]
         assert fallback.skipped == ()
         assert reranker.rerank(QUERY, TEXTS).model == "main"
 
-    def test_a_probe_that_fails_opens_it_anew(self) -> None:
+    def test_a_probe_that_fails_opens_it_anew(self, clock: list[float]) -> None:
         """For as long again."""
         main = down()
-        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=0.05))
+        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=30.0))
         scored(fallback)
-        time.sleep(0.06)
+        clock[0] += 31.0
         for _ in range(3):
             scored(fallback)
         assert main.calls == 2
 
-    def test_a_cancelled_probe_leaves_the_next_call_to_try(self) -> None:
+    def test_a_cancelled_probe_leaves_the_next_call_to_try(self, clock: list[float]) -> None:
         """It said nothing about the scorer."""
         main = down()
-        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=0.05))
+        fallback = Fallback([main, FakeScorer()], breaker=Breaker(failures=1, reset_seconds=30.0))
         scored(fallback)
         main.error, main.latency = None, 30.0
-        time.sleep(0.06)
+        clock[0] += 31.0
 
         async def cancelled() -> None:
             call = asyncio.ensure_future(Reranker(fallback).arerank(QUERY, TEXTS))
@@ -309,10 +316,10 @@ class TestHedged:
         slow = Slow(*[0.0] * 19, 0.05, 30.0, 0.0)
         hedged = Hedged(slow)
         for _ in range(20):
-            assert hedged.patience is None
+            assert hedged.hedge_delay is None
             scored(hedged)
-        assert hedged.patience is not None
-        assert 0.05 <= hedged.patience < 1.0
+        assert hedged.hedge_delay is not None
+        assert 0.05 <= hedged.hedge_delay < 1.0
         scored(hedged)
         assert (slow.calls, slow.cancelled) == (22, 1)
 
@@ -324,8 +331,8 @@ class TestHedged:
         for _ in range(20):
             scored(hedged)
         hedged.delay = None
-        assert hedged.patience is not None
-        assert hedged.patience >= 0.03
+        assert hedged.hedge_delay is not None
+        assert hedged.hedge_delay >= 0.03
 
     def test_a_cancelled_call_cancels_both(self) -> None:
         """A deadline of the whole call, for example."""

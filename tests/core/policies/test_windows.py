@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_core.policies.sentences import pieces, sentences
-from rerank_core.policies.windows import windows
+from rerank_core.policies.windows import cut_windows, piece_ends, sentence_ends
 from rerank_core.reading import WindowRequest, estimate_token_ends
 
 ODD = st.text(
@@ -23,7 +22,7 @@ TEXTS = st.one_of(ODD, st.text(min_size=1, max_size=60)).filter(lambda text: not
 
 def split(text: str) -> list[str]:
     """Return the sentences of a text."""
-    cuts = [0, *sentences(text), len(text)]
+    cuts = [0, *sentence_ends(text), len(text)]
     return [text[start:end] for start, end in pairwise(cuts)]
 
 
@@ -63,7 +62,7 @@ def test_sentences_end_where_a_reader_says(text: str, expected: list[str]) -> No
 def test_pieces_cover_the_text_and_fit(text: str, size: int) -> None:
     """They follow each other to the end; only what belongs together may exceed the size."""
     ends = estimate_token_ends(text, 10_000)
-    bounds = [0, *pieces(text, ends, size)]
+    bounds = [0, *piece_ends(text, ends, size)]
     assert bounds[-1] == len(text)
     assert all(start < end for start, end in pairwise(bounds))
     for start, end in pairwise(bounds):
@@ -76,8 +75,8 @@ def test_windows_cover_a_text_in_order_within_their_bounds(text: str, size: int,
     """Every character but blanks is in one; they advance at both ends, and share no more than they may."""
     ends = estimate_token_ends(text, 10_000)
     overlap = int(share * size)
-    found = windows(text, ends, size=size, overlap=overlap, most=1000)
-    assert not found.cut
+    found = cut_windows(text, ends, size=size, overlap=overlap, max_windows=1000)
+    assert not found.is_cut
     covered: set[int] = set()
     for start, end in found.passages:
         assert text[start:end] == text[start:end].strip() != ""
@@ -98,7 +97,7 @@ def test_windows_of_words_are_full_and_never_too_large(words: list[str]) -> None
     """No window has more tokens than its size, and none could have taken its neighbour's first sentence too."""
     text = " ".join(words)
     ends = word_ends(text)
-    found = windows(text, ends, size=20, overlap=5, most=1000).passages
+    found = cut_windows(text, ends, size=20, overlap=5, max_windows=1000).passages
     counts = [bisect_right(ends, end) - bisect_right(ends, start) for start, end in found]
     assert max(counts) <= 20
     if len(found) > 1:
@@ -106,21 +105,23 @@ def test_windows_of_words_are_full_and_never_too_large(words: list[str]) -> None
         assert counts[-1] > 20 - 20 // 2
 
 
-@given(text=ODD, most=st.integers(1, 3))
-def test_no_more_windows_than_wanted(text: str, most: int) -> None:
+@given(text=ODD, max_windows=st.integers(1, 3))
+def test_no_more_windows_than_wanted(text: str, max_windows: int) -> None:
     """And it is said where the text goes on."""
     text += "x"
     ends = estimate_token_ends(text, 10_000)
-    every = windows(text, ends, size=8, overlap=2, most=1000).passages
-    some = windows(text, ends, size=8, overlap=2, most=most)
-    assert len(some.passages) == min(most, len(every))
-    assert some.cut == (most < len(every))
+    every = cut_windows(text, ends, size=8, overlap=2, max_windows=1000).passages
+    some = cut_windows(text, ends, size=8, overlap=2, max_windows=max_windows)
+    assert len(some.passages) == min(max_windows, len(every))
+    assert some.is_cut == (max_windows < len(every))
 
 
 def test_characters_that_belong_together_stay_together() -> None:
     """Accents and joined emoji are not torn from what they belong to."""
     text = "e\u0301" * 50 + "👩\u200d💻" * 20
-    for start, end in windows(text, estimate_token_ends(text, 10_000), size=7, overlap=0, most=1000).passages:
+    for start, end in cut_windows(
+        text, estimate_token_ends(text, 10_000), size=7, overlap=0, max_windows=1000
+    ).passages:
         assert text[start] not in "\u0301\u200d💻"
         assert text[end - 1] != "\u200d"
 
@@ -131,16 +132,16 @@ def test_characters_that_belong_together_stay_together() -> None:
 def test_a_hostile_text_takes_no_longer_than_another(text: str) -> None:
     """Time grows with the length, not with its square."""
     began = time.perf_counter()
-    windows(text, estimate_token_ends(text, 10**6), size=500, overlap=100, most=32)
+    cut_windows(text, estimate_token_ends(text, 10**6), size=500, overlap=100, max_windows=32)
     assert time.perf_counter() - began < 3.0
 
 
 def test_a_character_of_more_tokens_than_fit_is_a_piece() -> None:
     """Byte-level tokenizers make several of one, and accents are part of what they sit on."""
-    assert pieces("ab🐍c", [1, 2, 3, 3, 3, 3, 4], size=3) == [3, 4]
-    assert pieces("ab🐍", [1, 2, 3, 3, 3, 3], size=3) == [3]
+    assert piece_ends("ab🐍c", [1, 2, 3, 3, 3, 3, 4], size=3) == [3, 4]
+    assert piece_ends("ab🐍", [1, 2, 3, 3, 3, 3], size=3) == [3]
     text = "a" + "\u0301" * 40 + "b"
-    assert pieces(text, range(1, 43), size=5) == [41, 42]
+    assert piece_ends(text, range(1, 43), size=5) == [41, 42]
 
 
 def test_how_much_of_a_text_is_looked_at() -> None:

@@ -1,4 +1,4 @@
-"""Where :class:`rerank_core.policies.Cached` keeps scores: in memory, on disk, or in a store of your own."""
+"""Where :class:`rerank_core.policies.Cached` keeps scores: in memory, on disk, or in a cache of your own."""
 
 from rerank_core.policies.caches.base import Cache
 from rerank_core.policies.caches.disk import DiskCache

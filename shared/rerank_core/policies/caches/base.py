@@ -9,7 +9,7 @@ __all__ = ["Cache"]
 
 
 class Cache(ABC):
-    """Keeps small values by key; both are bytes, none holds a text, and any may be lost at any time.
+    """Keeps small values by key. Both are bytes without any text in them, and may be lost at any time.
 
     All methods run on the background event loop and must not block it. What they raise fails no call.
     """

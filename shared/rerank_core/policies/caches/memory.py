@@ -13,10 +13,11 @@ __all__ = ["MemoryCache"]
 
 
 class MemoryCache(Cache):
-    """The most recently used values; copies and pickles start empty.
+    """Keeps the most recently used values; copies and pickles start empty.
 
     Args:
-        max_entries: how many values are kept, at least 1; one takes about 300 bytes, a listwise call's more.
+        max_entries: how many values are kept, at least 1. A value takes about 300 bytes, that of a listwise call
+            more.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -44,9 +45,5 @@ class MemoryCache(Cache):
         while len(self._values) > self.max_entries:
             self._values.popitem(last=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"max_entries": self.max_entries}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.max_entries = state["max_entries"]
-        self._values = OrderedDict()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryCache, (self.max_entries,)

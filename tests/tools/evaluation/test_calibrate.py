@@ -1,28 +1,30 @@
-"""Calibration: scores become probabilities, and the order stays."""
+"""Fitting a calibration: what labelled pairs say about a model's scores."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_core import ConfigurationError, Reranker, Scorer, ScorerError
+from rerank_core import ConfigurationError, Reranker
 from rerank_core._call.scores import sigmoid
-from rerank_core.policies import Calibrated
-from rerank_core.policies.calibration import Calibration, Method, Quality, acalibrate, calibrate
-from rerank_core.testing import FakeScorer, ScorerContract
-from rerank_tools.evaluation._fitting import fit_isotonic, fit_platt, quality_of
+from rerank_core.policies.calibrated import Calibration, CalibrationMethod, CalibrationQuality
+from rerank_core.testing import FakeScorer
+from rerank_tools.evaluation import acalibrate, calibrate
+from rerank_tools.evaluation.calibrate import fit_isotonic, fit_platt, measure_quality
 
-METHODS: tuple[Method, ...] = ("platt", "isotonic")
-PLATT = Calibration(model="fake", method="platt", slope=0.5, intercept=-1.0)
+METHODS: tuple[CalibrationMethod, ...] = ("platt", "isotonic")
 samples = st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=30)
+
+
+def split(sample: list[tuple[float, bool]]) -> tuple[list[float], list[bool]]:
+    """Return scores and labels apart."""
+    return [score for score, _ in sample], [label for _, label in sample]
 
 
 def overconfident(query: str, text: str) -> float:
@@ -41,16 +43,8 @@ def labelled(count: int = 400) -> list[tuple[str, str, bool]]:
     return pairs
 
 
-class TestCalibratedContract(ScorerContract):
-    """A calibrated scorer on the logit scale."""
-
-    def make_scorer(self) -> Scorer:
-        """Return it."""
-        return Calibrated(FakeScorer(scale="logit"), PLATT)
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_it_undoes_overconfidence(method: Method) -> None:
+def test_it_undoes_overconfidence(method: CalibrationMethod) -> None:
     """The curve is near the one that the labels were drawn from, and held-out quality improves."""
     calibration = calibrate(FakeScorer(overconfident), labelled(), method)
     for truth in (0.1, 0.3, 0.5, 0.7, 0.9):
@@ -70,7 +64,7 @@ def test_platt_is_what_scikit_learn_fits() -> None:
     sample = [(overconfident("", text), label) for _, text, label in labelled()]
     log_odds = [math.log(score / (1.0 - score)) for score, _ in sample]
     a, b = library._sigmoid_calibration(__import__("numpy").array(log_odds), [int(label) for _, label in sample])
-    assert fit_platt(sample) == pytest.approx((-a, -b), abs=1e-4)
+    assert fit_platt(*split(sample)) == pytest.approx((-a, -b), abs=1e-4)
 
 
 @given(samples)
@@ -80,8 +74,8 @@ def test_isotonic_is_what_scikit_learn_fits(sample: list[tuple[float, bool]]) ->
     # Its result has single precision where scores are closer than that.
     sample = [(round(score, 3), label) for score, label in sample]
     expected = library.IsotonicRegression().fit_transform([score for score, _ in sample], [y for _, y in sample])
-    knots = dict(fit_isotonic(sample))
-    calibration = Calibration("fake", "isotonic", knots=fit_isotonic(sample))
+    knots = dict(fit_isotonic(*split(sample)))
+    calibration = Calibration("fake", "isotonic", knots=fit_isotonic(*split(sample)))
     for (score, _), value in zip(sample, expected, strict=True):
         assert score not in knots or knots[score] == pytest.approx(value)
         assert calibration(score) == pytest.approx(0.999 * value + 0.001 * score, abs=1e-9)
@@ -91,8 +85,8 @@ def test_isotonic_is_what_scikit_learn_fits(sample: list[tuple[float, bool]]) ->
 def test_both_maps_rise(sample: list[tuple[float, bool]], one: float, other: float) -> None:
     """Within [0, 1], whatever the labels are."""
     low, high = sorted((one, other))
-    slope, intercept = fit_platt(sample)
-    maps = [Calibration("fake", "isotonic", knots=fit_isotonic(sample))]
+    slope, intercept = fit_platt(*split(sample))
+    maps = [Calibration("fake", "isotonic", knots=fit_isotonic(*split(sample)))]
     if slope > 0.0:
         maps.append(Calibration("fake", "platt", slope, intercept))
     for calibration in maps:
@@ -102,7 +96,7 @@ def test_both_maps_rise(sample: list[tuple[float, bool]], one: float, other: flo
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_separable_labels_have_a_finite_fit(method: Method) -> None:
+def test_separable_labels_have_a_finite_fit(method: CalibrationMethod) -> None:
     """Also with scores of exactly 0 and 1."""
     pairs = [("query", f"{n} {n % 2}", n % 2 == 1) for n in range(40)]
     calibration = calibrate(FakeScorer(overconfident), pairs, method)
@@ -117,29 +111,9 @@ def test_pairs_may_be_nested_and_async() -> None:
     assert calibrate(reranker, nested) == asyncio.run(acalibrate(reranker, labelled(60)))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_it_is_saved_and_loaded(method: Method, tmp_path: Path) -> None:
-    """The file gives back the same map, and a scorer takes its path."""
-    calibration = calibrate(FakeScorer(overconfident), labelled(60), method)
-    calibration.save(tmp_path / "map.json")
-    assert Calibration.load(tmp_path / "map.json") == calibration
-    scorer = Calibrated(FakeScorer(overconfident), tmp_path / "map.json")
-    texts = ["a 0.2", "b 0.7"]
-    assert Reranker(scorer).rerank("query", texts).scores == (calibration(0.2), calibration(0.7))
-
-
-def test_partial_scores_are_mapped_too() -> None:
-    """What arrived before a failure is on the same scale as the rest."""
-    error = ScorerError("lost the second half")
-    error.partial = {0: 0.5}
-    with pytest.raises(ScorerError) as caught:
-        Reranker(Calibrated(FakeScorer(error=error), PLATT)).rerank("query", ["a", "b"])
-    assert caught.value.partial == {0: PLATT(0.5)}
-
-
 def test_the_quality_of_scores() -> None:
     """Brier's score and the expected calibration error, by hand."""
-    assert quality_of([(0.95, True), (0.95, False), (0.05, False)]) == Quality(
+    assert measure_quality([0.95, 0.95, 0.05], [True, False, False]) == CalibrationQuality(
         pytest.approx((0.05**2 + 0.95**2 + 0.05**2) / 3),  # type: ignore[arg-type]
         pytest.approx((0.9 + 0.05) / 3),  # type: ignore[arg-type]
     )
@@ -162,54 +136,7 @@ def test_pairs_that_teach_nothing_are_refused(pairs: list[Any], message: str) ->
         calibrate(FakeScorer(overconfident), pairs)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "best"}, "method is 'best'"),
-        ({"method": "platt", "slope": -1.0}, "slope is -1.0"),
-        ({"method": "platt", "intercept": math.nan}, "intercept nan"),
-        ({"method": "isotonic"}, "without knots"),
-        ({"method": "isotonic", "knots": ((0.5, 0.5), (0.4, 0.6))}, "knots must rise"),
-        ({"method": "isotonic", "knots": ((0.5, 1.5),)}, "knots must rise"),
-    ],
-)
-def test_maps_that_do_not_rise_are_refused(options: dict[str, Any], message: str) -> None:
-    """They would turn rankings around."""
-    with pytest.raises(ConfigurationError, match=message):
-        Calibration(model="fake", **options)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "no calibration can be read"),
-        ("[]", "holds no calibration"),
-        (json.dumps({"format": "rerank-bridge calibration", "version": 9}), "version 9 of the format"),
-        (json.dumps({"format": "rerank-bridge calibration", "version": 1}), "broken calibration"),
-    ],
-)
-def test_files_of_another_kind_are_refused(content: str, message: str, tmp_path: Path) -> None:
-    """The message names the file."""
-    path = tmp_path / "map.json"
-    path.write_text(content)
-    with pytest.raises(ConfigurationError, match=message):
-        Calibration.load(path)
-
-
-def test_a_broken_model_name_is_refused(tmp_path: Path) -> None:
-    """Values are checked one by one."""
-    PLATT.save(tmp_path / "map.json")
-    content = json.loads((tmp_path / "map.json").read_text())
-    (tmp_path / "map.json").write_text(json.dumps({**content, "model": 3}))
-    with pytest.raises(ConfigurationError, match="its model is no text"):
-        Calibration.load(tmp_path / "map.json")
-
-
-def test_a_calibration_of_another_model_is_refused() -> None:
-    """Its map would mean nothing."""
-    with pytest.raises(ConfigurationError, match="fitted to fake, not to other"):
-        Calibrated(FakeScorer(name="other"), PLATT)
-    with pytest.raises(ConfigurationError, match="calibration is a int"):
-        Calibrated(FakeScorer(), 3)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="method is 'best'"):
+def test_an_unknown_method_is_refused() -> None:
+    """The message names those that there are."""
+    with pytest.raises(ConfigurationError, match="method is 'best': give one of platt, isotonic"):
         calibrate(FakeScorer(), [], "best")  # type: ignore[arg-type]

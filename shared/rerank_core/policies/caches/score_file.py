@@ -1,17 +1,18 @@
-"""The file of a :class:`rerank_core.policies.caches.DiskCache`; blocking, and used by one thread."""
+"""The SQLite file of a :class:`rerank_core.policies.caches.DiskCache`; blocking, and used by one thread."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time_ns
 from typing import TypeVar
 
 from rerank_core.errors import ScorerUnavailableError
 
-__all__ = ["Store"]
+__all__ = ["ScoreFile"]
 
 T = TypeVar("T")
 
@@ -20,27 +21,25 @@ _VERSION = 1
 _HEADER = b"SQLite format 3\0"
 _BUSY_SECONDS = 5.0
 _KEYS_PER_QUERY = 500  # SQLite's limit was 999 variables for long
-_MOST_TOUCHED = 10_000
-_EVICTED_SHARE = 8  # an eighth, so that evicting is rare
+_MAX_TIMES = 10_000
+_EVICTED_PART = 8  # an eighth, so that evicting is rare
 
 _logger = logging.getLogger("rerank_core")
 
 
-class Store:
-    """Values by key, and when each was used last.
+class ScoreFile:
+    """Values by key, each with the time of its last use.
 
-    What is read is marked as used by the next write, so that reading never waits for a writer.
+    These times are written together with the next values, so that reading never waits for a writer.
 
     Args:
-        path: of the file.
-        max_bytes: size of the pages in use.
+        path: the file; it is opened when needed.
     """
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._max_bytes = max_bytes
         self._connection: sqlite3.Connection | None = None
-        self._touched: dict[bytes, int] = {}
+        self._last_used: dict[bytes, int] = {}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of the keys that are there.
@@ -48,71 +47,62 @@ class Store:
         Raises:
             ScorerUnavailableError: the file cannot be read, or is not a cache.
         """
-        found = self._guarded(lambda connection: _found(connection, keys))
+        found = self._run(lambda connection: _select(connection, keys))
         now = time_ns()
-        self._touched.update(dict.fromkeys(found, now))
-        if len(self._touched) > _MOST_TOUCHED:
-            self.put({})
+        self._last_used.update(dict.fromkeys(found, now))
+        if len(self._last_used) > _MAX_TIMES:
+            self._run(self._write)
         return found
 
-    def put(self, values: Mapping[bytes, bytes]) -> None:
-        """Keep values in one transaction, and drop the least recently used ones where there are too many.
+    def put(self, values: Mapping[bytes, bytes], max_bytes: int) -> None:
+        """Keep values, and drop the least recently used ones until the pages in use take ``max_bytes`` at most.
 
         Raises:
             ScorerUnavailableError: the file cannot be written, or is not a cache.
         """
-
-        def write(connection: sqlite3.Connection) -> None:
-            now = time_ns()
-            with _transaction(connection):
-                connection.executemany(
-                    "UPDATE scores SET used = ? WHERE key = ?",
-                    [(used, key) for key, used in self._touched.items()],
-                )
-                connection.executemany(
-                    "INSERT OR REPLACE INTO scores (key, value, used) VALUES (?, ?, ?)",
-                    [(key, value, now) for key, value in values.items()],
-                )
-                self._evict(connection)
-            self._touched.clear()
-
-        self._guarded(write)
+        self._run(lambda connection: self._write(connection, values, max_bytes))
 
     def close(self) -> None:
         """Write what is pending and close the file; it is opened again when needed."""
-        if self._connection is None:
-            return
-        try:
-            if self._touched:
-                self.put({})
-        except ScorerUnavailableError:
-            self._touched.clear()  # only the order of eviction is lost
+        if self._connection is not None and self._last_used:
+            with suppress(ScorerUnavailableError):  # only the order of eviction is lost
+                self._run(self._write)
+        self._last_used.clear()
         self._drop_connection()
 
-    def _evict(self, connection: sqlite3.Connection) -> None:
-        while _live_bytes(connection) > self._max_bytes:
-            count = _number(connection, "SELECT count(*) FROM scores")
-            if not count:
-                return
-            connection.execute(
-                "DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used, key LIMIT ?)",
-                (-(-count // _EVICTED_SHARE),),
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        values: Mapping[bytes, bytes] | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        now = time_ns()
+        with _transaction(connection):
+            connection.executemany(
+                "UPDATE scores SET used = ? WHERE key = ?", [(used, key) for key, used in self._last_used.items()]
             )
+            connection.executemany(
+                "INSERT OR REPLACE INTO scores (key, value, used) VALUES (?, ?, ?)",
+                [(key, value, now) for key, value in (values or {}).items()],
+            )
+            if max_bytes is not None:
+                _evict(connection, max_bytes)
+        self._last_used.clear()
 
-    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             try:
-                return work(self._opened())
+                return work(self._open())
             except sqlite3.DatabaseError as exc:
-                if not _damaged(exc):
+                if not _is_damage(exc):
                     raise
                 self._move_aside()
-                return work(self._opened())
+                return work(self._open())
         except (sqlite3.Error, OSError) as exc:
             self._drop_connection()
             raise ScorerUnavailableError(f"the cache {self._path} cannot be used: {exc}") from exc
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(
@@ -127,7 +117,10 @@ class Store:
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        made_by = _number(connection, "PRAGMA application_id"), _number(connection, "PRAGMA user_version")
+        made_by = (
+            _read_number(connection, "PRAGMA application_id"),
+            _read_number(connection, "PRAGMA user_version"),
+        )
         if made_by != (_APPLICATION, _VERSION):
             with _transaction(connection):
                 self._create(connection)
@@ -139,8 +132,8 @@ class Store:
     def _create(self, connection: sqlite3.Connection) -> None:
         """Make the table, unless another process has just done so."""
         application, version = (
-            _number(connection, "PRAGMA application_id"),
-            _number(connection, "PRAGMA user_version"),
+            _read_number(connection, "PRAGMA application_id"),
+            _read_number(connection, "PRAGMA user_version"),
         )
         if (application, version) == (_APPLICATION, _VERSION):
             return
@@ -148,7 +141,7 @@ class Store:
             raise ScorerUnavailableError(
                 f"the cache {self._path} has format {version}, not {_VERSION}: delete it, or give another path"
             )
-        if application or _number(connection, "SELECT count(*) FROM sqlite_master"):
+        if application or _read_number(connection, "SELECT count(*) FROM sqlite_master"):
             raise ScorerUnavailableError(f"{self._path} is another program's database: give another path")
         connection.execute(
             "CREATE TABLE scores (key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
@@ -161,10 +154,10 @@ class Store:
         """Make room for a new file, unless another process has."""
         self._drop_connection()
         try:
-            if self._opened().execute("PRAGMA quick_check").fetchone() == ("ok",):
+            if self._open().execute("PRAGMA quick_check").fetchone() == ("ok",):
                 return
         except sqlite3.DatabaseError as exc:
-            if not _damaged(exc):
+            if not _is_damage(exc):
                 raise
         self._drop_connection()
         with self._path.open("rb") as file:
@@ -182,23 +175,20 @@ class Store:
             connection.close()
 
 
-class _transaction:  # noqa: N801 - a context manager
-    """A write transaction, taken at its beginning, so that it cannot fail to upgrade later."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:  # a full disk has rolled it back already
-            self._connection.execute("ROLLBACK")
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Take the write lock at the beginning, so that the transaction cannot fail to get it later."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
-def _found(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         some = keys[start : start + _KEYS_PER_QUERY]
@@ -207,16 +197,28 @@ def _found(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes,
     return found
 
 
+def _evict(connection: sqlite3.Connection, max_bytes: int) -> None:
+    """Drop the least recently used values until the pages in use fit."""
+    while _live_bytes(connection) > max_bytes:
+        count = _read_number(connection, "SELECT count(*) FROM scores")
+        if not count:
+            return
+        connection.execute(
+            "DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used, key LIMIT ?)",
+            (-(-count // _EVICTED_PART),),
+        )
+
+
 def _live_bytes(connection: sqlite3.Connection) -> int:
-    pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
-    return pages * _number(connection, "PRAGMA page_size")
+    pages = _read_number(connection, "PRAGMA page_count") - _read_number(connection, "PRAGMA freelist_count")
+    return pages * _read_number(connection, "PRAGMA page_size")
 
 
-def _number(connection: sqlite3.Connection, query: str) -> int:
+def _read_number(connection: sqlite3.Connection, query: str) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0])
 
 
-def _damaged(exc: sqlite3.DatabaseError) -> bool:
-    """Return whether the file is no database or a broken one; every other failure has a class of its own."""
+def _is_damage(exc: sqlite3.DatabaseError) -> bool:
+    """Return whether the file is damaged or no database; every other failure has a class of its own."""
     return type(exc) is sqlite3.DatabaseError

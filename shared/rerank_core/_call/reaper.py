@@ -1,8 +1,8 @@
 """Clean up after objects that were garbage-collected, in a thread of its own.
 
-The garbage collector may run a finalizer between any two instructions of any thread, also while that thread holds a
-lock. So a finalizer must not take a lock, wait, log, or call into an event loop or an executor. Those registered
-here put a number into a queue, and this module's thread does the work.
+The garbage collector may run a finalizer between any two instructions of any thread, also while that thread
+holds a lock. So a finalizer must not take a lock, wait, log, or call into an event loop or an executor. Those
+registered here put a number into a queue, and this module's thread does the work.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from numbers import Real
 from operator import mul
 from typing import Any, TypeVar
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count, check_fraction
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import RankedDocument, Ranking
 
@@ -51,14 +50,14 @@ def diversify(
     >>> [ranked.document for ranked in diversify(ranking, top_n=2)]
     ['a leak in the roof', 'leak detection for Python']
     """
-    share = _checked_share(weight)
+    share = check_fraction("weight", weight)
     if top_n is not None:
-        checked_count("top_n", top_n, least=1)
+        check_count("top_n", top_n)
     count = len(ranking) if top_n is None else min(top_n, len(ranking))
     if share == 1.0 or any(ranked.score is None for ranked in ranking):
         taken = list(ranking.documents[:count])
     else:
-        taken = _taken(ranking.documents, count, share, similarity or similarity_of_words(ranking))
+        taken = _take(ranking.documents, count, share, similarity or similarity_of_words(ranking))
     documents = tuple(replace(ranked, rank=rank) for rank, ranked in enumerate(taken, start=1))
     return replace(ranking, documents=documents)
 
@@ -75,7 +74,7 @@ def similarity_of_vectors(vectors: Sequence[Sequence[float]]) -> Similarity:
     rows = [[float(number) for number in vector] for vector in vectors]
     if any(len(left) != len(right) for left, right in pairwise(rows)):
         raise ConfigurationError("the vectors differ in length: give embeddings of one model")
-    unit = [_normalised(row) for row in rows]
+    unit = [_normalise(row) for row in rows]
 
     def similarity(left: RankedDocument[Any], right: RankedDocument[Any]) -> float:
         if max(left.index, right.index) >= len(unit):
@@ -90,7 +89,7 @@ def similarity_of_vectors(vectors: Sequence[Sequence[float]]) -> Similarity:
 
 def similarity_of_words(ranking: Ranking[Any]) -> Similarity:
     """Return the share of words and pairs of neighbouring words that two passages have in common (Jaccard)."""
-    shingles = {ranked.index: _shingles(ranked.passage_text) for ranked in ranking}
+    shingles = {ranked.index: _find_shingles(ranked.passage_text) for ranked in ranking}
 
     def similarity(left: RankedDocument[Any], right: RankedDocument[Any]) -> float:
         one, other = shingles[left.index], shingles[right.index]
@@ -100,7 +99,7 @@ def similarity_of_words(ranking: Ranking[Any]) -> Similarity:
     return similarity
 
 
-def _taken(
+def _take(
     documents: Sequence[RankedDocument[D]], count: int, weight: float, similarity: Similarity
 ) -> list[RankedDocument[D]]:
     left = dict(enumerate(documents))
@@ -114,18 +113,12 @@ def _taken(
         best = left.pop(max(left, key=value))  # the first of the best, and ``left`` is in the ranking's order
         if len(taken) + 1 < count:
             for slot, ranked in left.items():
-                nearest[slot] = max(nearest[slot], _checked(similarity(best, ranked)))
+                nearest[slot] = max(nearest[slot], _check_similarity(similarity(best, ranked)))
         taken.append(best)
     return taken
 
 
-def _checked_share(weight: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0.0 <= float(weight) <= 1.0:
-        raise ConfigurationError(f"weight is {weight!r}: give a number from 0.0 to 1.0")
-    return float(weight)
-
-
-def _checked(value: object) -> float:
+def _check_similarity(value: object) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -135,11 +128,11 @@ def _checked(value: object) -> float:
     return number
 
 
-def _normalised(row: Sequence[float]) -> list[float]:
+def _normalise(row: Sequence[float]) -> list[float]:
     length = math.hypot(*row)
     return [number / length for number in row] if length else list(row)
 
 
-def _shingles(text: str) -> frozenset[str | tuple[str, str]]:
+def _find_shingles(text: str) -> frozenset[str | tuple[str, str]]:
     words = "".join(char if char.isalnum() else " " for char in text.casefold()).split()
     return frozenset([*words, *pairwise(words)])

@@ -7,10 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
-from rerank_core._call.request import checked_selection
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
-from rerank_core.selection import Selection
+from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Attempt, RankedDocument, Ranking
 from rerank_core.usage import Usage
 
@@ -61,7 +60,7 @@ def fuse(
     if method not in get_args(FusionMethod):
         raise ConfigurationError(f"method is {method!r}: give one of {', '.join(get_args(FusionMethod))}")
     checked_count("rank_constant", rank_constant, least=1)
-    checked_selection(selection)
+    check_selection(selection)
     if not others:
         raise ConfigurationError("there is nothing to fuse the ranking with: give scores or other rankings too")
     rankings = [ranking, *(other for other in others if isinstance(other, Ranking))]

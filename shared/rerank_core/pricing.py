@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from rerank_core._support.checks import check_amount
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["PRICES", "PRICES_AS_OF", "Price", "price_of"]
@@ -30,10 +31,8 @@ class Price:
 
     def __post_init__(self) -> None:
         for value in (self.per_1k_search_units, self.per_1m_tokens):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0
-            ):
-                raise ConfigurationError(f"a price is {value!r}: give US dollars, at least 0")
+            if value is not None:
+                check_amount("a price", value, unit="US dollars")
         if self.per_1k_search_units is None and self.per_1m_tokens is None:
             raise ConfigurationError("a price is empty: give per_1k_search_units or per_1m_tokens")
 

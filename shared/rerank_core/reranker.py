@@ -15,13 +15,12 @@ from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
 from rerank_core._call.fan_out import fan_out
-from rerank_core._call.request import Request, checked_selection
-from rerank_core._call.texts import Texts
-from rerank_core._support.checks import checked_seconds
-from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError, name_scorer
+from rerank_core._call.request import Request
+from rerank_core._support.checks import check_choice, check_seconds
+from rerank_core.errors import ScorerError, ScorerTimeoutError, name_scorer
 from rerank_core.registry import as_scorer
 from rerank_core.scorer import Scorer
-from rerank_core.selection import Selection
+from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Ranking, Scored
 from rerank_core.usage import Usage
 
@@ -68,10 +67,9 @@ class Reranker:
         on_error: OnError = "raise",
     ) -> None:
         self.scorer = as_scorer(scorer)
-        if on_error not in get_args(OnError):
-            raise ConfigurationError(f"on_error is {on_error!r}: give 'raise' or 'passthrough'")
-        self.selection = checked_selection(selection)
-        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
+        check_choice("on_error", on_error, get_args(OnError))
+        self.selection = check_selection(selection)
+        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self.on_error = on_error
         self._total_usage = Usage()
 
@@ -206,21 +204,20 @@ class Reranker:
         if not request.texts:
             return self._empty(request)
         with telemetry.span(self.scorer.name, len(request.texts)) as span:
-            texts = Texts.of(request.texts)
             try:
-                scored = await self._score(request, texts.distinct)
+                scored = await self._score(request)
             except ScorerError as exc:
-                exc.partial = texts.positions(exc.partial)
+                exc.partial = request.spread_some(exc.partial)
                 self._finish(span, request, self.scorer.name, exc.usage or Usage(), exc)
                 if self.on_error == "raise":
                     raise
                 return self._passthrough(request, exc)
             model = scored.model or self.scorer.name
             usage = self._finish(span, request, model, scored.usage, None)
-        scores = texts.spread(scored.scores, blank=0.0)
-        tiers = texts.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
-        passages = texts.spread(scored.passages, blank=None) if scored.passages else ()
-        ranked = request.ranked(request.selection.select(scores, tiers), scores, passages)
+        scores = request.spread(scored.scores, blank=0.0)
+        tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
+        passages = request.spread(scored.passages, blank=None) if scored.passages else ()
+        ranked = request.rank_documents(request.selection.select(scores, tiers), scores, passages)
         return Ranking(
             request.query, model, ranked, tuple(scores), usage, None, scored.attempts, request.selection
         )
@@ -238,15 +235,15 @@ class Reranker:
         telemetry.report(call)
         return usage
 
-    async def _score(self, request: Request[D], texts: list[str]) -> Scored:
-        if not texts:
+    async def _score(self, request: Request[D]) -> Scored:
+        if not request.distinct:
             return Scored(())
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit):
-            return await call_scorer(self.scorer, request.query, texts)
+            return await call_scorer(self.scorer, request.query, request.distinct)
         with name_scorer(self.scorer.name):
             raise ScorerTimeoutError(
-                f"did not answer within timeout={self.timeout} s ({len(texts)} texts): "
+                f"did not answer within timeout={self.timeout} s ({len(request.distinct)} texts): "
                 "give it longer, send fewer documents, or use on_error='passthrough'"
             )
 
@@ -255,7 +252,7 @@ class Reranker:
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
         usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
-        ranked = request.ranked(order, none)
+        ranked = request.rank_documents(order, none)
         return Ranking(
             request.query, self.scorer.name, ranked, tuple(none), usage, error, selection=request.selection
         )

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio.to_thread
 
-from rerank_core._call.texts import checked_query
+from rerank_core._call.request import check_query
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.reranker import Reranker
@@ -84,7 +84,7 @@ def two_stage_search(
     ('memory leak', 1, 6.8, {'page': 3})
     """
     stage, selection = _second_stage(reranker, candidates, top_n)
-    found: Any = search(checked_query(query), candidates)
+    found: Any = search(check_query(query), candidates)
     if inspect.isawaitable(found):
         if inspect.iscoroutine(found):
             found.close()
@@ -107,7 +107,7 @@ async def atwo_stage_search(
     A synchronous ``search`` runs in a thread, so that the event loop goes on.
     """
     stage, selection = _second_stage(reranker, candidates, top_n)
-    query = checked_query(query)
+    query = check_query(query)
     call = getattr(search, "__call__", search)  # noqa: B004 - an object whose __call__ is asynchronous
     if inspect.iscoroutinefunction(search) or inspect.iscoroutinefunction(call):
         found = search(query, candidates)

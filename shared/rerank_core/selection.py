@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count, check_fraction
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "check_selection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,10 @@ class Selection:
         for name in ("score_threshold", "adaptive_ratio"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _fraction(name, value))
-        object.__setattr__(self, "min_keep", checked_count("min_keep", self.min_keep, least=0))
+                object.__setattr__(self, name, check_fraction(name, value))
+        object.__setattr__(self, "min_keep", check_count("min_keep", self.min_keep, least=0))
         if self.top_n is not None:
-            object.__setattr__(self, "top_n", checked_count("top_n", self.top_n, least=1))
+            object.__setattr__(self, "top_n", check_count("top_n", self.top_n))
 
     def select(self, scores: Sequence[float], tiers: Sequence[int] = ()) -> list[int]:
         """Return the indices of the surviving scores, best first.
@@ -64,11 +62,12 @@ class Selection:
         return max(absolute, relative)
 
 
-def _fraction(name: str, value: object) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    except OverflowError:  # a whole number beyond all floats
-        number = math.inf
-    if not 0.0 <= number <= 1.0:
-        raise ConfigurationError(f"{name} is {value!r}: give a number from 0.0 to 1.0, or None for no cut")
-    return number
+def check_selection(selection: object) -> Selection:
+    """Return a selection.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(selection, Selection):
+        raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
+    return selection

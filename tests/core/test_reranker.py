@@ -195,7 +195,7 @@ def test_a_name_makes_its_scorer() -> None:
         ({"timeout": float("nan")}, "timeout is nan"),
         ({"timeout": True}, "timeout is True"),
         ({"timeout": "5"}, "timeout is '5'"),
-        ({"on_error": "ignore"}, "on_error is 'ignore': give 'raise' or 'passthrough'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore': give one of raise, passthrough"),
         ({"on_error": None}, "on_error is None"),
     ],
 )

@@ -1,38 +1,45 @@
-"""A call, checked and ready: what the Reranker works on."""
+"""A call, checked and ready: texts cleaned, blanks and repetitions set apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from rerank_core._call.texts import checked_query, checked_texts
 from rerank_core.errors import ConfigurationError
-from rerank_core.selection import Selection
+from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Passage, RankedDocument
 
-__all__ = ["Request", "checked_selection"]
+__all__ = ["Request", "check_query", "read_texts", "separate_distinct"]
 
 D = TypeVar("D")
+S = TypeVar("S")
 TextFn = Callable[[D], str]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[D]):
-    """One query and its documents; no code of the caller's runs after it is made.
+    """One query and its documents; none of the caller's code runs after it is made.
 
     Attributes:
         query: cleaned.
         documents: the caller's objects.
         texts: what the model may read of each, cleaned.
-        selection: which of them survive.
+        distinct: the texts to score: those that are not blank, each once, in order of first appearance.
+        slots: for each document the position of its text in ``distinct``, None for a blank text.
+        selection: which documents survive.
         started: when the call's deadline began to run, in seconds of ``time.perf_counter``.
     """
 
     query: str
     documents: list[D]
     texts: list[str]
+    distinct: list[str]
+    slots: list[int | None]
     selection: Selection
     started: float = field(default_factory=perf_counter)
 
@@ -47,8 +54,9 @@ class Request(Generic[D]):
             raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
         objects = list(documents)
         if objects:
-            query = checked_query(query)
-        return Request(query, objects, checked_texts(objects, text_fn), checked_selection(selection))
+            query = check_query(query)
+        texts = read_texts(objects, text_fn)
+        return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection))
 
     @classmethod
     def many(
@@ -70,12 +78,20 @@ class Request(Generic[D]):
                 f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
             )
         pairs = zip(queries, documents_per_query, strict=True)
-        return [Request.of(query, documents, text_fn, selection) for query, documents in pairs]
+        return [cls.of(query, documents, text_fn, selection) for query, documents in pairs]
 
-    def ranked(
+    def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
+        """Return one value per document, from one value per distinct text."""
+        return [blank if slot is None else values[slot] for slot in self.slots]
+
+    def spread_some(self, values: Mapping[int, S]) -> dict[int, S]:
+        """Return values by a document's position, from values by a distinct text's position."""
+        return {at: values[slot] for at, slot in enumerate(self.slots) if slot is not None and slot in values}
+
+    def rank_documents(
         self, order: Iterable[int], scores: Sequence[float | None], passages: Sequence[Passage | None] = ()
     ) -> tuple[RankedDocument[D], ...]:
-        """Return the documents at these positions, in this order."""
+        """Return the documents at these positions, ranked in this order."""
         return tuple(
             RankedDocument(
                 self.documents[index],
@@ -89,12 +105,55 @@ class Request(Generic[D]):
         )
 
 
-def checked_selection(selection: object) -> Selection:
-    """Return a selection.
+def check_query(query: object) -> str:
+    """Return the query, cleaned as texts are.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: it is not a string, or blank.
     """
-    if not isinstance(selection, Selection):
-        raise ConfigurationError(f"selection is a {type(selection).__name__}: give a Selection")
-    return selection
+    if not isinstance(query, str):
+        raise ConfigurationError(f"the query is a {type(query).__name__}: give a string")
+    if not query.strip():
+        raise ConfigurationError("the query is empty: give at least one word to rank by")
+    return _clean(query)
+
+
+def read_texts(documents: Sequence[D], text_fn: TextFn[D] | None) -> list[str]:
+    """Return the text of each document, by ``text_fn`` where one is given.
+
+    Lone surrogates, which no encoding can carry, become U+FFFD.
+
+    Raises:
+        ConfigurationError: a document is None, or its text is not a string; names the position.
+    """
+    return [_read_text(position, document, text_fn) for position, document in enumerate(documents)]
+
+
+def separate_distinct(texts: Iterable[str]) -> tuple[list[str], list[int | None]]:
+    """Return the texts that are not blank, each once, and for each text its position among these, or None.
+
+    >>> separate_distinct(["b", " ", "a", "b"])
+    (['b', 'a'], [0, None, 1, 0])
+    """
+    positions: dict[str, int] = {}
+    slots = [positions.setdefault(text, len(positions)) if text and not text.isspace() else None for text in texts]
+    return list(positions), slots
+
+
+def _read_text(position: int, document: D, text_fn: TextFn[D] | None) -> str:
+    if document is None:
+        raise ConfigurationError(f"documents[{position}] is None: leave it out, or give an empty string")
+    text: object = document if text_fn is None else text_fn(document)
+    if isinstance(text, str):
+        return _clean(text)
+    kind = type(text).__name__
+    if text_fn is not None:
+        raise ConfigurationError(f"text_fn returned a {kind} for documents[{position}]: it must return a string")
+    raise ConfigurationError(
+        f"documents[{position}] is a {kind}, not a string: "
+        "pass text_fn=, a function that returns a document's text"
+    )
+
+
+def _clean(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

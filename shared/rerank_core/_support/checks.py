@@ -1,17 +1,25 @@
-"""Numbers among the options, checked."""
+"""Checks of options: each returns the value as a plain Python one, or says what would be right."""
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Sequence
 from numbers import Real
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["checked_count", "checked_seconds"]
+__all__ = ["check_amount", "check_choice", "check_count", "check_fraction", "check_seconds"]
 
 
-def checked_count(name: str, value: object, *, least: int) -> int:
-    """Return a whole number of at least ``least``.
+def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number of at least ``least`` and at most ``most``.
+
+    Args:
+        name: of the option, which begins the message.
+        value: what was given for it.
+        least: the smallest number allowed.
+        most: the largest number allowed; None for no limit.
 
     Raises:
         ConfigurationError: it is something else.
@@ -20,17 +28,77 @@ def checked_count(name: str, value: object, *, least: int) -> int:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         count = least - 1
-    if isinstance(value, bool) or count < least:
-        raise ConfigurationError(f"{name} is {value!r}: give a whole number of at least {least}")
+    if isinstance(value, bool) or count < least or (most is not None and count > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ConfigurationError(f"{name} is {value!r}: give a whole number {limits}")
     return count
 
 
-def checked_seconds(name: str, value: object) -> float:
+def check_seconds(name: str, value: object) -> float:
     """Return a number of seconds, above 0.
 
     Raises:
         ConfigurationError: it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0.0:
+    number = _real(value)
+    if not number > 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give seconds above 0")
-    return float(value)
+    return number
+
+
+def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
+    """Return a number of at least 0, such as a price.
+
+    Args:
+        name: of the option, which begins the message.
+        value: what was given for it.
+        unit: what the number counts, for the message.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    number = _real(value)
+    if not number >= 0.0:
+        raise ConfigurationError(f"{name} is {value!r}: give {unit}, at least 0")
+    return number
+
+
+def check_fraction(name: str, value: object, *, above_0: bool = False, below_1: bool = False) -> float:
+    """Return a number from 0.0 to 1.0.
+
+    Args:
+        name: of the option, which begins the message.
+        value: what was given for it.
+        above_0: 0.0 is refused.
+        below_1: 1.0 is refused.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    number = _real(value)
+    if not 0.0 <= number <= 1.0 or (above_0 and number == 0.0) or (below_1 and number == 1.0):
+        range_ = f"{'above' if above_0 else 'from'} 0.0 {'and below' if below_1 else 'to'} 1.0"
+        raise ConfigurationError(f"{name} is {value!r}: give a number {range_}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Check that a value is one of those that there are, such as ``get_args`` of a Literal.
+
+    Raises:
+        ConfigurationError: it is another one; names the choices.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"{name} is {value!r}: give one of {', '.join(map(str, choices))}")
+
+
+def _real(value: object) -> float:
+    """Return a number as a float, NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf
+
+
+checked_count = check_count
+checked_seconds = check_seconds

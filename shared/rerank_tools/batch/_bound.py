@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rerank_core._call.texts import Texts
+from rerank_core._call.request import separate_distinct
 from rerank_core.local.scorer import LocalScorer
 from rerank_core.policies.base import Policy
 from rerank_core.policies.cached import Cached
@@ -49,7 +49,7 @@ def row_cost(scorer: Scorer, query: str, documents: Sequence[str], count: Count 
         documents: the candidates; blank and repeated ones cost nothing.
         count: returns the tokens of a text.
     """
-    return _cost(scorer, query, Texts.of(documents).distinct, count)
+    return _cost(scorer, query, separate_distinct(documents)[0], count)
 
 
 def _cost(scorer: Scorer, query: str, texts: list[str], count: Count) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rerank_core._call.texts import checked_query, checked_texts
+from rerank_core._call.request import check_query, read_texts
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.types import Ranking
 from rerank_core.usage import Usage
@@ -111,8 +111,8 @@ def checked_row(number: int, query: object, documents: object, where: str) -> Ro
     try:
         if not isinstance(documents, list):
             raise ConfigurationError(f"the documents are a {type(documents).__name__}: give a list of strings")
-        texts = checked_texts(documents, None)
-        return Row(number, checked_query(query) if texts else "", texts)
+        texts = read_texts(documents, None)
+        return Row(number, check_query(query) if texts else "", texts)
     except ConfigurationError as exc:
         return Row(number, error=f"{where}: {exc}")
 

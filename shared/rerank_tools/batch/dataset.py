@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rerank_core._call.request import checked_selection
 from rerank_core._support.checks import checked_count, checked_seconds
 from rerank_core._support.extras import require
 from rerank_core.errors import AuthenticationError, ConfigurationError
 from rerank_core.registry import as_scorer, load_scorer
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import Scorer
-from rerank_core.selection import Selection
+from rerank_core.selection import Selection, check_selection
 from rerank_tools.batch._arrow import check_columns, with_columns
 from rerank_tools.batch._rows import Outcome, Row, checked_row
 from rerank_tools.batch._source import clash
@@ -102,7 +101,7 @@ def rerank_dataset(
         query_column,
         documents_column,
         prefix,
-        checked_selection(selection),
+        check_selection(selection),
         None if timeout is None else checked_seconds("timeout", timeout),
         on_error,
         checked_count("num_cpus", num_cpus, least=1),

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from rerank_core._call.request import checked_selection
 from rerank_core._support.checks import checked_count, checked_seconds
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer, load_scorer
 from rerank_core.scorer import Scorer
-from rerank_core.selection import Selection
+from rerank_core.selection import Selection, check_selection
 
 __all__ = ["BatchOptions", "Engine"]
 
@@ -74,7 +73,7 @@ class BatchOptions:
             checked_seconds("timeout", self.timeout)
         if self.engine not in get_args(Engine):
             raise ConfigurationError(f"engine is {self.engine!r}: give one of {', '.join(get_args(Engine))}")
-        checked_selection(self.selection)
+        check_selection(self.selection)
         if self.model_options and not isinstance(self.model, str):
             raise ConfigurationError("model is a scorer, which has its options: leave out model_options=")
         self.scorer()

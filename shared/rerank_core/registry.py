@@ -26,7 +26,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "voyage": "rerank_core.remote.voyage:VoyageScorer",
     }
 )
-"""Where the scorers of this package are, by provider; the services of ``rerank_core.remote.http`` come on top."""
+"""Where the scorers of this package are, by provider; ``rerank_core.remote.endpoints`` lists further ones."""
 
 ENTRY_POINT_GROUP = "rerank_core.scorers"
 """Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
@@ -87,7 +87,7 @@ def _factory(provider: str) -> Callable[..., Scorer]:
         built_in: Callable[..., Scorer] = getattr(importlib.import_module(module), attribute)
         return built_in
     if provider in _http_services():
-        return partial(_http().HttpScorer, preset=provider)
+        return partial(_http_scorer(), endpoint=provider)
     if provider not in _entry_points(tuple(sys.path)):
         _entry_points.cache_clear()  # it may have been installed since, as in a notebook
     points = _entry_points(tuple(sys.path))
@@ -97,12 +97,13 @@ def _factory(provider: str) -> Callable[..., Scorer]:
     return factory
 
 
-def _http() -> Any:
-    return importlib.import_module("rerank_core.remote.http")
+def _http_scorer() -> Callable[..., Scorer]:
+    scorer: Callable[..., Scorer] = importlib.import_module("rerank_core.remote.http").HttpScorer
+    return scorer
 
 
 def _http_services() -> Iterable[str]:
-    names: Iterable[str] = _http().PRESETS
+    names: Iterable[str] = importlib.import_module("rerank_core.remote.endpoints").ENDPOINTS
     return names
 
 

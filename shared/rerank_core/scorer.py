@@ -12,17 +12,15 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rerank_core.errors import ConfigurationError, name_scorer
-from rerank_core.types import Scored
+from rerank_core.types import Scale, Scored
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "check_option_names"]
-
-Scale = Literal["probability", "logit"]
 
 
 class Scorer(ABC):
@@ -34,8 +32,9 @@ class Scorer(ABC):
 
     Attributes:
         name: ``"provider:model"``, as :func:`rerank_core.load_scorer` takes it.
-        scale: ``"probability"`` for scores in [0, 1], ``"logit"`` for scores that the sigmoid turns into
-            probabilities; the Reranker applies it, once.
+        scale: ``"probability"`` for scores in [0, 1]; ``"logit"`` for scores that the sigmoid turns into
+            probabilities; ``"cosine"`` for scores in [-1, 1], which become (1 + s) / 2. The Reranker converts
+            them, once.
         listwise: True where a score depends on the other texts of the request.
     """
 
@@ -122,7 +121,7 @@ class ConfiguredScorer(Scorer):
         ConfigurationError: an option is unknown or out of its range.
     """
 
-    provider: ClassVar[str]
+    provider: str
     """What stands before the colon of the scorer's name."""
 
     Options: ClassVar[type[ScorerOptions]] = ScorerOptions
@@ -172,7 +171,7 @@ class ConfiguredScorer(Scorer):
         return copy(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}>"
+        return f"<{type(self).__name__} {getattr(self, 'name', '')}>"  # a traceback may show one that is half made
 
 
 def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -> None:
@@ -181,7 +180,7 @@ def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -
     Raises:
         ConfigurationError: it does not; names those that it takes.
     """
-    kind = getattr(factory, "Options", None)
+    kind = getattr(factory.func if isinstance(factory, partial) else factory, "Options", None)
     if is_dataclass(kind):
         known = [field.name for field in fields(kind)]
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar, overload
 
 from rerank_core._support.tables import Cell, Column, Table, movement
 from rerank_core.errors import RerankError, ScorerError
@@ -14,9 +14,12 @@ from rerank_core.usage import Usage
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scored"]
+__all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scale", "Scored"]
 
 D = TypeVar("D", covariant=True)
+
+Scale = Literal["probability", "logit", "cosine"]
+"""What a model's scores are: within [0, 1], any number, or within [-1, 1]."""
 
 _REPR_QUERY_CHARS = 40
 _SHOWN_DROPPED = 50

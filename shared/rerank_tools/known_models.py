@@ -12,7 +12,7 @@ from rerank_core.registry import known_providers
 from rerank_core.scorer import Scale
 
 if TYPE_CHECKING:
-    from rerank_core.remote.scorer import Service
+    from rerank_core.remote.service import Service
 
 __all__ = ["KnownModel", "known_models"]
 
@@ -57,7 +57,7 @@ def known_models() -> list[KnownModel]:
     """Return the known models, local ones first, then by provider; retired ones are left out."""
     from rerank_core.local.embedded.scorer import EmbeddedOptions
     from rerank_core.remote.cohere import SERVICE as COHERE
-    from rerank_core.remote.http import PRESETS
+    from rerank_core.remote.endpoints import ENDPOINTS
     from rerank_core.remote.voyage import SERVICE as VOYAGE
 
     local = [
@@ -65,21 +65,17 @@ def known_models() -> list[KnownModel]:
         KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]
-    services: list[tuple[Service, Scale, str | None]] = [
-        (COHERE, "probability", None),
-        (VOYAGE, "probability", None),
-    ]
-    services += [(preset.service, preset.scale, preset.base_url) for preset in PRESETS.values()]
-    remote = [model for service, scale, address in services for model in _of_service(service, scale, address)]
+    remote = [model for service in (COHERE, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)]
     listed = {model.provider for model in (*local, *remote)}
     others = sorted(set(known_providers()) - listed)
     unknown = [KnownModel(f"{name}:<model>", name, scale=None, instructions=None) for name in others]
     return [*local, *sorted(remote, key=lambda model: model.provider), *unknown]
 
 
-def _of_service(service: Service, scale: Scale, address: str | None) -> Iterator[KnownModel]:
+def _of_service(service: Service) -> Iterator[KnownModel]:
     variables, required = tuple(service.key_variables), service.key_required
-    hosted = address is not None or service.key_required
+    scale: Scale = getattr(service, "scale", "probability")  # an SDK's service has no scale of its own
+    hosted = service.base_url is not None or service.key_required
     for model, facts in service.models.items() if hosted else ():
         if facts.successor is None:
             name = f"{service.provider}:{model}"
@@ -88,7 +84,7 @@ def _of_service(service: Service, scale: Scale, address: str | None) -> Iterator
                 service.provider,
                 facts.limits.pair or facts.limits.document,
                 PRICES.get(name),
-                scale=scale,
+                scale=facts.scale or scale,
                 instructions=facts.instructions is not None,
                 listwise=facts.listwise,
                 key_variables=variables,

@@ -39,13 +39,20 @@ _BY_STATUS: dict[str, type[ScorerError]] = {
     "html-429": RateLimitError,
 }
 _FINAL = {"307", "400", "401", "403", "404", "413", "422"}
+_READ_BY_SDK = {
+    ("cohere", "index-float"): CORRECT,  # the SDK makes whole numbers of both
+    ("cohere", "index-string"): CORRECT,
+    ("voyage", "usage-missing"): InvalidResponseError.__name__,  # the SDK raises AttributeError
+}
+"""What an SDK makes of a reply, where that is not what the reply says: never a wrong ranking."""
 _BROKEN = {*ROW_FAULTS, "html-200", "not-utf-8", "truncated-json"}
 
 
 def expected_outcomes(provider: str, fault: str) -> tuple[str, str]:
     """Return the outcome where the first request meets the fault, and where every request does."""
-    if fault == "usage-missing":
-        return CORRECT, CORRECT
+    outcome = _READ_BY_SDK.get((provider, fault)) or (CORRECT if fault == "usage-missing" else None)
+    if outcome is not None:
+        return outcome, outcome
     if fault in _BROKEN:
         kind: type[ScorerError] = InvalidResponseError
     elif fault == "slow":

@@ -287,7 +287,7 @@ def _broken(rows: list[dict[str, Any]], key: str, fault: str) -> Any:
         return whole[fault]
     changed: dict[str, tuple[str, Any]] = {
         "index-duplicate": ("index", rows[-1]["index"]),
-        "index-float": ("index", 0.5),
+        "index-float": ("index", first["index"] + 0.5),
         "index-negative": ("index", -1),
         "index-out-of-range": ("index", len(rows) + 6),
         "index-string": ("index", str(first["index"])),

@@ -12,7 +12,7 @@ from rerank_core.scorer import Scale
 __all__ = ["sigmoid", "validate_scores"]
 
 _ROUNDING = 1e-6
-"""How far a probability may leave [0, 1]: single-precision sums of a softmax do, by a few ulp."""
+"""How far a score may leave its range: single-precision sums of a softmax do, by a few ulp."""
 
 
 def sigmoid(logit: float) -> float:
@@ -26,9 +26,11 @@ def sigmoid(logit: float) -> float:
 def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) -> list[float]:
     """Return a scorer's answer as Python floats in [0, 1], in the same order.
 
+    Logits become probabilities by the sigmoid, cosines by (1 + s) / 2.
+
     Raises:
-        InvalidResponseError: too few or too many scores, one that is no number, NaN or infinite, or a
-            probability outside [0, 1] by more than 1e-6.
+        InvalidResponseError: too few or too many scores, one that is no number, NaN or infinite, or one that
+            leaves the scale's range, [0, 1] for a probability and [-1, 1] for a cosine, by more than 1e-6.
     """
     if not isinstance(scores, Sized):
         raise InvalidResponseError(f"returned a {type(scores).__name__}: a list of scores was expected")
@@ -39,15 +41,16 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
     numbers = [_finite(score, index) for index, score in enumerate(scores)]
     if scale == "logit":
         return [sigmoid(number) for number in numbers]
+    lowest = -1.0 if scale == "cosine" else 0.0
     for index, number in enumerate(numbers):
-        if not 0.0 <= number <= 1.0:
-            if not -_ROUNDING <= number <= 1.0 + _ROUNDING:
+        if not lowest <= number <= 1.0:
+            if not lowest - _ROUNDING <= number <= 1.0 + _ROUNDING:
                 raise InvalidResponseError(
-                    f"returned {number!r} for text {index}, outside [0, 1]: "
+                    f"returned {number!r} for text {index}, outside [{lowest:g}, 1]: "
                     "if it returns logits, its scale must be 'logit'"
                 )
-            numbers[index] = min(1.0, max(0.0, number))
-    return numbers
+            numbers[index] = min(1.0, max(lowest, number))
+    return [(1.0 + number) / 2.0 for number in numbers] if scale == "cosine" else numbers
 
 
 def _finite(score: object, index: int) -> float:

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["Limiter", "Turns"]
+__all__ = ["Limiter", "RateLimiter"]
 
 _WINDOW_SECONDS = 60.0
 
 
-class Turns(Protocol):
-    """What says when a request may go out."""
+class Limiter(Protocol):
+    """Says when a request may be sent: this process's own limiter, or one that a cluster shares."""
 
     def pause(self, seconds: float) -> None:
         """Let no request through for this long, whoever's it is."""
@@ -53,8 +53,8 @@ class _Window:
             self._total += amount
 
 
-class Limiter:
-    """Lets requests through, in the order they came, as the limits allow; belongs to one event loop.
+class RateLimiter:
+    """Lets requests through in the order they came, as the limits allow; belongs to one event loop.
 
     Args:
         concurrency: requests under way at once, at least 1.

@@ -1,4 +1,4 @@
-"""One call of a service's scorer: its requests, what they brought, and what went wrong first."""
+"""One call of a service's scorer: split, send, retry, count."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens
-from rerank_core.remote._refusal import error_of
-from rerank_core.remote.response import Answer, Failure, Reply, read_reply, scores_by_index
-from rerank_core.remote.scorer import RemoteScorer, Session
-from rerank_core.remote.splitting import split
+from rerank_core.remote.response import ParsedReply, RequestFailure, scores_by_index
+from rerank_core.remote.service import ClientSession, RemoteModel
+from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
-__all__ = ["Call"]
+__all__ = ["RemoteCall"]
 
 _logger = logging.getLogger("rerank_core")
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _backoff = wait_random_exponential(multiplier=0.5, max=20.0)
-_UNIT_DOCUMENTS = 100
-_UNIT_DOCUMENT_TOKENS = 500
 
 
-class Call:
+class RemoteCall:
     """Scores texts in as many requests as the limits ask for, all under the session's limiter.
 
-    A request that failed is repeated by itself, so that nothing which was answered is sent again. When one fails
-    for good, no further one begins, and those under way are waited for: they are paid for.
+    Each request is repeated on its own, so texts that were scored are never sent again. When one request fails
+    for good, no further request starts; those already sent are awaited, because they are paid for.
     """
 
-    def __init__(self, scorer: RemoteScorer, session: Session, query: str, texts: Sequence[str]) -> None:
+    def __init__(self, scorer: RemoteModel, session: ClientSession, query: str, texts: Sequence[str]) -> None:
         self._scorer = scorer
-        self._facts = scorer.facts
+        self._options = scorer.options
+        self._limits = scorer.model_facts.limits
         self._price = scorer.price
         self._session = session
         self._query = scorer.full_query(query)
@@ -69,7 +67,7 @@ class Call:
                         group.start_soon(self._batch, batch)
         if scope.cancelled_caught:
             self._error = self._error or ScorerTimeoutError(
-                f"{self._scorer.name}: the call's timeout passed with {len(self._scores)} of {len(self._texts)} "
+                f"the call's timeout passed with {len(self._scores)} of {len(self._texts)} "
                 "texts scored: give it longer, or send fewer documents"
             )
         if self._error is not None:
@@ -87,14 +85,14 @@ class Call:
         return estimate_tokens(self._query)
 
     def _batches(self) -> list[range]:
-        limits = self._facts.limits
-        if self._scorer.listwise and not self._scorer.allow_split:
+        limits = self._limits
+        if self._scorer.listwise and not self._options.allow_split:
             least = least_tokens(self._query) + sum(map(least_tokens, self._texts))
             if len(self._texts) > limits.documents or (limits.tokens is not None and least > limits.tokens):
                 raise RequestTooLargeError(
-                    f"{self._scorer.name} takes {limits.documents} texts and {limits.tokens} tokens in a request, "
-                    f"and got {len(self._texts)} texts of at least {least} tokens: its scores depend on the other "
-                    "texts, so send fewer, or accept that with allow_split=True"
+                    f"takes {limits.documents} texts and {limits.tokens} tokens in a request, and got "
+                    f"{len(self._texts)} texts of at least {least} tokens: its scores depend on the other texts, "
+                    "so send fewer, or allow several requests with allow_split=True"
                 )
             return [range(len(self._texts))]
         if limits.tokens is None:
@@ -106,57 +104,56 @@ class Call:
             return
         retrying = AsyncRetrying(
             sleep=anyio.sleep,
-            retry=retry_if_result(lambda outcome: isinstance(outcome, Failure) and outcome.may_pass),
+            retry=retry_if_result(lambda outcome: isinstance(outcome, RequestFailure) and outcome.may_pass),
             wait=_wait,
             stop=self._stop,
             before_sleep=self._before_sleep,
-            retry_error_callback=_last_outcome,
+            retry_error_callback=_failure,
         )
-        outcome: Answer | Failure = await retrying(self._attempt, batch)
+        outcome: ParsedReply | RequestFailure = await retrying(self._attempt, batch)
         attempts = int(retrying.statistics["attempt_number"])
-        if isinstance(outcome, Answer):
+        if isinstance(outcome, ParsedReply):
             self._accept(batch, outcome, attempts)
         else:
             failure = outcome.without_quotes([self._scorer.secret(), self._query, *self._texts])
-            self._fail(error_of(failure, scorer=self._scorer.name, attempts=attempts))
+            self._fail(failure.to_error(attempts))
 
-    async def _attempt(self, batch: range) -> Answer | Failure:
-        scorer = self._scorer
+    async def _attempt(self, batch: range) -> ParsedReply | RequestFailure:
         texts = [self._texts[position] for position in batch]
-        tokens = self._estimate(batch) if scorer.tokens_per_minute is not None else 0
-        late = Failure("timeout", message=f"no answer within timeout={scorer.timeout} s")
-        outcome: Reply | Failure = late
+        tokens = self._estimate_tokens(batch) if self._options.tokens_per_minute is not None else 0
+        timeout = self._options.timeout
+        late = RequestFailure("timeout", message=f"no answer within timeout={timeout} s")
+        outcome: ParsedReply | RequestFailure = late
         async with self._session.limiter.slot(tokens):
             if self._error is not None:
                 return late  # a sibling failed while this one waited for its turn; its error is the call's
             self._requests += 1
             started = perf_counter()
-            with anyio.move_on_after(scorer.timeout):
+            with anyio.move_on_after(timeout):
                 outcome = await self._session.transport.send(self._query, texts)
-        answer = read_reply(outcome, scorer.service.wire) if isinstance(outcome, Reply) else outcome
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "%s: %d texts, %s, %.0f ms, request id %s",
-                scorer.name,
+                self._scorer.name,
                 len(texts),
-                "answered" if isinstance(answer, Answer) else _short(answer),
+                "answered" if isinstance(outcome, ParsedReply) else _short(outcome),
                 (perf_counter() - started) * 1000.0,
-                answer.request_id,
+                outcome.request_id,
             )
-        return answer
+        return outcome
 
     def _stop(self, state: RetryCallState) -> bool:
         """Whether there is no next attempt: the budget, a sibling that failed, too long a wait, the deadline."""
-        failure = _outcome(state)
+        failure = _failure(state)
         return (
-            state.attempt_number > self._scorer.max_retries
+            state.attempt_number > self._options.max_retries
             or self._error is not None
             or (failure.retry_after or 0.0) > _LONGEST_PAUSE_SECONDS
             or anyio.current_time() + state.upcoming_sleep >= self._deadline
         )
 
     def _before_sleep(self, state: RetryCallState) -> None:
-        failure = _outcome(state)
+        failure = _failure(state)
         self._retries += 1
         if failure.retry_after is not None:
             self._session.limiter.pause(failure.retry_after)
@@ -164,47 +161,37 @@ class Call:
             "%s: attempt %d of %d failed (%s), next in %.2f s",
             self._scorer.name,
             state.attempt_number,
-            self._scorer.max_retries + 1,
+            self._options.max_retries + 1,
             _short(failure),
             state.upcoming_sleep,
         )
 
-    def _accept(self, batch: range, answer: Answer, attempts: int) -> None:
+    def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
-            scores = scores_by_index(answer.rows, expected=len(batch))
-            if self._facts.cosine:
-                scores = [_from_cosine(score) for score in scores]
+            scores = scores_by_index(reply.rows, expected=len(batch))
             validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
         except InvalidResponseError as exc:
-            exc.attempts, exc.status, exc.request_id = attempts, 200, answer.request_id
+            exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
             self._fail(exc)
         else:
             self._scores.update(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
-        self._count(batch, answer)
+        self._count(batch, reply)
 
-    def _count(self, batch: range, answer: Answer) -> None:
-        """Add what an answer cost: what it reports, else an estimate of the unit that the price is in."""
-        price = self._price
-        tokens, units = answer.tokens, answer.search_units
+    def _count(self, batch: range, reply: ParsedReply) -> None:
+        """Add what a reply cost: what it reports, else an estimate of the unit that the price is in."""
+        tokens, units, price = reply.tokens, reply.search_units, self._price
         by_tokens = price is not None and price.per_1m_tokens is not None
         by_units = price is not None and price.per_1k_search_units is not None
         if tokens is None and (by_tokens or (units is None and not by_units)):
-            tokens, self._estimated = self._estimate(batch), True
+            tokens, self._estimated = self._estimate_tokens(batch), True
         if units is None and by_units:
-            units, self._estimated = self._estimated_units(batch), True
+            units = count_search_units(self._query_length + self._lengths[position] for position in batch)
+            self._estimated = True
         self._tokens += tokens or 0
         self._search_units += units or 0.0
 
-    def _estimate(self, batch: range) -> int:
-        limits = self._facts.limits
-        return sum(limits.read(self._query_length, self._lengths[position]) for position in batch)
-
-    def _estimated_units(self, batch: range) -> float:
-        """Return search units as Cohere counts them: a document is one for each 500 tokens with its query."""
-        per_document = (
-            math.ceil((self._query_length + self._lengths[position]) / _UNIT_DOCUMENT_TOKENS) for position in batch
-        )
-        return float(math.ceil(sum(per_document) / _UNIT_DOCUMENTS))
+    def _estimate_tokens(self, batch: range) -> int:
+        return sum(self._limits.tokens_read(self._query_length, self._lengths[position]) for position in batch)
 
     def _usage(self) -> Usage:
         price = self._price
@@ -220,24 +207,18 @@ class Call:
         )
 
     def _truncated(self) -> int:
-        limits = self._facts.limits
+        """Return how many texts are certainly longer than what the model reads: a word is a token at least."""
+        limits = self._limits
         most = min(limits.pair or math.inf, limits.document or math.inf)
         if most == math.inf:
             return 0
         query = least_tokens(self._query)
         # A word takes two characters with its space: most texts need no counting.
         candidates = [text for text in self._texts if query + len(text) / 2 > most]
-        return sum(limits.read(query, words) < query + words for words in map(least_tokens, candidates))
+        return sum(limits.tokens_read(query, words) < query + words for words in map(least_tokens, candidates))
 
     def _fail(self, error: ScorerError) -> None:
         self._error = self._error or error
-
-
-def _from_cosine(score: object) -> object:
-    """Return a cosine as a score in [0, 1], and what is no such number as it is."""
-    return (
-        (1.0 + score) / 2.0 if isinstance(score, (int, float)) and -2 < score < 2 and score is not True else score
-    )
 
 
 def _deadline() -> float:
@@ -249,18 +230,14 @@ def _deadline() -> float:
 
 
 def _wait(state: RetryCallState) -> float:
-    asked = _outcome(state).retry_after
+    asked = _failure(state).retry_after
     return _backoff(state) if asked is None else asked
 
 
-def _outcome(state: RetryCallState) -> Failure:
+def _failure(state: RetryCallState) -> RequestFailure:
     outcome = None if state.outcome is None else state.outcome.result()
-    return outcome if isinstance(outcome, Failure) else Failure("invalid")
+    return outcome if isinstance(outcome, RequestFailure) else RequestFailure("invalid")
 
 
-def _last_outcome(state: RetryCallState) -> Failure:
-    return _outcome(state)
-
-
-def _short(failure: Failure) -> str:
+def _short(failure: RequestFailure) -> str:
     return failure.kind if failure.status is None else f"{failure.kind} {failure.status}"

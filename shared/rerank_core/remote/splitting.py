@@ -1,36 +1,30 @@
-"""Splitting a call into requests that a service takes. Pure."""
+"""Splitting a call into requests that a service takes, and counting what Cohere bills them by. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Limits", "split"]
+from rerank_core.model_facts import Limits
+
+__all__ = ["count_search_units", "split"]
+
+_UNIT_DOCUMENTS = 100
+_UNIT_DOCUMENT_TOKENS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a service takes in one request; None where there is no limit, or none known.
+def count_search_units(pair_tokens: Iterable[int]) -> int:
+    """Return the search units of one request: Cohere bills a query with up to 100 documents as one.
 
-    Attributes:
-        documents: documents in a request, at least 1.
-        multiple: a request that is not the last holds a multiple of this many documents, where it can.
-        tokens: tokens in a request, the query counted once a document.
-        pair: tokens of the query and one document together that the model reads.
-        document: tokens of one document that the model reads.
+    A document counts once for each 500 tokens that it has together with the query.
+
+    Args:
+        pair_tokens: for each document its tokens and the query's.
+
+    >>> count_search_units([60] * 100), count_search_units([60] * 99 + [501])
+    (1, 2)
     """
-
-    documents: int = 1000
-    multiple: int = 1
-    tokens: int | None = None
-    pair: int | None = None
-    document: int | None = None
-
-    def read(self, query: int, document: int) -> int:
-        """Return how many tokens of a query and a document, of these lengths, the model reads."""
-        if self.document is not None:
-            document = min(document, self.document)
-        return query + document if self.pair is None else min(query + document, self.pair)
+    return math.ceil(sum(math.ceil(tokens / _UNIT_DOCUMENT_TOKENS) for tokens in pair_tokens) / _UNIT_DOCUMENTS)
 
 
 def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:

@@ -15,7 +15,7 @@ from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
 from rerank_core.reading import estimate_tokens
-from rerank_core.remote.splitting import split
+from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ _ONCE = (Cached, Calibrated, Cascade, Fallback, Hedged)
 """Policies that give each of their scorers a text once at most, and as it is."""
 
 _SPECIAL_TOKENS = 4
-_UNIT_DOCUMENTS = 100
-_UNIT_DOCUMENT_TOKENS = 500
 
 
 def most_tokens(text: str) -> int:
@@ -67,13 +65,12 @@ def _cost(scorer: Scorer, query: str, texts: list[str], count: Count) -> float |
 
 
 def _service_cost(scorer: RemoteScorer, query: str, texts: list[str], count: Count) -> float | None:
-    price, limits = scorer.price, scorer.facts.limits
+    price, limits = scorer.price, scorer.model_facts.limits
     if price is None:
         return None
     query_tokens = count(scorer.full_query(query))
-    read = [limits.read(query_tokens, count(text)) for text in texts]
-    units = 0
-    for batch in split(0, [0] * len(texts), limits) if price.per_1k_search_units is not None else ():
-        documents = sum(math.ceil(read[position] / _UNIT_DOCUMENT_TOKENS) for position in batch)
-        units += math.ceil(documents / _UNIT_DOCUMENTS)
+    read = [limits.tokens_read(query_tokens, count(text)) for text in texts]
+    by_units = price.per_1k_search_units is not None
+    batches = split(0, [0] * len(texts), limits) if by_units else []
+    units = sum(count_search_units(read[position] for position in batch) for batch in batches)
     return price.cost(search_units=units, tokens=sum(read))

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ScorerUnavailableError
-from rerank_core.remote.rate_limit import Limiter
+from rerank_core.remote.rate_limit import RateLimiter
 
 __all__ = ["NAMESPACE", "ClusterTurns", "LimiterActor"]
 
@@ -36,7 +36,7 @@ class ClusterTurns:
 
     Args:
         service: what is limited.
-        limits: options of :class:`~rerank_core.remote.rate_limit.Limiter`; others are another limiter.
+        limits: options of :class:`~rerank_core.remote.rate_limit.RateLimiter`; others are another limiter.
     """
 
     def __init__(self, service: str, limits: dict[str, Any]) -> None:
@@ -102,12 +102,12 @@ class LimiterActor:
     """A limiter whose slots are leased: those of a worker that died are free again.
 
     Args:
-        limits: options of :class:`~rerank_core.remote.rate_limit.Limiter`.
+        limits: options of :class:`~rerank_core.remote.rate_limit.RateLimiter`.
         until_dead: seconds without a sign after which a worker counts as dead.
     """
 
     def __init__(self, limits: dict[str, Any], until_dead: float = _SECONDS_UNTIL_DEAD) -> None:
-        self._limiter = Limiter(**limits)
+        self._limiter = RateLimiter(**limits)
         self._until_dead = until_dead
         self._seen: dict[str, float] = {}
         self._workers: dict[str, str] = {}

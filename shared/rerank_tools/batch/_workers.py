@@ -50,8 +50,8 @@ def _turns_of(scorer: Scorer) -> Callable[[], ClusterTurns] | None:
     if not isinstance(scorer, RemoteScorer):
         return None
     limits = {
-        "concurrency": scorer.max_concurrency,
-        "requests_per_minute": scorer.requests_per_minute,
-        "tokens_per_minute": scorer.tokens_per_minute,
+        "concurrency": scorer.options.max_concurrency,
+        "requests_per_minute": scorer.options.requests_per_minute,
+        "tokens_per_minute": scorer.options.tokens_per_minute,
     }
     return partial(ClusterTurns, f"{scorer.name} {scorer.base_url}", limits)

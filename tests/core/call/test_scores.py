@@ -147,3 +147,10 @@ def test_a_probability_out_of_range_is_refused(score: float) -> None:
 def test_rounding_errors_are_clipped() -> None:
     """A softmax in single precision may leave [0, 1] by a few ulp."""
     assert check([1.0 + 1e-7, -1e-7, 0.5]) == [1.0, 0.0, 0.5]
+
+
+def test_cosines_become_scores_in_0_to_1() -> None:
+    """By (1 + s) / 2, rounding errors clipped; what lies outside is refused."""
+    assert validate_scores([-1.0, 0, 1 + 1e-7], expected=3, scale="cosine") == [0.0, 0.5, 1.0]
+    with pytest.raises(InvalidResponseError, match=r"outside \[-1, 1\]"):
+        validate_scores([1.1], expected=1, scale="cosine")

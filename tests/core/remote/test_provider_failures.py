@@ -261,7 +261,7 @@ def test_an_option_out_of_range_is_an_error(options: dict[str, Any], message: st
         ("tei", {}, "has no address"),
         ("vllm:some-model", {}, "has no address"),
         ("http:http://host", {"score_scale": "percent"}, "score_scale is 'percent'"),
-        ("http:http://host", {"preset": "nobody"}, "preset is 'nobody'"),
+        ("http:http://host", {"endpoint": "nobody"}, "endpoint is 'nobody'"),
         ("voyage:rerank-2.5", {"truncation": "yes"}, "truncation is 'yes'"),
     ],
 )
@@ -295,7 +295,7 @@ def test_one_debug_record_a_request_and_one_warning_a_retry(
 def test_an_invalid_answer_is_not_asked_for_again(loopback: Loopback) -> None:
     """It was paid for, and a service that answers nonsense does so again."""
     loopback.plan(always="index-negative")
-    error = failure(Reranker(scorer_of("voyage", loopback)))
+    error = failure(Reranker(scorer_of("jina", loopback)))
     assert isinstance(error, InvalidResponseError)
     assert (error.attempts, error.request_id) == (1, "req-1")
     assert loopback.stats()["counts"]["requests"] == 1

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
+from dataclasses import replace
 from email.utils import format_datetime
-from importlib.metadata import entry_points
 from typing import Any
 
 import anyio
@@ -15,12 +14,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableError, Usage
+from rerank_core.model_facts import Limits, ModelFacts, find_model_facts
 from rerank_core.reading import estimate_tokens, least_tokens
-from rerank_core.remote import http
-from rerank_core.remote._refusal import error_of
-from rerank_core.remote.rate_limit import Limiter, _Window
-from rerank_core.remote.response import Answer, Failure, Reply, Wire, read_reply, retry_after, scores_by_index
-from rerank_core.remote.splitting import Limits, split
+from rerank_core.registry import known_providers
+from rerank_core.remote.endpoints import ENDPOINTS
+from rerank_core.remote.rate_limit import RateLimiter, _Window
+from rerank_core.remote.response import (
+    HttpReply,
+    ParsedReply,
+    RequestFailure,
+    ResponseFormat,
+    read_reply,
+    read_retry_after,
+    scores_by_index,
+)
+from rerank_core.remote.splitting import count_search_units, split
 
 lengths = st.lists(st.integers(1, 5000), max_size=300)
 limits = st.builds(
@@ -73,12 +81,12 @@ def test_the_least_number_of_tokens_is_the_number_of_words() -> None:
 def test_scores_are_matched_by_index_or_not_at_all(rows: list[tuple[object, object]]) -> None:
     """Complete, unique, in range, and whole numbers."""
     with pytest.raises(InvalidResponseError):
-        scores_by_index(rows, expected=2, scorer="s")
+        scores_by_index(rows, expected=2)
 
 
 def test_scores_return_to_the_order_of_the_request() -> None:
     """However the answer was sorted."""
-    assert scores_by_index([(2, 0.9), (0, 0.5), (1, 0.1)], expected=3, scorer="s") == [0.5, 0.1, 0.9]
+    assert scores_by_index([(2, 0.9), (0, 0.5), (1, 0.1)], expected=3) == [0.5, 0.1, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -98,13 +106,13 @@ def test_scores_return_to_the_order_of_the_request() -> None:
 )
 def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
     """Seconds, milliseconds, a date; nonsense is no wait."""
-    assert retry_after(headers) == seconds
+    assert read_retry_after(headers) == seconds
 
 
 def test_retry_after_may_be_a_date_to_come() -> None:
     """RFC 9110 allows it, and gateways send it."""
     moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=30)
-    assert retry_after({"retry-after": format_datetime(moment, usegmt=True)}) == pytest.approx(30, abs=2)
+    assert read_retry_after({"retry-after": format_datetime(moment, usegmt=True)}) == pytest.approx(30, abs=2)
 
 
 @given(
@@ -120,20 +128,20 @@ def test_retry_after_may_be_a_date_to_come() -> None:
 )
 def test_no_reply_breaks_the_reader(body: bytes, status: int) -> None:
     """Whatever a service sends is an answer to check, or a failure."""
-    outcome = read_reply(Reply(status, {}, body), Wire())
-    assert isinstance(outcome, (Answer, Failure))
+    outcome = read_reply(HttpReply(status, {}, body), ResponseFormat())
+    assert isinstance(outcome, (ParsedReply, RequestFailure))
 
 
 def test_a_deeply_nested_reply_is_invalid() -> None:
     """A hostile reply does not overflow the stack."""
-    outcome = read_reply(Reply(200, {}, b"[" * 200_000), Wire())
-    assert isinstance(outcome, Failure)
+    outcome = read_reply(HttpReply(200, {}, b"[" * 200_000), ResponseFormat())
+    assert isinstance(outcome, RequestFailure)
 
 
 def test_a_request_id_that_could_be_anything_else_is_left_out() -> None:
     """It goes into logs: no line break, no essay."""
     for value in ("a b", "x" * 200, "a\nb"):
-        assert read_reply(Reply(200, {"x-request-id": value}, b'{"results": []}'), Wire()).request_id is None
+        assert read_reply(HttpReply(200, {"x-request-id": value}, b'{"results": []}'), ResponseFormat()).request_id is None
 
 
 @pytest.mark.parametrize(
@@ -148,19 +156,19 @@ def test_a_request_id_that_could_be_anything_else_is_left_out() -> None:
 )
 def test_a_message_that_quotes_is_dropped(message: str, private: list[str], kept: bool) -> None:
     """Whole texts, pieces of twelve characters, and what would take long to compare."""
-    failure = Failure("status", 400, message).without_quotes(private)
+    failure = RequestFailure("status", 400, message).without_quotes(private)
     assert failure.message == (message if kept else "")
 
 
 def test_errors_say_what_to_do() -> None:
     """The class by status, and the fix in words; an unknown status is named by its number."""
-    limited = error_of(Failure("status", 429, retry_after=90.0), scorer="s", attempts=1)
+    limited = RequestFailure("status", 429, retry_after=90.0).to_error(attempts=1)
     assert isinstance(limited, RateLimitError)
     assert str(limited) == (
-        "s failed (status 429 Too Many Requests, 1 attempt, it asks to wait 90 s); set requests_per_minute, "
+        "failed (status 429 Too Many Requests, 1 attempt, it asks to wait 90 s); set requests_per_minute, "
         "tokens_per_minute or max_concurrency to what your plan allows"
     )
-    overloaded = error_of(Failure("status", 529), scorer="s", attempts=2)
+    overloaded = RequestFailure("status", 529).to_error(attempts=2)
     assert isinstance(overloaded, ScorerUnavailableError)
     assert "(status 529, 2 attempts)" in str(overloaded)
 
@@ -181,7 +189,7 @@ def test_a_window_says_when_more_fits() -> None:
 
 async def test_a_cancelled_wait_gives_its_slot_back() -> None:
     """Whoever waited in vain holds up nobody."""
-    limiter = Limiter(1)
+    limiter = RateLimiter(1)
     limiter.pause(10.0)
     with anyio.move_on_after(0.01):
         async with limiter.slot(1):
@@ -192,14 +200,48 @@ async def test_a_cancelled_wait_gives_its_slot_back() -> None:
             pass
 
 
-def test_every_preset_has_an_entry_point_and_names_itself() -> None:
-    """A server is one row, and one line that makes it known."""
-    known = {point.name: point.value for point in entry_points(group="rerank_core.scorers")}
-    for name, preset in http.PRESETS.items():
-        assert known[name] == f"rerank_core.remote.http:{name}"
-        assert preset.service.provider == name
-    with pytest.raises(AttributeError, match="nobody"):
-        _ = http.nobody
+def test_every_endpoint_is_known_by_its_name() -> None:
+    """A server is one row: nothing else makes it known."""
+    assert set(ENDPOINTS) <= set(known_providers())
+    assert all(row.provider == name for name, row in ENDPOINTS.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "facts"),
+    [
+        ("jina-reranker-v3", {"listwise": True, "scale": "cosine"}),
+        ("jinaai/jina-reranker-v3.5", {"listwise": True, "scale": "cosine"}),
+        ("Qwen3-Reranker-0.6B-Q8_0.gguf", {"instructions": "<Instruct>: {instruction}\n<Query>: {query}"}),
+        ("BAAI/bge-reranker-v2-m3", {}),
+    ],
+)
+def test_a_model_is_known_by_its_name_or_a_prefix(model: str, facts: dict[str, Any]) -> None:
+    """Of whatever owner, and in any case."""
+    found = find_model_facts(model)
+    assert found is not None
+    assert found == replace(ModelFacts(limits=found.limits), **facts)
+
+
+def test_what_is_not_known_has_no_facts() -> None:
+    """A prefix counts only where it may."""
+    assert find_model_facts("my/own-reranker") is None
+    assert find_model_facts("jina-reranker-v3.5", exact=True) is None
+    assert find_model_facts("jina-reranker-m0", exact=True) is not None
+
+
+@given(limits, limits)
+def test_two_limits_together_keep_both(one: Limits, other: Limits) -> None:
+    """Of a model and of the service that runs it."""
+    both = one.within(other)
+    for name in ("documents", "tokens", "pair"):
+        values = [getattr(limit, name) for limit in (one, other, both)]
+        assert values[2] == min((value for value in values[:2] if value is not None), default=None)
+
+
+def test_search_units_count_long_documents_several_times() -> None:
+    """One for each 500 tokens with the query, 100 documents a unit."""
+    assert [count_search_units([tokens] * 100) for tokens in (1, 500, 501)] == [1, 1, 2]
+    assert count_search_units([]) == 0
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=5))
@@ -209,12 +251,3 @@ def test_an_unknown_cost_makes_the_sum_unknown(known: list[bool]) -> None:
     total = sum(parts, Usage())
     assert total.cost == (0.5 * len(parts) if all(known) else None)
     assert total.requests == len(parts)
-
-
-def test_a_cosine_becomes_a_score_in_0_to_1() -> None:
-    """Order kept, and what is no cosine left for the check to refuse."""
-    from rerank_core.remote.scoring import _from_cosine
-
-    values: list[Any] = [-1.0, 0, 1, True, "0.5", math.nan, 10**400]
-    assert [_from_cosine(value) for value in values[:3]] == [0.0, 0.5, 1.0]
-    assert all(_from_cosine(value) is value for value in values[3:])

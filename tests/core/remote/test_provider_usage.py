@@ -43,7 +43,7 @@ def test_usage_is_what_the_provider_reports(loopback: Loopback, provider: str, m
     assert got.cost == (None if usage.cost is None else pytest.approx(usage.cost))
 
 
-@pytest.mark.parametrize("provider", ["cohere", "voyage", "jina"])
+@pytest.mark.parametrize("provider", ["cohere", "jina"])
 def test_usage_that_is_not_reported_is_estimated_and_says_so(loopback: Loopback, provider: str) -> None:
     """A missing ``usage`` fails no call."""
     loopback.plan(always="usage-missing")

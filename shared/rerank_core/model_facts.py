@@ -1,0 +1,108 @@
+"""What is known of rerank models, by name, wherever they run: scale, instructions, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from rerank_core.types import Scale
+
+__all__ = ["MODELS", "Limits", "ModelFacts", "find_model_facts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model or a service takes in one request; None where there is no limit, or none known.
+
+    Attributes:
+        documents: documents in a request, at least 1.
+        multiple: a request that is not the last holds a multiple of this many documents, where it can.
+        tokens: tokens in a request, the query counted once per document.
+        pair: tokens of the query and one document together that the model reads.
+        document: tokens of one document that the model reads.
+    """
+
+    documents: int = 1000
+    multiple: int = 1
+    tokens: int | None = None
+    pair: int | None = None
+    document: int | None = None
+
+    def tokens_read(self, query: int, document: int) -> int:
+        """Return how many tokens of a query and a document, of these lengths, the model reads."""
+        if self.document is not None:
+            document = min(document, self.document)
+        return query + document if self.pair is None else min(query + document, self.pair)
+
+    def within(self, other: Limits) -> Limits:
+        """Return the limits that keep both.
+
+        >>> Limits(documents=64, tokens=131_072).within(Limits(documents=32, pair=512))
+        Limits(documents=32, multiple=1, tokens=131072, pair=512, document=None)
+        """
+        return Limits(
+            min(self.documents, other.documents),
+            max(self.multiple, other.multiple),
+            _least(self.tokens, other.tokens),
+            _least(self.pair, other.pair),
+            _least(self.document, other.document),
+        )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model; the defaults hold for a model that is not known.
+
+    Attributes:
+        limits: what it takes in one request.
+        instructions: template that puts an instruction before the query, with ``{instruction}`` and ``{query}``;
+            None for a model that follows no instruction.
+        listwise: whether a score depends on the other texts of the request.
+        scale: of its scores, None where the runtime or the server decides.
+        successor: the model to use instead of this one, which was retired.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    instructions: str | None = None
+    listwise: bool = False
+    scale: Scale | None = None
+    successor: str | None = None
+
+
+_QWEN3 = ModelFacts(instructions="<Instruct>: {instruction}\n<Query>: {query}")
+_JINA_V3 = ModelFacts(Limits(documents=64, tokens=131_072), listwise=True, scale="cosine")
+
+MODELS: Mapping[str, ModelFacts] = MappingProxyType(
+    {
+        "bge-reranker-base": ModelFacts(),
+        "bge-reranker-large": ModelFacts(),
+        "bge-reranker-v2-m3": ModelFacts(),
+        "jina-reranker-m0": ModelFacts(Limits(pair=10_240)),
+        "jina-reranker-v2-base-multilingual": ModelFacts(Limits(pair=1024)),
+        "jina-reranker-v3*": _JINA_V3,
+        "qwen3-reranker*": _QWEN3,
+    }
+)
+"""Facts by the last part of a model's name, in lower case; a name that ends in ``*`` is a prefix."""
+
+
+def find_model_facts(model: str, *, exact: bool = False) -> ModelFacts | None:
+    """Return what is known of a model, by its exact name, else by the longest prefix; None for nothing.
+
+    Args:
+        model: such as ``"Qwen/Qwen3-Reranker-0.6B"``; the part after the last slash counts, in any case.
+        exact: whether prefixes count for nothing.
+
+    >>> find_model_facts("jinaai/jina-reranker-v3.5").scale
+    'cosine'
+    """
+    name = model.rpartition("/")[2].lower()
+    if name in MODELS or exact:
+        return MODELS.get(name)
+    prefixes = [key for key in MODELS if key.endswith("*") and name.startswith(key[:-1])]
+    return MODELS[max(prefixes, key=len)] if prefixes else None

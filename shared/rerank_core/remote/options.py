@@ -1,0 +1,77 @@
+"""The options that the scorers of all services have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from rerank_core._support.checks import checked_count, checked_seconds
+from rerank_core.errors import ConfigurationError
+from rerank_core.pricing import Price
+from rerank_core.scorer import ScorerOptions
+
+__all__ = ["RemoteOptions"]
+
+_COUNTS = {
+    "max_retries": 0,
+    "max_concurrency": 1,
+    "requests_per_minute": 1,
+    "tokens_per_minute": 1,
+    "documents_per_request": 1,
+}
+_OPTIONAL_COUNTS = ("requests_per_minute", "tokens_per_minute", "documents_per_request")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions(ScorerOptions):
+    """Options of a scorer that asks a service.
+
+    Attributes:
+        api_key: by default the provider's environment variable.
+        base_url: the service's address, where it is not the usual one; no password in it.
+        timeout: seconds that one request may take, above 0; a request that takes longer is repeated.
+        max_retries: how often a request is repeated at most, at least 0, where that may help: after statuses
+            408, 409, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially from
+            0.5 s to 20 s with full jitter, or last as long as the service asks (up to 60 s), and never go
+            beyond the call's deadline.
+        max_concurrency: requests under way at once, at least 1, of all calls together.
+        requests_per_minute: requests begun in any 60 seconds, at least 1; None for no limit.
+        tokens_per_minute: (estimated) tokens sent in any 60 seconds, at least 1; None for no limit.
+        documents_per_request: at least 1; by default what the provider takes or recommends.
+        instruction: what the model shall prefer, for models that follow an instruction.
+        allow_split: let a listwise model score more texts than it takes in one request, in several requests; the
+            scores of different requests are then not quite comparable.
+        prices: prices that override or extend the list, by model: :class:`rerank_core.pricing.Price`, or a
+            dictionary of its fields.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    api_key: SecretStr | str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    timeout: float = 60.0
+    max_retries: int = 4
+    max_concurrency: int = 16
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    documents_per_request: int | None = None
+    instruction: str | None = None
+    allow_split: bool = False
+    prices: Mapping[str, Price | Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked_seconds("timeout", self.timeout)
+        for name, least in _COUNTS.items():
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL_COUNTS:
+                checked_count(name, value, least=least)
+        if self.api_key is not None and not isinstance(self.api_key, (SecretStr, str)):
+            raise ConfigurationError(
+                f"api_key is a {type(self.api_key).__name__}: give a string or a pydantic.SecretStr"
+            )
+        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
+            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")

@@ -141,7 +141,10 @@ def test_a_deeply_nested_reply_is_invalid() -> None:
 def test_a_request_id_that_could_be_anything_else_is_left_out() -> None:
     """It goes into logs: no line break, no essay."""
     for value in ("a b", "x" * 200, "a\nb"):
-        assert read_reply(HttpReply(200, {"x-request-id": value}, b'{"results": []}'), ResponseFormat()).request_id is None
+        assert (
+            read_reply(HttpReply(200, {"x-request-id": value}, b'{"results": []}'), ResponseFormat()).request_id
+            is None
+        )
 
 
 @pytest.mark.parametrize(

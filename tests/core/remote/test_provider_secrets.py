@@ -62,7 +62,9 @@ def test_a_scorer_shows_no_key(loopback: Loopback, provider: str) -> None:
     scorer: Any = scorer_of(provider, loopback)
     Reranker(scorer).rerank("leak", ["a leak"])
     kept = {name: value for name, value in vars(scorer).items() if name != "_session"}
-    assert_silent(repr(scorer), str(scorer), repr(Reranker(scorer)), repr(kept), repr(dataclasses.asdict(scorer.options)))
+    assert_silent(
+        repr(scorer), str(scorer), repr(Reranker(scorer)), repr(kept), repr(dataclasses.asdict(scorer.options))
+    )
     assert KEY.encode() not in pickle.dumps(scorer.__reduce__())
 
 

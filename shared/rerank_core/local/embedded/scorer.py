@@ -101,7 +101,7 @@ class EmbeddedScorer(LocalScorer):
         ScorerUnavailableError: on first use, the weights are not the ones that this scorer was made for.
     """
 
-    provider: ClassVar[str] = "embedded"
+    provider = "embedded"
     Options: ClassVar[type[ScorerOptions]] = EmbeddedOptions
     options: EmbeddedOptions
     options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(

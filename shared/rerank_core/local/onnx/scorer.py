@@ -90,7 +90,7 @@ class OnnxScorer(PairScorer):
         ScorerUnavailableError: on first use, the hub cannot be reached.
     """
 
-    provider: ClassVar[str] = "onnx"
+    provider = "onnx"
     Options: ClassVar[type[ScorerOptions]] = OnnxOptions
     options: OnnxOptions
 

@@ -95,7 +95,7 @@ class CrossEncoderScorer(PairScorer):
         ScorerUnavailableError: on first use, the hub cannot be reached.
     """
 
-    provider: ClassVar[str] = "cross-encoder"
+    provider = "cross-encoder"
     Options: ClassVar[type[ScorerOptions]] = CrossEncoderOptions
     options: CrossEncoderOptions
 

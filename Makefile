@@ -15,6 +15,7 @@ test: $(VENV)/.test  ## run the whole suite
 lint: $(VENV)/.lint  ## static checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions

@@ -17,25 +17,24 @@ _SIBLINGS = "topology/thread_siblings_list"
 
 
 def usable_threads(threads: int | None) -> int:
-    """Return how many threads a model runs in: as many as asked for, at most what the container's quota allows.
+    """Return how many threads a model runs in: those asked for, but no more than the container's quota allows.
 
     Args:
         threads: at least 1; None for :func:`available_cores`.
     """
-    return available_cores() if threads is None else min(threads, _most_by_quota(threads))
+    return available_cores() if threads is None else min(threads, _limit_by_quota(threads))
 
 
 def available_cores() -> int:
     """Return the physical cores that this process may run on, no more than its container's CPU quota allows.
 
     Two hardware threads of one core share its arithmetic units, so they count once; where the system does not say
-    which ones do (outside Linux), each counts. The mask is the scheduler's, the quota that of control groups
-    (``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1), rounded down, because waiting threads use it
-    up too; at least 1.
+    which threads share a core (outside Linux), each counts. The quota is that of control groups (``cpu.max`` in
+    version 2, ``cpu.cfs_quota_us`` in version 1), rounded down, because waiting threads use it up too. At least 1.
     """
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = _physical(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return _most_by_quota(max(1, cores))
+    cores = _count_cores(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return _limit_by_quota(max(1, cores))
 
 
 def multiplies_bytes() -> bool:
@@ -44,7 +43,7 @@ def multiplies_bytes() -> bool:
 
 
 def cpu_flags() -> frozenset[str] | None:
-    """Return the names of the instruction sets of an x86 CPU, as Linux calls them; None where nothing says."""
+    """Return the names of an x86 CPU's instruction sets, as Linux calls them; None where they are not listed."""
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:
@@ -53,7 +52,7 @@ def cpu_flags() -> frozenset[str] | None:
     return frozenset(flags.split())
 
 
-def _physical(cpus: Set[int]) -> int:
+def _count_cores(cpus: Set[int]) -> int:
     return len({_core_of(cpu) for cpu in cpus})
 
 
@@ -65,7 +64,7 @@ def _core_of(cpu: int) -> str:
         return str(cpu)
 
 
-def _most_by_quota(cores: int) -> int:
+def _limit_by_quota(cores: int) -> int:
     quota = _quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
 

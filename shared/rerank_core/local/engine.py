@@ -32,15 +32,15 @@ _STOP_SECONDS = 5.0
 
 
 class LocalModel(Protocol[Item_contra, Output_co]):
-    """What the engine runs: it is made, called and dropped in the engine's thread only."""
+    """What an engine runs: it is made, called and dropped in the engine's thread only."""
 
     def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
-        """Return one output an item; the items of a batch are padded to the longest."""
+        """Return one output per item; the items of a batch are padded to the longest."""
 
 
 @runtime_checkable
 class Budgeted(Protocol):
-    """A model that knows, once it is loaded, how many padded tokens a batch suit the device it is on."""
+    """A model that sets its own batch size (in padded tokens) after loading."""
 
     tokens_per_batch: int
 
@@ -50,24 +50,24 @@ class Interruptible(Protocol):
     """A model that can be stopped in the middle of a batch."""
 
     def arm(self) -> None:
-        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
+        """Prepare for the next ``forward``, which :meth:`interrupt` may end from now on."""
 
     def interrupt(self) -> None:
-        """End the ``forward`` that is under way or about to begin, which then raises; called from any thread."""
+        """Make the ``forward`` that is running or about to begin raise; may be called from any thread."""
 
 
 class ModelJob(ABC, Generic[Item, Output]):
-    """One call's work; both methods run in the engine's thread.
+    """The work of one call; both methods run in the engine's thread.
 
     Attributes:
-        count: how many texts there are.
+        count: texts to work on.
     """
 
     count: int
 
     @abstractmethod
     def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Item]]:
-        """Return the texts ``start`` to ``stop`` as (position, item); what needs no model may be left out."""
+        """Return the texts from ``start`` to ``stop`` as (position, item), without those that need no model."""
 
     @abstractmethod
     def accept(self, position: int, output: Output) -> None:
@@ -76,18 +76,18 @@ class ModelJob(ABC, Generic[Item, Output]):
 
 @dataclass(slots=True, eq=False)
 class _QueuedJob:
-    """A job on its way, and who waits for it."""
+    """A job in the queue, and the future that its caller awaits."""
 
     job: ModelJob[Any, Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
-    over: bool = False
+    is_over: bool = False
 
     def finish(self, error: BaseException | None = None) -> None:
-        self.over = True
+        self.is_over = True
         try:
             self.loop.call_soon_threadsafe(self._resolve, error)
-        except RuntimeError:  # the loop is gone, and with it everybody who waited
+        except RuntimeError:  # the loop is closed, so nobody waits any more
             return
 
     def _resolve(self, error: BaseException | None) -> None:
@@ -103,7 +103,7 @@ _Batch = list[tuple[Place[_QueuedJob], int, Any]]
 
 
 class _Worker:
-    """The thread that owns a model. It holds no reference to its engine, so that dropping that ends it."""
+    """The thread that owns a model. It holds no reference to its engine, so that it ends when the engine goes."""
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
         self.inbox: SimpleQueue[_QueuedJob | None] = SimpleQueue()
@@ -111,12 +111,12 @@ class _Worker:
         self._model: LocalModel[Any, Any] | None = None
         self._stopping = False
         self._calls: Schedule[_QueuedJob] = Schedule(tokens_per_batch)
-        self._someone_left = False  # whose place is still in the queue
-        self._running: list[_QueuedJob] = []  # whose items are in the batch under way
-        self._lock = threading.Lock()  # of what is running
+        self._has_finished_calls = False
+        self._running: list[_QueuedJob] = []  # calls whose items are in the current batch
+        self._lock = threading.Lock()  # for ``_running``
         self.thread = threading.Thread(target=self._serve, name="rerank-core-model", daemon=True)
         self.thread.start()
-        # A daemon thread must not be inside native code when the interpreter is torn down.
+        # A daemon thread must not be inside native code when the interpreter shuts down.
         atexit.register(self._stop_at_exit)
 
     def _stop_at_exit(self) -> None:
@@ -125,12 +125,12 @@ class _Worker:
         self.thread.join(_STOP_SECONDS)
 
     def abandon(self, call: _QueuedJob) -> None:
-        """Take a call out of the queue, and end the batch under way if nobody else waits for it."""
-        call.over = True
-        self._someone_left = True
+        """Drop a call, and interrupt the current batch if nobody else waits for it."""
+        call.is_over = True
+        self._has_finished_calls = True
         with self._lock:
             model: object = self._model
-            unwanted = call in self._running and all(running.over for running in self._running)
+            unwanted = call in self._running and all(running.is_over for running in self._running)
             if unwanted and isinstance(model, Interruptible):
                 model.interrupt()
 
@@ -140,13 +140,13 @@ class _Worker:
                 self._step()
             except BaseException as exc:
                 self._fail([place.owner for place in self._calls], exc)
-            self._forget_finished()
-        # Here, where an interpreter that ends waits for it: cutting off a thread in a native destructor aborts.
+            self._drop_finished()
+        # Here, because the interpreter waits for this thread: ending a thread in a native destructor aborts.
         self._model = None
         atexit.unregister(self._stop_at_exit)
 
     def _receive(self) -> bool:
-        """Take in what waits, and wait if there is nothing to do; False when told to end."""
+        """Take in new calls, waiting for one if there is nothing to do; False when told to stop."""
         while not self._calls or not self.inbox.empty():
             call = self.inbox.get()
             if call is None:
@@ -156,14 +156,14 @@ class _Worker:
 
     def _step(self) -> None:
         """Run one batch."""
-        self._forget_finished()
+        self._drop_finished()
         if self._model is None:
             model: object = self._load()
             if isinstance(model, Budgeted):
                 self._calls.budget = model.tokens_per_batch
             self._model = cast("LocalModel[Any, Any]", model)
         self._finish(self._calls.prepare(self._encode))
-        self._forget_finished()  # tokenising took its time, and callers may have given up
+        self._drop_finished()  # callers may have given up while texts were tokenised
         batch = self._calls.next_batch()
         if batch:
             places = {id(place): place for place, _, _ in batch}.values()
@@ -171,7 +171,7 @@ class _Worker:
             self._finish(place.owner for place in places if place.is_exhausted)
 
     def _encode(self, call: _QueuedJob, start: int, stop: int) -> Sequence[tuple[int, Any]] | None:
-        if call.over:
+        if call.is_over:
             return None
         try:
             return call.job.encode(self._model, start, stop)
@@ -192,14 +192,14 @@ class _Worker:
 
     def _finish(self, calls: Iterable[_QueuedJob]) -> None:
         for call in calls:
-            if not call.over:
+            if not call.is_over:
                 call.finish()
-                self._someone_left = True
+                self._has_finished_calls = True
 
     def _begin(self, calls: list[_QueuedJob], model: object) -> bool:
-        """Say whose batch begins; False where all of them have given up, as nobody could tell the model then."""
+        """Note whose batch begins; False where all of them have given up, because no one would interrupt it."""
         with self._lock:
-            if all(call.over for call in calls):
+            if all(call.is_over for call in calls):
                 return False
             if isinstance(model, Interruptible):
                 model.arm()
@@ -212,26 +212,26 @@ class _Worker:
 
     def _fail(self, calls: Iterable[_QueuedJob], error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
-            # A panic in native code, say; a future takes no StopIteration, and no caller awaits an exit.
+            # Such as a panic in native code. A future takes no StopIteration, and callers expect no SystemExit.
             error, cause = RuntimeError(f"the model's thread met a {type(error).__name__}"), error
             error.__cause__ = cause
         for call in calls:
             call.finish(error)
-            self._someone_left = True
+            self._has_finished_calls = True
 
-    def _forget_finished(self) -> None:
-        if self._someone_left:
-            self._someone_left = False
-            self._calls.keep(lambda call: not call.over)
+    def _drop_finished(self) -> None:
+        if self._has_finished_calls:
+            self._has_finished_calls = False
+            self._calls.keep(lambda call: not call.is_over)
 
 
 class Engine:
-    """A local model and the thread that owns it; both begin with the first call and end with the engine.
+    """A local model and the thread that owns it; both start with the first call and end with the engine.
 
     Args:
-        load: makes the model, in its thread.
-        tokens_per_batch: padded tokens a batch, at least 1; an item that is longer makes a batch of its own. A
-            :class:`Budgeted` model says it itself.
+        load: makes the model, in that thread.
+        tokens_per_batch: padded tokens per batch, at least 1; a longer item makes a batch of its own. A
+            :class:`Budgeted` model sets its own number.
     """
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
@@ -241,7 +241,7 @@ class Engine:
         _engines.add(self)
 
     async def run(self, job: ModelJob[Any, Any]) -> None:
-        """Run a job to its end; cancelling it takes what is left of it out of the queue, and out of the model.
+        """Run a job to its end; cancelling it removes the rest of it from the queue and from the model.
 
         Raises:
             Exception: whatever loading, encoding or running the model raised.
@@ -262,11 +262,11 @@ class Engine:
             weakref.finalize(self, self._worker.inbox.put, None)
         return self._worker
 
-    def forget(self) -> None:
-        """Abandon the thread and the model, in a forked child, which has neither."""
+    def abandon_after_fork(self) -> None:
+        """Let go of the thread and the model in a forked child, where neither works."""
         if self._worker is not None:
-            # Native thread pools join their threads when they are destroyed, and wait for ever in a child, where
-            # those threads are not: the model is leaked on purpose, past the end of the interpreter too.
+            # Native thread pools join their threads when they are destroyed, and in a child wait for ever, where
+            # there are no such threads: the model is leaked on purpose, past the end of the interpreter too.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._worker))
             self._worker = None
 
@@ -276,9 +276,9 @@ _shared: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictio
 
 
 def shared_engine(key: Hashable, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> Engine:
-    """Return the engine of this process for a model and its options, made if nobody holds it.
+    """Return this process's engine for a key, made if nobody holds one.
 
-    Called on the background loop only, so that two callers never make it twice.
+    Called on the background loop only, so that it is never made twice.
     """
     engine = _shared.get(key)
     if engine is None:
@@ -286,9 +286,9 @@ def shared_engine(key: Hashable, load: Callable[[], LocalModel[Any, Any]], token
     return engine
 
 
-def _forget_all() -> None:
+def _abandon_all_after_fork() -> None:
     for engine in list(_engines):
-        engine.forget()
+        engine.abandon_after_fork()
 
 
-in_forked_children(_forget_all)
+in_forked_children(_abandon_all_after_fork)

@@ -1,9 +1,9 @@
-"""Whose items make the next batch: oldest first, by turns, in batches of about equal lengths. Pure.
+"""Scheduling: picks the items for the next batch, oldest call first, grouped by length. Pure.
 
-A call keeps its turn until it has had a quantum of padded tokens, then goes behind those that wait; so equal calls
-end one after the other, each as early as can be, and a small one waits for a quantum of a large one, not for its
-end. Batches are begun by the call whose turn it is and filled up with items of about the same length, of its own
-first, then of those next in turn: what rides in another's batch would have run soon anyway.
+A call keeps its turn for a quantum of padded tokens, then goes behind those that wait. Calls of equal size so end
+one after the other, each as early as possible, and a small call waits for a quantum of a large one, not for its
+end. The call whose turn it is begins a batch, which is filled up with items of about the same length: its own
+first, then those of the calls next in turn.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["Place", "Schedule"]
 Owner = TypeVar("Owner")
 
 _CHUNK = 512
-"""Texts of one call, at least, that are tokenised and sorted at a time: bounds memory at any number of texts."""
+"""Texts of one call that are tokenised and sorted at a time, at least; bounds memory for any number of texts."""
 
 _CHUNK_SHARE = 32
-"""Tokens of a batch for each text that is tokenised at a time: very large batches want more to choose from."""
+"""Tokens of a batch per text that is tokenised at a time: very large batches need more texts to choose from."""
 
 _QUANTUM = 8
-"""Full batches that a call may run before it is another's turn."""
+"""Full batches that a call may run before it is another call's turn."""
 
 _Items = Sequence[tuple[int, Any]]
 
@@ -34,23 +34,23 @@ class Place(Generic[Owner]):
     """A call's place in the queue, and those of its items that are ready to run.
 
     Attributes:
-        owner: whose place it is.
+        owner: the call.
         count: texts of the call.
         encoded: how many of them are tokenised.
         tokens: of the items that are ready.
-        had: padded tokens that it was given in this turn, or rode with before it.
-        waits_again: whether it had a turn before, and more is left of it.
+        tokens_this_turn: padded tokens that it was given in this turn, or in other calls' batches before it.
+        is_large: whether it has used up a whole turn already.
     """
 
-    __slots__ = ("_items", "_lengths", "count", "encoded", "had", "owner", "tokens", "waits_again")
+    __slots__ = ("_items", "_lengths", "count", "encoded", "is_large", "owner", "tokens", "tokens_this_turn")
 
     def __init__(self, owner: Owner, count: int) -> None:
         self.owner = owner
         self.count = count
         self.encoded = 0
         self.tokens = 0
-        self.had = 0
-        self.waits_again = False
+        self.tokens_this_turn = 0
+        self.is_large = False
         self._lengths: list[int] = []  # longest first, as the items
         self._items: list[tuple[int, Any]] = []
 
@@ -77,7 +77,7 @@ class Place(Generic[Owner]):
         self.encoded = encoded
 
     def take(self, budget: int, longest: int, count: int, padding: int) -> tuple[_Items, int]:
-        """Return the items that a batch has room for, and the tokens that it is padded with then."""
+        """Remove and return the items that a batch has room for, and how many tokens of padding it has then."""
         lengths = self._lengths
         start = 0 if lengths[0] <= longest else bisect_left(lengths, -longest, key=neg)
         if start == len(lengths):
@@ -88,7 +88,7 @@ class Place(Generic[Owner]):
         items, tokens = self._items[start:end], sum(lengths[start:end])
         del self._items[start:end], lengths[start:end]
         self.tokens -= tokens
-        self.had += longest * len(items)
+        self.tokens_this_turn += longest * len(items)
         return items, padding + longest * len(items) - tokens
 
 
@@ -96,7 +96,7 @@ class Schedule(Generic[Owner]):
     """The queue of calls.
 
     Attributes:
-        budget: padded tokens a batch, at least 1; an item that is longer makes a batch of its own.
+        budget: padded tokens per batch, at least 1; a longer item makes a batch of its own.
     """
 
     def __init__(self, budget: int) -> None:
@@ -118,24 +118,24 @@ class Schedule(Generic[Owner]):
         return iter(self._places)
 
     def add(self, owner: Owner, count: int) -> None:
-        """Put a call with so many texts at the end of the queue."""
+        """Put a call with ``count`` texts at the end of the queue."""
         self._places.append(Place(owner, count))
 
     def keep(self, wanted: Callable[[Owner], bool]) -> None:
-        """Let only some calls stay in the queue."""
+        """Drop the calls that are not wanted."""
         self._places = deque(place for place in self._places if wanted(place.owner))
 
     def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> list[Owner]:
-        """Tokenise as much as the next batch needs: one piece of a call, and of those next in turn as they fit in.
+        """Tokenise as much as the next batch needs: one piece of the first call, then of the calls next in turn.
 
         Args:
-            encode: returns the texts of a call from one position to another as items, none where they need no
+            encode: returns the texts of a call from one position to another as items, without those that need no
                 model; or None where the call failed.
 
         Returns:
-            The calls that turned out to need no model any more.
+            The calls that need the model no more.
         """
-        self._pass_turns()
+        self._rotate_turns()
         texts = tokens = 0
         ended = []
         for place in self._places:
@@ -145,7 +145,7 @@ class Schedule(Generic[Owner]):
                 items = encode(place.owner, place.encoded, stop)
                 if items is not None:
                     place.add(items, stop)
-                    place.had += 0 if items else self._quantum
+                    place.tokens_this_turn += 0 if items else self._quantum
             if place.is_exhausted:
                 ended.append(place.owner)
             tokens += place.tokens
@@ -154,7 +154,7 @@ class Schedule(Generic[Owner]):
         return ended
 
     def next_batch(self) -> list[tuple[Place[Owner], int, Any]]:
-        """Return what is to run next as (place, position, item); nothing where nothing is ready."""
+        """Remove and return what runs next as (place, position, item); empty where nothing is ready."""
         batch: list[tuple[Place[Owner], int, Any]] = []
         longest = padding = 0
         for place in self._window():
@@ -168,31 +168,31 @@ class Schedule(Generic[Owner]):
         return batch
 
     def _window(self) -> Iterator[Place[Owner]]:
-        """Return whose turn it is, then who may ride with it: as many as a quantum has room for."""
+        """Return the call whose turn it is, then those that may share its batch, up to a quantum of tokens."""
         tokens = 0
-        waits_again = bool(self._places) and self._places[0].waits_again
+        is_large = bool(self._places) and self._places[0].is_large
         for place in self._places:
-            # A large call does not ride with small ones, which would take longer by that.
-            if tokens >= self._quantum or (place.waits_again and not waits_again):
+            # A large call does not join small ones, which would then take longer.
+            if tokens >= self._quantum or (place.is_large and not is_large):
                 return
             tokens += place.tokens
             if place.is_ready:
                 yield place
 
-    def _pass_turns(self) -> None:
-        """Send the front behind the others if it had its share, unless its end is near."""
+    def _rotate_turns(self) -> None:
+        """Send the first call behind the others if it had its turn, unless it is nearly done."""
         while len(self._places) > 1:
             front = self._places[0]
             ends_soon = front.encoded >= front.count and front.tokens <= self._quantum
-            if front.had < self._quantum or ends_soon:
+            if front.tokens_this_turn < self._quantum or ends_soon:
                 return
-            front.had = 0
-            front.waits_again = True
+            front.tokens_this_turn = 0
+            front.is_large = True
             self._places.rotate(-1)
 
 
 _BATCH_COST = 64
-"""A batch of so many tokens at most costs about one token for each of these, whatever is in it: 16 of 1,024."""
+"""Starting a batch costs about as much as this share of its tokens: 16 of 1,024, measured."""
 
 
 def batch_end(
@@ -204,19 +204,19 @@ def batch_end(
     count: int = 0,
     padding: int = 0,
 ) -> int:
-    """Return where what goes into a batch from ``start`` on ends, in sequences sorted longest first.
+    """Return where a batch that begins at ``start`` ends, in sequences sorted longest first.
 
     All sequences of a batch are padded to its longest, so a batch of ``n`` costs ``n × longest`` tokens. Sequences
-    are taken while the budget of padded tokens allows it and while padding them costs less than beginning another
+    are taken while the budget of padded tokens allows it and while padding them costs less than starting another
     batch does: a 64th of the budget, measured. The first sequence of a batch is always taken.
 
     Args:
         lengths: tokens of each sequence.
-        start: the first one that may be taken, at most ``longest`` tokens long.
+        start: the first one to take, at most ``longest`` tokens long.
         budget: padded tokens of a batch, at least 1.
         longest: tokens of the batch's longest sequence; by default the one at ``start``.
-        count: sequences that the batch has already.
-        padding: tokens that those are padded with.
+        count: sequences that are in the batch already.
+        padding: tokens of padding that they have.
 
     >>> batch_end([300, 200, 128, 128, 100], 0, budget=512), batch_end([100, 99, 98, 20], 0, budget=512)
     (1, 3)

@@ -1,4 +1,4 @@
-"""The local engine: one thread a model, batches within a budget, shared by whoever calls."""
+"""The local engine: one thread per model, and batches within a budget that callers share."""
 
 from __future__ import annotations
 
@@ -363,12 +363,12 @@ def test_a_forked_childs_engine_starts_afresh(model: Model) -> None:
         return model
 
     engine = Engine(load, BUDGET)
-    engine.forget()
+    engine.abandon_after_fork()
     before = live_threads()
     run(engine, Words("a"))
     abandoned = engine._worker
     assert abandoned is not None
-    engine.forget()
+    engine.abandon_after_fork()
     run(engine, Words("b"))
     assert len(loads) == 2
     assert len(live_threads() - before) == 2
@@ -453,7 +453,7 @@ def test_at_exit_the_thread_ends_after_the_batch_under_way(engine: Engine, model
     assert len(model.batches) == len(job.outputs) == 1
 
 
-def test_a_fork_makes_the_child_forget_all_engines(
+def test_a_fork_makes_the_child_abandon_all_after_fork_engines(
     engine: Engine, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the hook that the child runs."""
@@ -461,7 +461,7 @@ def test_a_fork_makes_the_child_forget_all_engines(
     run(engine, Words("a"))
     abandoned = engine._worker
     assert abandoned is not None
-    engine_module._forget_all()
+    engine_module._abandon_all_after_fork()
     assert engine._worker is None
     abandoned.inbox.put(None)
     assert ends(abandoned.thread)

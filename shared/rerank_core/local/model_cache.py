@@ -2,220 +2,95 @@
 
 ::
 
-    <folder>/<key>/manifest.json    size and SHA-256 of each file, written last
-    <folder>/<key>/…                the files
-    <folder>/.<key>.lock            held by the process that makes them; ends with it
-    <folder>/.<key>.<random>/       what it has made so far; removed by the next one if it was killed
+    <folder>/<key>/          an entry: the files of one model
+    <folder>/.<key>.lock     held by the process that makes the entry; ends with it
+    <folder>/.<key>.part/    what it has made so far
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
-import functools
-import hashlib
-import json
 import logging
+import math
 import os
 import re
 import shutil
+import stat
 import tempfile
-import uuid
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rerank_core._support.extras import require
+from rerank_core._support.files import digest, lock_file
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["ModelCache", "digest_of", "model_cache"]
+__all__ = ["cache_folder", "fingerprint_files", "get_or_make"]
 
 _VARIABLE = "RERANK_BRIDGE_CACHE"
 _APPLICATION = "rerank-bridge"
-_MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-_BESIDE = re.compile(r"\.([A-Za-z0-9_-]+)\.[0-9a-f]{32}")
-_CHUNK_BYTES = 2**20
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 _logger = logging.getLogger("rerank_core")
 
 
-class ModelCache:
-    """A folder of made models by key, for several processes at once.
+def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder of a made model, which is made where it is missing.
 
-    An entry is there whole or not at all: it is made in a folder beside, and moved into place in one step. Its
-    files are compared with its manifest, sizes at every use and SHA-256 at this object's first; what does not fit
-    is made anew. Processes that want the same entry wait for the one that makes it. Entries are never dropped:
-    remove the folder, or any entry in it, whenever no process is loading a model.
+    An entry of :func:`cache_folder` is there whole or not at all, because it is moved into place in one step.
+    Processes that want the same entry wait for the one that makes it. Where the folder cannot be written, a
+    temporary one serves this process, and one warning is logged; entries that are there already are used all the
+    same. Entries are never dropped: remove any of them, or the folder, whenever no process is loading a model.
 
     Args:
-        folder: where the entries are, made where it is missing; by default ``models`` in the folder that the
-            environment variable ``RERANK_BRIDGE_CACHE`` names, or in the user's cache folder for this package.
-            Where it cannot be written, a temporary folder serves this process, and one warning is logged; entries
-            that are there already are used all the same.
+        key: names what the entry is made from; up to 100 letters, digits, ``-`` and ``_``.
+        make: writes the entry's files into the empty folder that it is given; whatever it raises is raised here,
+            and nothing is kept.
 
     Raises:
-        MissingExtraError: platformdirs or filelock is not installed.
+        ConfigurationError: others may write to the folder, or the files cannot be written: the disk is full, for
+            example.
+        MissingExtraError: platformdirs is not installed.
+        ValueError: a key of other characters.
     """
-
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = Path(folder).expanduser().absolute() if folder is not None else _default_folder()
-        self._filelock = require("filelock", extra="onnx", purpose="the cache of models")
-        self._checked: set[Path] = set()
-        self._temporary: _TemporaryFolder | None = None
-        self._tidied = False
-
-    def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the folder of an entry, made where it is missing or damaged.
-
-        Args:
-            key: names what it is made from, by its digest; up to 100 letters, digits, ``-`` and ``_``.
-            make: writes the entry's files into the empty folder that it is given; whatever it raises is raised
-                here, and nothing is kept. Not called where the entry is there.
-
-        Raises:
-            ConfigurationError: the files cannot be written: the disk is full, say.
-            ValueError: a key of other characters.
-        """
-        if _KEY.fullmatch(key) is None:
-            raise ValueError(f"{key!r} is no key: up to 100 letters, digits, '-' and '_'")
-        if not self._tidied:
-            self._tidied = True
-            self._remove_leftovers()
-        entry = self.folder / key
-        if self._is_whole(entry):
-            return entry
-        with ExitStack() as held:
-            folder = self.folder
-            try:
-                held.enter_context(self._locked(folder, key))
-            except OSError as exc:
-                folder = self._temporary_folder(exc)
-                held.enter_context(self._locked(folder, key))
-            return self._made(folder / key, make)
-
-    def _made(self, entry: Path, make: Callable[[Path], None]) -> Path:
-        """Make an entry whose lock is held, unless another process has done so meanwhile."""
-        if self._is_whole(entry):
-            return entry
-        beside = _beside(entry)
+    if _KEY.fullmatch(key) is None:
+        raise ValueError(f"{key!r} is no key: up to 100 letters, digits, '-' and '_'")
+    folder = cache_folder()
+    _check_private(folder)
+    if os.path.isdir(folder / key):
+        return folder / key
+    with ExitStack() as held:
         try:
-            if entry.exists():
-                _logger.warning("the model in %s is damaged: it is made anew", entry)
-                aside = _beside(entry)
-                entry.replace(aside)
-                shutil.rmtree(aside)
-            beside.mkdir()
-            make(beside)
-            _write_manifest(beside)
-            beside.replace(entry)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            held.enter_context(lock_file(folder / f".{key}.lock", wait_seconds=math.inf))
         except OSError as exc:
-            if exc.errno is None:  # a library's, about something else
-                raise
-            raise _unwritable(entry.parent, exc) from exc
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        self._checked.add(entry)
-        return entry
-
-    def _is_whole(self, entry: Path) -> bool:
-        try:
-            manifest: dict[str, list[Any]] = json.loads((entry / _MANIFEST).read_bytes())
-            if any((entry / name).stat().st_size != size for name, (size, _) in manifest.items()):
-                return False
-            if entry not in self._checked:
-                if any(_file_digest(entry / name) != digest for name, (_, digest) in manifest.items()):
-                    return False
-                self._checked.add(entry)
-        except (OSError, ValueError, AttributeError, TypeError):  # no manifest, or one that was overwritten
-            return False
-        return True
-
-    @contextmanager
-    def _locked(self, folder: Path, key: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold an entry's lock.
-
-        Raises:
-            OSError: the folder cannot be written.
-            TimeoutError: (an OSError) another process holds it, and ``wait`` is False.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = self._filelock.FileLock(folder / f".{key}.lock", timeout=-1 if wait else 0)
-            lock.acquire()
-        except NotImplementedError as exc:
-            raise OSError(errno.ENOLCK, "the file system has no locks") from exc
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _remove_leftovers(self) -> None:
-        """Remove what processes left that were killed; what one that lives is making stays."""
-        with suppress(OSError):
-            for path in list(self.folder.iterdir()):
-                found = _BESIDE.fullmatch(path.name)
-                if found is None:
-                    continue
-                with suppress(OSError), self._locked(self.folder, found[1], wait=False):
-                    shutil.rmtree(path)
-
-    def _temporary_folder(self, error: OSError) -> Path:
-        if self._temporary is None or self._temporary.process != os.getpid():
-            self._temporary = _TemporaryFolder()
-            _logger.warning(
-                "models cannot be kept in %s (%s): they are made again by every process; set %s to a folder that "
-                "can be written",
-                self.folder,
-                error.strerror or error,
-                _VARIABLE,
-            )
-        return self._temporary.path
+            folder = _temporary_folder(os.getpid(), f"{folder} ({exc.strerror or exc})")
+            held.enter_context(lock_file(folder / f".{key}.lock", wait_seconds=math.inf))
+        if not (folder / key).is_dir():
+            _make_entry(folder, key, make)
+        return folder / key
 
 
-class _TemporaryFolder:
-    """A folder that goes with its owner, or with the process; a forked child's end leaves it alone."""
+def fingerprint_files(*parts: Path | str) -> str:
+    """Return a key for files and texts; files count by their path (symbolic links resolved), size and time.
 
-    def __init__(self) -> None:
-        self.process = os.getpid()
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_APPLICATION}-"))
-        weakref.finalize(self, _remove_own, self.path, self.process)
-
-
-def _remove_own(path: Path, process: int) -> None:
-    if os.getpid() == process:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def model_cache() -> ModelCache:
-    """Return the cache in the default folder; the same object as long as the environment says the same."""
-    return _cache_in(_default_folder())
-
-
-@functools.cache
-def _cache_in(folder: Path) -> ModelCache:
-    return ModelCache(folder)
-
-
-def digest_of(*parts: Path | str) -> str:
-    """Return the SHA-256 of files' contents and of texts, in hexadecimal digits."""
-    digest = hashlib.sha256()
+    Files of the hub's cache lie in folders that are named by revision, or are links to files named by content.
+    """
+    names = []
     for part in parts:
-        digest.update(f"{_file_digest(part) if isinstance(part, Path) else part!r}\n".encode())
-    return digest.hexdigest()
+        if isinstance(part, Path):
+            status = part.stat()
+            part = f"{part.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+        names.append(part)
+    return digest(*names)
 
 
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _default_folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of made models: ``models`` in ``$RERANK_BRIDGE_CACHE``, or in the user's cache folder."""
     stated = os.environ.get(_VARIABLE)
     if stated:
         return Path(stated).expanduser().absolute() / "models"
@@ -223,20 +98,57 @@ def _default_folder() -> Path:
     return Path(platformdirs.user_cache_path(_APPLICATION, appauthor=False)) / "models"
 
 
-def _beside(entry: Path) -> Path:
-    return entry.with_name(f".{entry.name}.{uuid.uuid4().hex}")
-
-
-def _write_manifest(folder: Path) -> None:
-    # Nothing is synchronised with the disk: what a power cut leaves incomplete, its digest tells.
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {path.relative_to(folder).as_posix(): [path.stat().st_size, _file_digest(path)] for path in files}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
-    if error.errno in _FULL:
-        fix = f"free some space there, or set {_VARIABLE} to a folder on another disk"
+def _check_private(folder: Path) -> None:
+    """Check that nobody else may put models into a folder; on Windows, permissions are not in the mode."""
+    if os.name != "posix" or not os.path.isdir(folder):
+        return
+    status = folder.stat()
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = f"others may write there (mode {stat.S_IMODE(status.st_mode):o}): run 'chmod go-w {folder}'"
+    elif status.st_uid not in (0, os.geteuid()):
+        reason = f"it belongs to another user (uid {status.st_uid}): change its owner"
     else:
-        fix = f"set {_VARIABLE} to a folder that can be written"
-    return ConfigurationError(f"a model cannot be written to {folder} ({error.strerror or error}): {fix}")
+        return
+    raise ConfigurationError(f"models in {folder} are not trusted, because {reason}, or set {_VARIABLE}")
+
+
+def _make_entry(folder: Path, key: str, make: Callable[[Path], None]) -> None:
+    """Make an entry whose lock is held."""
+    part = folder / f".{key}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        part.mkdir()
+        make(part)
+        for path in part.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())  # else a power cut could leave the entry without its content
+        part.replace(folder / key)
+    except OSError as exc:
+        if exc.errno is None:  # a library's, about something else
+            raise
+        fix = "free some space there, or " if exc.errno in _FULL else ""
+        raise ConfigurationError(
+            f"a model cannot be written to {folder} ({exc.strerror}): {fix}set {_VARIABLE} to a folder that can "
+            "be written"
+        ) from exc
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@cache
+def _temporary_folder(process: int, refused: str) -> Path:
+    """Return this process's folder in place of one that cannot be written; it is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{_APPLICATION}-"))
+
+    def remove() -> None:
+        if os.getpid() == process:  # the end of a forked child leaves it alone
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    _logger.warning(
+        "models cannot be kept in %s, and are made again by every process: set %s to a folder that can be written",
+        refused,
+        _VARIABLE,
+    )
+    return folder

@@ -201,20 +201,18 @@ def test_int8_comes_close_and_does_not_depend_on_the_batch(checkpoint: Path, run
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_weights_are_rounded_once_and_kept_with_checksums(
+def test_weights_are_rounded_once_and_kept(
     checkpoint: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next session reads what the first one kept; a damaged file is made anew."""
+    """The next session reads what the first one kept."""
     monkeypatch.setenv("RERANK_BRIDGE_CACHE", str(tmp_path))
     batch = tokens(checkpoint)
     first = fed(opened(checkpoint, runtime, precision="int8"), batch)
     (entry,) = (tmp_path / "models").glob("rounded-*")
-    assert (entry / "manifest.json").is_file()
+    assert (entry / "0.npy").is_file()
     with monkeypatch.context() as patch:
         patch.delattr("rerank_core.local.onnx.bert.int8.quantised")
         np.testing.assert_array_equal(fed(opened(checkpoint, runtime, precision="int8"), batch), first)
-    (entry / "0.npy").write_bytes(b"damaged")
-    np.testing.assert_array_equal(fed(opened(checkpoint, runtime, precision="int8"), batch), first)
 
 
 @pytest.mark.parametrize(

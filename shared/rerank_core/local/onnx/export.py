@@ -12,7 +12,7 @@ from typing import Any
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.model_cache import digest_of, model_cache
+from rerank_core.local.model_cache import fingerprint_files, get_or_make
 from rerank_core.local.runtimes.session import SessionOptions, open_session
 
 __all__ = ["exported"]
@@ -56,8 +56,8 @@ def exported(checkpoint: Checkpoint, *, scorer: str, length: int) -> Path:
     transformers = require("transformers", extra="export,local", purpose=purpose)
     weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     versions = f"{_VERSION} torch {torch.__version__} transformers {transformers.__version__}"
-    key = digest_of(versions, *weights, folder / "config.json")
-    entry = model_cache().get_or_make(
+    key = fingerprint_files(versions, *weights, folder / "config.json")
+    entry = get_or_make(
         f"export-{key}", lambda target: _export(folder, target / _FILE, scorer=scorer, length=length)
     )
     return entry / _FILE

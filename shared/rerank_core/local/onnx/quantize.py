@@ -9,7 +9,7 @@ from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.local.cpu import cpu_flags, multiplies_bytes
-from rerank_core.local.model_cache import digest_of, model_cache
+from rerank_core.local.model_cache import fingerprint_files, get_or_make
 
 __all__ = ["cpu_features", "quantized"]
 
@@ -39,7 +39,7 @@ def quantized(graph: Path, beside: Sequence[Path], *, scorer: str) -> Path:
     # Without VNNI, x86 CPUs add two products of bytes in 16 bits, which overflow: 7 bits do not.
     reduce_range = not multiplies_bytes() and "arm64" not in cpu_features()
     parts = [graph, *beside]
-    key = digest_of(f"1 onnxruntime {ort.__version__} {reduce_range=}", *parts)
+    key = fingerprint_files(f"1 onnxruntime {ort.__version__} {reduce_range=}", *parts)
     size = sum(part.stat().st_size for part in parts)
 
     def make(target: Path) -> None:
@@ -58,7 +58,7 @@ def quantized(graph: Path, beside: Sequence[Path], *, scorer: str) -> Path:
             use_external_data_format=size > _MOST_BYTES,
         )
 
-    return model_cache().get_or_make(f"int8-{key}", make) / _FILE
+    return get_or_make(f"int8-{key}", make) / _FILE
 
 
 def cpu_features() -> frozenset[str]:

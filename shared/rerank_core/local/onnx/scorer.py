@@ -76,7 +76,7 @@ class OnnxScorer(PairScorer):
     5. for int8 the weights of 2 (in fp32) or 4, quantised once by ONNX Runtime (extra ``export``); for ``auto``
        a file of lower precision.
 
-    What is made once is kept in :class:`rerank_core.local.model_cache.ModelCache`'s folder, which the
+    What is made once is kept in :func:`rerank_core.local.model_cache.cache_folder`, which the
     environment variable ``RERANK_BRIDGE_CACHE`` may name.
 
     Args:

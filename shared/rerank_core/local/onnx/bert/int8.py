@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_core.local.cpu import multiplies_bytes
-from rerank_core.local.model_cache import digest_of, model_cache
+from rerank_core.local.model_cache import fingerprint_files, get_or_make
 
 __all__ = ["LARGEST_INT8", "Rounding", "kept_rounding", "largest_int8", "quantised"]
 
@@ -37,7 +37,7 @@ def largest_int8() -> int:
 def kept_rounding(files: Sequence[Path], largest: int, write: Callable[[Rounding], object]) -> Rounding:
     """Return what rounds the matrices of a checkpoint, in the order in which ``write`` asks for them.
 
-    They are rounded once and kept, in :class:`ModelCache`'s folder; the next process maps them into memory.
+    They are rounded once and kept, in the cache of models; the next process maps them into memory.
 
     Args:
         files: with the weights.
@@ -60,7 +60,7 @@ def kept_rounding(files: Sequence[Path], largest: int, write: Callable[[Rounding
 
         write(save)
 
-    folder = model_cache().get_or_make(f"rounded-{digest_of(f'{_VERSION} {largest}', *files)}", make)
+    folder = get_or_make(f"rounded-{fingerprint_files(f'{_VERSION} {largest}', *files)}", make)
     numbers = count()
 
     def load(_: npt.NDArray[np.float32]) -> Rounded:

@@ -1,12 +1,12 @@
-"""Many rows offline: a file job that resumes, and Ray Data for more than one process.
+"""Reranking many rows offline: files, with runs that can be interrupted, and Ray datasets.
 
-:func:`rerank_file` reranks a Parquet or JSONL file, in this process or on Ray; :func:`plan_file` says what that
-would cost at most; :func:`rerank_dataset` adds the same columns to a Ray dataset.
+:func:`rerank_file` reranks a Parquet or JSON-lines file, in this process or on Ray; :func:`plan_file` tells what
+that would cost at most; :func:`rerank_dataset` adds the same columns to a Ray dataset.
 """
 
-from rerank_tools.batch.dataset import rerank_dataset
 from rerank_tools.batch.job import plan_file, rerank_file
 from rerank_tools.batch.options import BatchOptions
+from rerank_tools.batch.ray.dataset import rerank_dataset
 from rerank_tools.batch.report import BatchPlan, BatchReport, Progress
 
 __all__ = [

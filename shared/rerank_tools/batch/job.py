@@ -1,24 +1,24 @@
-"""A file in, a folder out: resumed where it was interrupted, and nothing paid for twice."""
+"""Reranking a file into a folder; an interrupted job goes on, and pays for nothing twice."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rerank_core._call import event_loop
 from rerank_core.errors import ConfigurationError
+from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage
-from rerank_tools.batch._bound import most_tokens, row_cost
-from rerank_tools.batch._budget import Budget
-from rerank_tools.batch._engine import chosen_engine
-from rerank_tools.batch._runner import Runner
-from rerank_tools.batch._source import Source, open_source
-from rerank_tools.batch._store import PartState, Store
-from rerank_tools.batch._tracker import Tracker
+from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
+from rerank_tools.batch.folder import BatchFolder, PartState
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.report import BatchPlan, BatchReport, Progress
+from rerank_tools.batch.report import BatchPlan, BatchReport, Progress, ProgressTracker
+from rerank_tools.batch.runner import PartRunner
+from rerank_tools.batch.sources import open_source
+from rerank_tools.batch.sources.base import Source
 
 __all__ = ["plan_file", "rerank_file"]
 
@@ -30,54 +30,57 @@ def rerank_file(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> BatchReport:
-    """Rerank the rows of a Parquet or JSONL file, and go on where an earlier run was interrupted.
+    """Rerank the rows of a Parquet or JSON-lines file, or go on where an earlier run was interrupted.
 
-    Finished rows are never sent again, however the earlier run ended; rows that failed are tried again. A row that
-    fails after the scorer's retries is written to ``errors/``, and the others go on. Every row of the input is in
-    ``rows/`` or in ``errors/``, once, in the order of the input.
+    Finished rows are never sent again, however the earlier run ended; failed rows are tried again. A row that
+    fails after the scorer's retries is written to ``errors/``, and the others go on. In the end every row of the
+    input is in ``rows/`` or in ``errors/``, once, in the order of the input.
 
     Args:
-        input: a ``.parquet`` or ``.jsonl`` file, a row a query with its candidates.
-        output: a folder, made where it is not there; results are in its ``rows/``.
-        options: how; by default with the embedded model.
-        on_progress: told how far the run is, up to ten times a second, from another thread; on Ray after each
+        input: a ``.parquet`` or ``.jsonl`` file: one query with its candidates per row. It must not change while
+            the job runs.
+        output: the folder for the results, made where it is missing; they are in its ``rows/``.
+        options: the options; by default those of the embedded model.
+        on_progress: called with the progress up to ten times per second, from another thread; on Ray after each
             part.
 
     Raises:
-        ConfigurationError: the input cannot be read, the folder is for another input or other options, another
-            run is writing it, or there is a cap and no price.
+        ConfigurationError: the input cannot be read or was changed meanwhile, the folder belongs to another input
+            or other options, another run is writing it, or ``max_cost`` is given and no price is known.
         AuthenticationError: there is no key, or the service refused it.
         MissingExtraError: pyarrow (for Parquet), Ray (``engine="ray"``) or a scorer's package is not installed.
     """
     options = BatchOptions() if options is None else options
     started = perf_counter()
-    source, store = _opened(Path(input), Path(output), options)
+    source, folder = _open(Path(input), Path(output), options)
     _check_price(options)
-    engine = chosen_engine(options)
-    with store.begun(source, options.deciding()):
-        before = _states(store)
-        todo = [number for number, state in before.items() if not state.written]
-        tracker = Tracker(source.rows, list(before.values()), on_progress, started)
+    engine = options.choose_engine()
+    if not folder.check():
+        source.check_readable()
+    with folder.hold():
+        before = _load_parts(folder)
+        todo = [number for number, state in before.items() if not state.is_written]
+        tracker = ProgressTracker(source.rows, before.values(), on_progress, started)
         if engine == "ray":
-            from rerank_tools.batch._cluster import run_on_ray
+            from rerank_tools.batch.ray.job import run_on_ray
 
-            exhausted = run_on_ray(source, store, options, before, todo, tracker)
+            is_exhausted = run_on_ray(source, folder, options, before, todo, tracker)
         else:
-            exhausted = _run_here(source, store, options, before, todo, tracker)
-        after = _states(store)
-    tracker.finish(list(after.values()))
-    usage, earlier = _total(after), _total(before)
+            is_exhausted = _run_here(source, folder, options, before, todo, tracker)
+        after = before | {number: folder.load_part(number) for number in todo}
+    tracker.finish(after.values())
+    usage = _total_usage(after.values())
     return BatchReport(
         rows=source.rows,
-        finished=sum(state.finished for state in after.values()),
+        finished=sum(state.finished_rows for state in after.values()),
         failed=sum(state.failed for state in after.values()),
-        resumed=sum(state.finished for state in before.values()),
-        usage=_difference(usage, earlier),
+        resumed=sum(state.finished_rows for state in before.values()),
+        usage=_subtract(usage, _total_usage(before.values())),
         cost=usage.cost,
         seconds=perf_counter() - started,
-        stopped=_exhausted_message(options, usage) if exhausted else None,
+        stopped=_explain_cap(options, usage) if is_exhausted else None,
         engine=engine,
-        output=store.folder,
+        output=folder.path,
     )
 
 
@@ -86,109 +89,100 @@ def plan_file(
     output: Path | str,
     options: BatchOptions | None = None,
 ) -> BatchPlan:
-    """Return what :func:`rerank_file` would do and cost; nothing is sent, and nothing written.
+    """Return what :func:`rerank_file` would do and cost; nothing is sent, and nothing is written.
 
     Raises:
         ConfigurationError: as :func:`rerank_file`, but for the cap.
         MissingExtraError: as :func:`rerank_file`.
     """
     options = BatchOptions() if options is None else options
-    source, store = _opened(Path(input), Path(output), options)
-    store.check(source, options.deciding())
-    states = _states(store)
-    scorer = options.scorer()
+    source, folder = _open(Path(input), Path(output), options)
+    folder.check()
+    states = _load_parts(folder)
+    scorer = options.make_scorer()
     bad = documents = 0
     costs: list[float | None] = []
-    most: list[float | None] = []
+    max_costs: list[float | None] = []
     for number, state in states.items():
-        if state.written:
+        if state.finished is None:
             continue
-        finished = store.finished(number)
-        for row in source.read(store.parts[number])[0]:
-            if row.number in finished:
+        for row in source.read(folder.parts[number])[0]:
+            if row.number in state.finished:
                 continue
             bad += row.error is not None
             documents += len(set(filter(str.strip, row.documents)))
             costs.append(row_cost(scorer, row.query, row.documents))
-            most.append(row_cost(scorer, row.query, row.documents, most_tokens))
+            max_costs.append(row_cost(scorer, row.query, row.documents, max_tokens))
     return BatchPlan(
         rows=source.rows,
-        finished=sum(state.finished for state in states.values()),
+        finished=sum(state.finished_rows for state in states.values()),
         bad=bad,
         documents=documents,
-        spent=_total(states).cost,
-        cost=_sum(costs),
-        cost_at_most=_sum(most),
+        spent=_total_usage(states.values()).cost,
+        cost=_sum_costs(costs),
+        cost_at_most=_sum_costs(max_costs),
     )
 
 
-def _opened(path: Path, folder: Path, options: BatchOptions) -> tuple[Source, Store]:
+def _open(path: Path, output: Path, options: BatchOptions) -> tuple[Source, BatchFolder]:
     source = open_source(path, options)
-    return source, Store(folder, rows=source.rows, step=options.rows_per_part, suffix=source.suffix)
+    return source, BatchFolder(output, source, options.fingerprint_options(), rows_per_part=options.rows_per_part)
 
 
 def _check_price(options: BatchOptions) -> None:
-    if options.max_cost is not None and row_cost(options.scorer(), "query", ["document"]) is None:
+    scorer = options.make_scorer()
+    if options.max_cost is not None and row_cost(scorer, "query", ["document"]) is None:
         raise ConfigurationError(
-            f"max_cost is given, and no price is known of {options.scorer().name}: "
+            f"max_cost is given, and no price is known for {scorer.name}: "
             "give model_options={'prices': …}, or leave out max_cost="
         )
 
 
-def _states(store: Store) -> dict[int, PartState]:
-    return {number: store.state(number) for number in range(len(store.parts))}
+def _load_parts(folder: BatchFolder) -> dict[int, PartState]:
+    return {number: folder.load_part(number) for number in range(len(folder.parts))}
 
 
 def _run_here(
     source: Source,
-    store: Store,
+    folder: BatchFolder,
     options: BatchOptions,
     states: Mapping[int, PartState],
     todo: list[int],
-    tracker: Tracker,
+    tracker: ProgressTracker,
 ) -> bool:
-    """Rerank parts in this process, and return whether the money ran out."""
+    """Rerank parts in this process, and return whether the cap stopped it."""
 
     async def run() -> bool:
         spent = {number: state.usage.cost or 0.0 for number, state in states.items()}
-        purse = Budget(math.inf if options.max_cost is None else options.max_cost, spent)
-        scorer = options.scorer()
-        runner = Runner(source, store, options, scorer=scorer, purse=purse, on_row=tracker.row)
-        try:
+        cap = SpendingCap(math.inf if options.max_cost is None else options.max_cost, spent)
+        async with Reranker(options.make_scorer(), selection=options.selection, timeout=options.timeout) as model:
+            runner = PartRunner(source, folder, options, reranker=model, cap=cap, on_row=tracker.add_row)
             await runner.run(todo)
-        finally:
-            await scorer.aclose()
-        return runner.exhausted
+        return runner.is_exhausted
 
     return event_loop.run(run())
 
 
-def _total(states: Mapping[int, PartState]) -> Usage:
-    return sum((state.usage for state in states.values()), Usage())
+def _total_usage(states: Iterable[PartState]) -> Usage:
+    return sum((state.usage for state in states), Usage())
 
 
-def _difference(after: Usage, before: Usage) -> Usage:
-    unknown = after.cost is None or before.cost is None
-    return Usage(
-        requests=after.requests - before.requests,
-        documents=after.documents - before.documents,
-        tokens=after.tokens - before.tokens,
-        retries=after.retries - before.retries,
-        search_units=after.search_units - before.search_units,
-        truncated=after.truncated - before.truncated,
-        cached=after.cached - before.cached,
-        cost=None if unknown else (after.cost or 0.0) - (before.cost or 0.0),
-        estimated=after.estimated,
-    )
+def _subtract(usage: Usage, earlier: Usage) -> Usage:
+    before = earlier.to_dict()
+    difference: dict[str, Any] = {
+        name: None if value is None or before[name] is None else value - before[name]
+        for name, value in usage.to_dict().items()
+    }
+    return Usage(**{**difference, "estimated": usage.estimated})
 
 
-def _exhausted_message(options: BatchOptions, usage: Usage) -> str:
+def _explain_cap(options: BatchOptions, usage: Usage) -> str:
     return (
         f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent, and the next row may cost "
         "more than is left: run again with a higher cap to go on"
     )
 
 
-def _sum(costs: list[float | None]) -> float | None:
+def _sum_costs(costs: list[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
     return math.fsum(known) if len(known) == len(costs) else None

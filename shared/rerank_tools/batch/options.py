@@ -1,44 +1,49 @@
-"""The options of a file job, and which of them decide its result."""
+"""The options of a batch, and which of them decide its result."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from rerank_core._support.checks import checked_count, checked_seconds
+from rerank_core._support.checks import check_amount, check_choice, check_count, check_seconds
+from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer, load_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
 
-__all__ = ["BatchOptions", "Engine"]
+__all__ = ["BatchEngine", "BatchOptions"]
 
-Engine = Literal["auto", "process", "ray"]
-"""Where a job runs; ``"auto"`` is Ray where more than one worker is asked for and Ray is installed."""
+BatchEngine = Literal["auto", "process", "ray"]
+"""Where a batch runs: ``"auto"`` is Ray where more than one worker is asked for and Ray is installed."""
+
+_logger = logging.getLogger("rerank_core")
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a file is reranked.
+    """How the rows of a file are reranked.
 
-    A job that was interrupted goes on with the same options, but for ``max_cost`` and those from ``timeout`` on.
+    To resume, pass the same options; only ``max_cost``, ``timeout`` and the options after it may change.
 
     Attributes:
         model: a scorer, or a name for :func:`rerank_core.load_scorer`.
         model_options: further options of a scorer that is given by name.
-        query_column: column of the queries: strings.
-        documents_column: column of the candidates: lists of strings, in the first stage's order.
-        selection: which candidates are named in the result.
-        prefix: written before ``indices``, ``scores`` and ``usage``, the columns that are added.
-        rows_per_part: rows of an output file, at least 1; as many are in memory, twice at most in each worker.
-        max_cost: US dollars that the job may cost, of all its runs together, at least 0; None for no limit.
+        query_column: the column of the queries: strings.
+        documents_column: the column of the candidates: lists of strings, in the first stage's order.
+        selection: which candidates are in the result.
+        prefix: put before ``indices``, ``scores`` and ``usage``, the names of the columns that are added.
+        rows_per_part: rows of an output file, at least 1. Each worker holds up to twice as many in memory.
+        max_cost: US dollars that all runs of the job together may cost, at least 0; None for no limit.
         timeout: seconds that a row may take, above 0; None for no limit.
         rows_at_once: rows under way in each worker, at least 1.
         engine: ``"process"`` for this process, ``"ray"``, or ``"auto"``.
         workers: processes on Ray, at least 1, each with a model of its own.
-        cpus_per_worker: cores of each, at least 1; also the threads of a local model that was given none.
-        gpus_per_worker: GPUs of each, at least 0; a fraction shares one.
+        cpus_per_worker: cores of each, at least 1; also the threads of a local model without a number of its own.
+        gpus_per_worker: GPUs of each, at least 0; workers share a GPU where it is a fraction.
 
     Raises:
         ConfigurationError: an option is out of its range, or the scorer's name is unknown.
@@ -55,51 +60,67 @@ class BatchOptions:
     max_cost: float | None = None
     timeout: float | None = None
     rows_at_once: int = 64
-    engine: Engine = "auto"
+    engine: BatchEngine = "auto"
     workers: int = 1
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rows_per_part", "rows_at_once", "workers", "cpus_per_worker"):
-            checked_count(name, getattr(self, name), least=1)
-        for name, wanted in (("max_cost", "US dollars"), ("gpus_per_worker", "a number of GPUs")):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0
-            ):
-                raise ConfigurationError(f"{name} is {value!r}: give {wanted}, at least 0")
+            check_count(name, getattr(self, name))
+        check_amount("gpus_per_worker", self.gpus_per_worker, unit="a number of GPUs")
+        if self.max_cost is not None:
+            check_amount("max_cost", self.max_cost, unit="US dollars")
         if self.timeout is not None:
-            checked_seconds("timeout", self.timeout)
-        if self.engine not in get_args(Engine):
-            raise ConfigurationError(f"engine is {self.engine!r}: give one of {', '.join(get_args(Engine))}")
+            check_seconds("timeout", self.timeout)
+        check_choice("engine", self.engine, get_args(BatchEngine))
         check_selection(self.selection)
         if self.model_options and not isinstance(self.model, str):
             raise ConfigurationError("model is a scorer, which has its options: leave out model_options=")
-        self.scorer()
+        self.make_scorer()
 
-    def scorer(self) -> Scorer:
-        """Return a scorer with these options; weights and connections wait for its first call."""
+    def make_scorer(self) -> Scorer:
+        """Return a scorer with these options; its first call loads weights and opens connections."""
         if isinstance(self.model, str):
             return load_scorer(self.model, **self.model_options)
         return as_scorer(self.model)
 
     @property
-    def columns(self) -> tuple[str, str, str]:
+    def added_columns(self) -> tuple[str, str, str]:
         """Names of the columns that are added."""
         return f"{self.prefix}indices", f"{self.prefix}scores", f"{self.prefix}usage"
 
-    def deciding(self) -> dict[str, Any]:
-        """Return what decides the result, as JSON holds it; no key is in it.
+    def choose_engine(self) -> Literal["process", "ray"]:
+        """Return where the job runs: on Ray where that is asked for, or would help and is installed.
+
+        Raises:
+            MissingExtraError: ``engine="ray"`` without Ray installed.
+        """
+        if self.engine == "ray":
+            check_installed("ray", "pyarrow", extra="ray", purpose='engine="ray"')
+            return "ray"
+        if self.engine == "process" or self.workers == 1:
+            return "process"
+        if find_spec("ray") is None or find_spec("pyarrow") is None:
+            _logger.warning(
+                "workers=%d needs Ray, which is not installed: one process runs instead "
+                '(pip install "rerank-bridge[ray]")',
+                self.workers,
+            )
+            return "process"
+        return "ray"
+
+    def fingerprint_options(self) -> dict[str, Any]:
+        """Return the options that decide the result, as JSON takes them; no key is among them.
 
         Raises:
             ConfigurationError: the scorer has an option that means nothing in another process.
         """
-        scorer = self.scorer()
+        scorer = self.make_scorer()
         try:
             fingerprint = scorer.cache_key()
         except ConfigurationError as exc:
-            raise ConfigurationError(f"no later run could tell whether it has the same scorer: {exc}") from None
+            raise ConfigurationError(f"a later run could not tell whether it has the same scorer: {exc}") from None
         return {
             "model": scorer.name,
             "fingerprint of the model": fingerprint,

@@ -14,7 +14,7 @@ import typer
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection
 from rerank_tools.batch import BatchOptions, BatchPlan, BatchReport, Progress, plan_file, rerank_file
-from rerank_tools.batch.options import Engine
+from rerank_tools.batch.options import BatchEngine
 from rerank_tools.cli import _options as options
 from rerank_tools.cli._output import Output, note, write_json, write_text
 
@@ -36,7 +36,7 @@ def batch(
         str, typer.Option("--documents-column", help="Column of the candidates, lists of strings.")
     ] = "documents",
     prefix: Annotated[str, typer.Option("--prefix", help="Written before indices, scores and usage.")] = "",
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Results of a row at most.")] = None,
+    top_n: Annotated[int | None, typer.Option("--top-n", "-n", min=1, help="Results per row at most.")] = None,
     threshold: options.Threshold = None,
     adaptive_ratio: options.AdaptiveRatio = None,
     rows_per_part: Annotated[int, typer.Option("--rows-per-part", min=1, help="Rows of an output file.")] = 1000,
@@ -66,14 +66,14 @@ def batch(
     rerank-bridge batch pairs.parquet ranked --model cohere:rerank-v3.5 --max-cost 20
     """
     given = {"base_url": base_url, "instruction": instruction}
-    chosen: Engine = engine  # type: ignore[assignment]
+    chosen: BatchEngine = engine  # type: ignore[assignment]
     try:
         job = BatchOptions(
             model=model,
             model_options={name: value for name, value in given.items() if value is not None},
             query_column=query_column,
             documents_column=documents_column,
-            selection=Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_k),
+            selection=Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_n),
             prefix=prefix,
             rows_per_part=rows_per_part,
             max_cost=max_cost,

@@ -341,21 +341,21 @@ def test_batch_plans_runs_and_goes_on(run: Run, tmp_path: Path) -> None:
         "cost        about $0.00, at most $0.00; $0.00 spent so far",
     ]
     assert not output.exists()
-    status, out, err = run("batch", source, output, "--top-k", 2)
+    status, out, err = run("batch", source, output, "--top-n", 2)
     assert (status, out) == (1, "")
     assert "1 of 2 rows finished, 1 of them in this run, 1 failed" in err
     assert "1 rows failed: see" in err
     row = json.loads((output / "rows" / "part-00000.jsonl").read_text())
     assert row["indices"][0] == 1
     assert len(row["indices"]) == 2
-    status, out, _ = run("batch", source, output, "--top-k", 2, "-o", "json")
+    status, out, _ = run("batch", source, output, "--top-n", 2, "-o", "json")
     report = json.loads(out)
     assert (status, report["resumed"], report["failed"], report["output"]) == (1, 1, 1, str(output))
-    status, _, err = run("batch", source, output, "--top-k", 3)
+    status, _, err = run("batch", source, output, "--top-n", 3)
     assert status == 1
     assert "begun with another selection" in err
     assert run("batch", source, output, "--engine", "spark")[0] == 2
-    assert run("batch", source, output, "--top-k", 2, "--dry-run", "-o", "jsonl")[1].startswith('{"rows": 2')
+    assert run("batch", source, output, "--top-n", 2, "--dry-run", "-o", "jsonl")[1].startswith('{"rows": 2')
 
 
 def test_batch_stops_at_the_cap(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,20 +12,28 @@ from support.batches import plain_loop, results, some_rows, write_rows
 from rerank_core import AuthenticationError, ConfigurationError, Reranker, ScorerUnavailableError, Selection
 from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions
-from rerank_tools.batch._cluster import Worker
-from rerank_tools.batch._source import open_source
-from rerank_tools.batch._store import Store
-from rerank_tools.batch.dataset import Actor, Settings, rerank_dataset
-
-SETTINGS = Settings("query", "documents", "", Selection(), None, "raise", 1)
-KEEP = Settings("query", "documents", "new_", Selection(top_n=1), None, "column", 1)
+from rerank_tools.batch.folder import BatchFolder
+from rerank_tools.batch.ray.dataset import DatasetWorker, rerank_dataset
+from rerank_tools.batch.ray.job import PartWorker
+from rerank_tools.batch.sources import open_source
 
 
-def worker_of(tmp_path: Path, scorer: FakeScorer) -> Worker:
+def raising(scorer: FakeScorer) -> DatasetWorker:
+    """Return a worker that raises what goes wrong."""
+    return DatasetWorker(BatchOptions(scorer), [], "raise")
+
+
+def keeping(scorer: FakeScorer) -> DatasetWorker:
+    """Return a worker that keeps the first candidate, and the reasons of failures."""
+    return DatasetWorker(BatchOptions(scorer, prefix="new_", selection=Selection(top_n=1)), [], "column")
+
+
+def worker_of(tmp_path: Path, scorer: FakeScorer) -> PartWorker:
     """Return a worker on six rows in two parts, the last row bad."""
     options = BatchOptions(scorer, rows_per_part=3)
     source = open_source(write_rows(tmp_path / "in.jsonl", [*some_rows(5), "{}"]), options)
-    return Worker(source, Store(tmp_path / "out", rows=6, step=3, suffix=".jsonl"), options, None)
+    folder = BatchFolder(tmp_path / "out", source, options.fingerprint_options(), rows_per_part=3)
+    return PartWorker(options, [], source, folder, None)
 
 
 def test_a_worker_writes_a_part_and_says_how_it_ended(tmp_path: Path) -> None:
@@ -47,7 +55,11 @@ def test_a_worker_names_the_error_of_all_rows(tmp_path: Path) -> None:
     """As a name and a text, which the driver raises again."""
     worker = worker_of(tmp_path, FakeScorer(error=AuthenticationError("fake refused the key")))
     end = json.loads(worker({"part": 0})["end"])
-    assert (end["error"], end["reason"], end["finished"]) == ("AuthenticationError", "fake refused the key", 0)
+    assert (end["error"], end["reason"], end["finished"]) == (
+        "AuthenticationError",
+        "fake: fake refused the key",
+        0,
+    )
 
 
 def table_of(rows: list[dict[str, Any]]) -> Any:
@@ -55,49 +67,49 @@ def table_of(rows: list[dict[str, Any]]) -> Any:
     return pytest.importorskip("pyarrow", reason="pyarrow is not installed").Table.from_pylist(rows)
 
 
-def test_an_actor_adds_columns() -> None:
+def test_a_dataset_worker_adds_columns() -> None:
     """What a plain loop returns, and nothing else is changed."""
     rows = some_rows(5)
-    table = Actor(FakeScorer(), SETTINGS)(table_of(rows))
+    table = raising(FakeScorer())(table_of(rows))
     assert table.column_names == ["id", "query", "documents", "indices", "scores", "usage"]
     found = [(row["indices"], row["scores"]) for row in table.to_pylist()]
     assert found == plain_loop(Reranker(FakeScorer()), rows, Selection())
 
 
-def test_an_actor_keeps_rows_that_fail() -> None:
+def test_a_dataset_worker_keeps_rows_that_fail() -> None:
     """Nulls, and why: the service's error or what is wrong with the row."""
     rows = [*some_rows(1), {"id": 1, "query": " ", "documents": ["a"]}]
-    (good, bad) = Actor(FakeScorer(), KEEP)(table_of(rows)).to_pylist()
+    (good, bad) = keeping(FakeScorer())(table_of(rows)).to_pylist()
     assert (good["new_indices"], good["new_error"]) == ([0], None)
     assert (bad["new_indices"], bad["new_scores"]) == (None, None)
     assert bad["new_error"].startswith("row 1 of its batch: the query is empty")
     down = FakeScorer(error=ScorerUnavailableError("fake is down"))
-    (row, _) = Actor(down, KEEP)(table_of(rows)).to_pylist()
-    assert (row["new_indices"], row["new_error"]) == (None, "fake is down")
+    (row, _) = keeping(down)(table_of(rows)).to_pylist()
+    assert (row["new_indices"], row["new_error"]) == (None, "fake: fake is down")
 
 
-def test_an_actor_raises() -> None:
+def test_a_dataset_worker_raises() -> None:
     """For a bad row or column by default, and for a key that is refused in any case."""
     with pytest.raises(ConfigurationError, match="row 0 of its batch: the query is empty"):
-        Actor(FakeScorer(), SETTINGS)(table_of([{"query": "", "documents": ["a"]}]))
+        raising(FakeScorer())(table_of([{"query": "", "documents": ["a"]}]))
     with pytest.raises(ConfigurationError, match="no column 'documents': there is query"):
-        Actor(FakeScorer(), SETTINGS)(table_of([{"query": ""}]))
+        raising(FakeScorer())(table_of([{"query": ""}]))
     with pytest.raises(ConfigurationError, match="there is a column 'scores' already"):
-        Actor(FakeScorer(), SETTINGS)(table_of([{"query": "a", "documents": ["a"], "scores": 1}]))
+        raising(FakeScorer())(table_of([{"query": "a", "documents": ["a"], "scores": 1}]))
     with pytest.raises(AuthenticationError, match="refused"):
-        Actor(FakeScorer(error=AuthenticationError("refused")), KEEP)(table_of(some_rows(1)))
+        keeping(FakeScorer(error=AuthenticationError("refused")))(table_of(some_rows(1)))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"on_error": "drop"}, "on_error is 'drop': give 'raise' or 'column'"),
+        ({"on_error": "drop"}, "on_error is 'drop': give one of raise, column"),
         ({"model": FakeScorer(), "model_options": {"a": 1}}, "leave out model_options="),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
-        ({"num_cpus": 0}, "num_cpus is 0: give a whole number of at least 1"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker is 0: give a whole number of at least 1"),
         ({"timeout": -1}, "timeout is -1: give seconds above 0"),
-        ({"concurrency": (2, 1)}, r"concurrency is \(2, 1\): give a number of actors"),
-        ({"concurrency": 0}, "concurrency is 0: give a number of actors"),
+        ({"workers": (2, 1)}, r"workers is \(2, 1\): give a number of processes"),
+        ({"workers": 0}, "workers is 0: give a number of processes"),
     ],
 )
 def test_options_of_a_dataset_are_checked(options: dict[str, Any], message: str) -> None:

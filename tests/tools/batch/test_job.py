@@ -186,7 +186,7 @@ def test_a_row_that_fails_is_told_and_tried_again(tmp_path: Path, loopback: Loop
 
 
 BAD_LINES = {
-    '{"documents": ["a"]}': "line 2: no column 'query': mend the line, or name another",
+    '{"documents": ["a"]}': "line 2: no column 'query': add it, or name another",
     '{"query": "a"}': "line 2: no column 'documents'",
     '{"query": 7, "documents": ["a"]}': "line 2: the query is a int: give a string",
     '{"query": " ", "documents": ["a"]}': "line 2: the query is empty",
@@ -194,9 +194,9 @@ BAD_LINES = {
     '{"query": "a", "documents": ["b", null]}': r"line 2: documents\[1\] is None",
     '{"query": "a", "documents": [{"text": "b"}]}': r"line 2: documents\[0\] is a dict",
     '{"query": "a", "documents": ["b"], "scores": 1}': "line 2: there is a column 'scores' already: give prefix=",
-    '{"query": "a",': r"line 2: not JSON \(Expecting",
+    '{"query": "a",': r"line 2, column \d+: not JSON \(Expecting",
     "[" * 100_000: "line 2: JSON that is nested too deeply",
-    '{"query": ' + "1" * 5000 + "}": "line 2: not JSON",
+    '{"query": ' + "1" * 5000 + "}": "line 2: a number in the JSON is too long",
     "[1, 2]": "line 2: a list: give an object",
 }
 
@@ -248,7 +248,7 @@ def test_the_folder_belongs_to_its_input_and_options(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="another fingerprint of the model"):
         plan_file(source, output, replace(options, model_options={"max_length": 64}))
     write_rows(source, some_rows(7))
-    with pytest.raises(ConfigurationError, match="begun with another input, or that was changed since"):
+    with pytest.raises(ConfigurationError, match="begun with another input, or the input was changed since"):
         rerank_file(source, output, options)
     (output / "manifest.json").write_text('{"version": 0}')
     with pytest.raises(ConfigurationError, match="another version of this package"):
@@ -257,7 +257,7 @@ def test_the_folder_belongs_to_its_input_and_options(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"manifest\.json is not JSON: give a new folder"):
         rerank_file(source, output, options)
     (output / "manifest.json").unlink()
-    with pytest.raises(ConfigurationError, match="is not empty, and no output of a batch"):
+    with pytest.raises(ConfigurationError, match="is not empty and not the output of a batch"):
         rerank_file(source, output, options)
 
 
@@ -268,7 +268,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     rerank_file(source, output, BatchOptions(FakeScorer()))
     with (output / "state" / "lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ConfigurationError, match="another run is writing .*: wait for its end"):
+        with pytest.raises(ConfigurationError, match="another run is writing .*: wait until it has ended"):
             rerank_file(source, output, BatchOptions(FakeScorer()))
 
 
@@ -328,7 +328,7 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     output.joinpath("manifest.json").rmdir()
     options = BatchOptions(FakeScorer())
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="is not empty, and no output of a batch"):
+    with pytest.raises(ConfigurationError, match="is not empty and not the output of a batch"):
         rerank_file(source, tmp_path / "file", options)
     rerank_file(source, output, options)
     for path in (output / "state").glob("part-*"):
@@ -346,14 +346,14 @@ def test_scorers_errors_stay_with_their_rows(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", some_rows(3))
     report = rerank_file(source, tmp_path / "out", BatchOptions(scorer))
     assert (report.failed, report.finished) == (3, 0)
-    assert {failure["reason"] for failure in failures(tmp_path / "out")} == {"fake is down: start it"}
+    assert {failure["reason"] for failure in failures(tmp_path / "out")} == {"fake: fake is down: start it"}
 
 
 def test_inputs_that_are_none(tmp_path: Path) -> None:
     """Each is an error with its fix; a file without rows is a job without work."""
     for name, content, message in [
         ("in.csv", b"a,b", "neither .parquet nor .jsonl: convert it"),
-        ("in.parquet", b"PAR1 not really", "is not Parquet"),
+        ("in.parquet", b"PAR1 not really", "damaged, or not Parquet"),
     ]:
         if name.endswith("parquet"):
             pytest.importorskip("pyarrow", reason="pyarrow is not installed")

@@ -18,9 +18,8 @@ from support.providers import KEY, scorer_of
 
 from rerank_core import Reranker, Selection
 from rerank_tools.batch import BatchOptions, rerank_dataset, rerank_file
-from rerank_tools.batch._budget import Budget
-from rerank_tools.batch._cluster import RemotePurse
-from rerank_tools.batch._workers import prepared
+from rerank_tools.batch.ray.job import ClusterSpendingCap
+from rerank_tools.batch.ray.worker import prepare_scorer
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -45,7 +44,7 @@ def cluster() -> Iterator[None]:
 def test_a_worker_is_killed_and_nothing_is_lost_or_paid_twice(
     cluster: None, tmp_path: Path, loopback: Loopback
 ) -> None:
-    """Two workers, a purse and a limiter between them: each row once, and never more requests than allowed."""
+    """Two workers with one spending cap and one limiter: each row once, never more requests than allowed."""
     loopback.plan(delay=0.01)
     rows = some_rows(240)
     source, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out"
@@ -74,9 +73,7 @@ def test_a_dataset_gets_three_columns(cluster: None) -> None:
     expected = plain_loop(Reranker("embedded"), rows, Selection(top_n=2))
     bad = {"id": 24, "query": "", "documents": ["a"]}
     dataset = ray.data.from_items([*rows, bad])
-    ranked = rerank_dataset(
-        dataset, selection=Selection(top_n=2), on_error="column", batch_size=8, concurrency=(1, 2)
-    )
+    ranked = rerank_dataset(dataset, selection=Selection(top_n=2), on_error="column", batch_size=8, workers=(1, 2))
     found = sorted(ranked.take_all(), key=lambda row: row["id"])
     assert [row["query"] for row in found] == [row["query"] for row in [*rows, bad]]
     assert [list(row["indices"]) for row in found[:24]] == [indices for indices, _ in expected]
@@ -88,10 +85,10 @@ def test_a_dataset_gets_three_columns(cluster: None) -> None:
     assert "the query is empty" in found[24]["error"]
 
 
-def test_the_limiter_and_the_purse_are_the_clusters(cluster: None, loopback: Loopback) -> None:
-    """Requests go on when the limiter's actor is gone, after a pause too; the purse says no at the cap."""
+def test_the_limiter_and_the_cap_are_the_clusters(cluster: None, loopback: Loopback) -> None:
+    """Requests go on when the limiter's actor is gone, after a pause too; the cap says no when it is reached."""
     loopback.plan(faults=["429-retry-after"], retry_after="0.2")
-    scorer = prepared(scorer_of("jina", loopback, max_concurrency=2), cores=1)
+    scorer = prepare_scorer(scorer_of("jina", loopback, max_concurrency=2), threads=1)
     reranker = Reranker(scorer)
     assert reranker.rerank("memory", ["memory", "tea"]).usage.retries == 1
     turns = scorer.__dict__["_session"].limiter
@@ -101,11 +98,11 @@ def test_the_limiter_and_the_purse_are_the_clusters(cluster: None, loopback: Loo
     reranker.close()
 
     async def spend() -> list[bool]:
-        purse = RemotePurse(ray.remote(Budget).options(num_cpus=0).remote(1.0, {0: 0.4}))
-        await purse.begin(0, 0.5)
-        answers = [await purse.reserve(0, 0.4)]
-        await purse.settle(0, 0.4, 0.4)
-        return [*answers, await purse.reserve(0, 0.2)]
+        cap = ClusterSpendingCap(1.0, {0: 0.4})
+        await cap.begin(0, 0.5)
+        answers = [await cap.reserve(0, 0.4)]
+        await cap.settle(0, 0.4, 0.4)
+        return [*answers, await cap.reserve(0, 0.2)]
 
     assert asyncio.run(spend()) == [True, False]
 

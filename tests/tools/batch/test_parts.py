@@ -1,30 +1,28 @@
-"""The pieces of a batch by themselves: the purse, bounds of the cost, the journal, options."""
+"""The pieces of a batch by themselves: the spending cap, what rows cost, the folder, the options."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.batches import some_rows, write_rows
 from support.providers import KEY
 
 from rerank_core import ConfigurationError, MissingExtraError, Scorer, Selection, load_scorer
 from rerank_core.policies import Cached, Cascade, Fallback, Windowed
 from rerank_core.testing import FakeScorer
-from rerank_core.usage import Usage
 from rerank_tools.batch import BatchOptions, rerank_dataset, rerank_file
-from rerank_tools.batch._bound import most_tokens, row_cost
-from rerank_tools.batch._budget import Budget
-from rerank_tools.batch._engine import chosen_engine
-from rerank_tools.batch._journal import Journal, read_journal
-from rerank_tools.batch._rows import Outcome
-from rerank_tools.batch._store import Store
-from rerank_tools.batch._turns import LimiterActor
-from rerank_tools.batch._workers import prepared
+from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
+from rerank_tools.batch.folder import BatchFolder
+from rerank_tools.batch.ray.worker import LimiterActor, prepare_scorer
+from rerank_tools.batch.rows import Outcome
+from rerank_tools.batch.sources import open_source
 
 
 def cohere(**options: Any) -> Scorer:
@@ -35,48 +33,48 @@ def cohere(**options: Any) -> Scorer:
 async def test_no_order_of_rows_spends_more_than_the_cap() -> None:
     """Rows that cost up to what was held back for them, forty at a time."""
     drawn = random.Random(0)
-    budget = Budget(1.0, {0: 0.2})
+    cap = SpendingCap(1.0, {0: 0.2})
     spent, most = 0.2, 0.0
 
     async def row(number: int) -> bool:
         nonlocal spent, most
         bound = drawn.uniform(0.0, 0.1)
-        if not await budget.reserve(number % 3, bound):
+        if not await cap.reserve(number % 3, bound):
             return False
         await asyncio.sleep(drawn.uniform(0.0, 0.003))
         cost = bound * drawn.random()
         spent += cost
         most = max(most, spent)
-        await budget.settle(number % 3, bound, cost)
+        await cap.settle(number % 3, bound, cost)
         return True
 
     done = await asyncio.wait_for(asyncio.gather(*(row(number) for number in range(60))), 20)
     assert 0.8 < most <= 1.0
     assert any(done)
     assert not all(done)
-    assert not await budget.reserve(0, 0.0)  # who was refused is not overtaken by a cheaper row
+    assert not await cap.reserve(0, 0.0)  # who was refused is not overtaken by a cheaper row
 
 
 async def test_what_a_killed_worker_held_is_free_again() -> None:
     """Its part begins anew with what its journal says, and who waited goes on."""
-    budget = Budget(1.0, {})
-    await budget.begin(7, 0.0)
-    assert await budget.reserve(7, 0.9)
-    waiting = asyncio.ensure_future(budget.reserve(8, 0.5))
+    cap = SpendingCap(1.0, {})
+    await cap.begin(7, 0.0)
+    assert await cap.reserve(7, 0.9)
+    waiting = asyncio.ensure_future(cap.reserve(8, 0.5))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    await budget.begin(7, 0.3)
+    await cap.begin(7, 0.3)
     assert await asyncio.wait_for(waiting, 20)
-    waiting = asyncio.ensure_future(budget.reserve(8, 0.3))
+    waiting = asyncio.ensure_future(cap.reserve(8, 0.3))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    await budget.settle(8, 0.5, 0.5)
+    await cap.settle(8, 0.5, 0.5)
     assert not await asyncio.wait_for(waiting, 20)
 
 
 async def test_leases_of_a_dead_worker_end() -> None:
     """So do those that were given up while they waited; whoever lives keeps its own."""
-    limiter = LimiterActor({"concurrency": 2}, until_dead=0.2)
+    limiter = LimiterActor({"concurrency": 2}, seconds_until_dead=0.2)
     await limiter.acquire("dead", "lease 1", 1)
     await limiter.acquire("alive", "lease 2", 1)
     given_up = asyncio.ensure_future(limiter.acquire("alive", "lease 3", 1))
@@ -85,11 +83,11 @@ async def test_leases_of_a_dead_worker_end() -> None:
     waiting = asyncio.ensure_future(limiter.acquire("alive", "lease 4", 1))
     for _ in range(3):
         await asyncio.sleep(0.05)
-        await limiter.sign("alive")
+        await limiter.give_sign("alive")
     assert not waiting.done()
     while not waiting.done():
         await asyncio.sleep(0.02)
-        await limiter.sign("alive")
+        await limiter.give_sign("alive")
     await given_up
     fifth = asyncio.ensure_future(limiter.acquire("alive", "lease 5", 1))
     await asyncio.sleep(0.05)
@@ -108,7 +106,7 @@ def test_bounds_of_the_cost() -> None:
     assert row_cost(cohere(), "query", ["text", " ", "text"]) == pytest.approx(0.002)
     assert row_cost(cohere(), "query", []) == 0.0
     voyage = load_scorer("voyage:rerank-2.5", api_key=KEY)
-    assert row_cost(voyage, "ab", ["abcd"], most_tokens) == pytest.approx((6 + 8) * 0.05 / 1e6)
+    assert row_cost(voyage, "ab", ["abcd"], max_tokens) == pytest.approx((6 + 8) * 0.05 / 1e6)
     assert row_cost(Fallback([cohere(), cohere()]), "query", texts) == pytest.approx(0.008)
     assert row_cost(Cascade(["embedded", cohere()], keep=[9]), "query", texts) == pytest.approx(0.004)
     assert row_cost(Cached(cohere()), "query", texts) == pytest.approx(0.004)
@@ -120,41 +118,23 @@ def test_bounds_of_the_cost() -> None:
 
 def test_no_text_has_more_tokens_than_the_bound() -> None:
     """A byte makes one token at most."""
-    assert most_tokens("a") >= 1
-    assert most_tokens("日本") >= 6
-
-
-@pytest.mark.parametrize(
-    "end", ["", "\n", "{", '{"row": 2, "usage": {}}\n', "null\n", '{"row": 3\x00\x00', "\x00\x00\n"]
-)
-def test_a_torn_journal_loses_no_line_but_its_last(tmp_path: Path, end: str) -> None:
-    """What is added after it is read again, too."""
-    path = tmp_path / "state" / "part.journal"
-    first, second = (
-        Outcome(0, [1, 0], [0.5, 0.1 + 0.2], Usage(cost=0.1)),
-        Outcome(1, error="ScorerError", reason="é"),
-    )
-    with Journal.opened(path) as journal:
-        journal.add(first)
-    with path.open("a") as file:
-        file.write(end)
-    with Journal.opened(path) as journal:
-        assert journal.outcomes == {0: first}
-        assert journal.before.cost == 0.1
-        journal.add(second)
-    assert read_journal(path) == [first, second]
+    assert max_tokens("a") >= 1
+    assert max_tokens("日本") >= 6
 
 
 def test_a_part_that_another_process_has_written_is_left_alone(tmp_path: Path) -> None:
-    """Its journal is not opened, because it would be empty."""
-    store = Store(tmp_path, rows=1, step=1, suffix=".jsonl")
-    with store.journal(0) as journal:
-        assert journal is not None
-        journal.add(Outcome(0, [0], [0.5]))
-        assert store.write(0, b"{}\n", journal).written
-    with store.journal(0) as journal:
-        assert journal is None
-    assert not list((tmp_path / "state").glob("*.journal"))
+    """Its journal and its lock are gone."""
+    options = BatchOptions(FakeScorer())
+    source = open_source(write_rows(tmp_path / "in.jsonl", some_rows(1)), options)
+    folder = BatchFolder(tmp_path / "out", source, options.fingerprint_options(), rows_per_part=1)
+    journal = folder.open_part(0)
+    assert journal is not None
+    journal.add(Outcome(0, [0], [0.5]))
+    folder.write_part(0, b"{}\n", journal)
+    journal.close()
+    assert os.listdir(tmp_path / "out" / "state") == ["part-00000.done"]
+    assert folder.open_part(0) is None
+    assert folder.load_part(0).is_written
 
 
 @pytest.mark.parametrize(
@@ -180,26 +160,26 @@ def test_a_scorer_that_cannot_be_told_apart(tmp_path: Path) -> None:
     """A run that could not tell whether another one had the same scorer does not begin."""
     (tmp_path / "in.jsonl").write_text("")
     options = BatchOptions(FakeScorer(lambda query, text: 0.5))
-    with pytest.raises(ConfigurationError, match="no later run could tell whether it has the same scorer"):
+    with pytest.raises(ConfigurationError, match="a later run could not tell whether it has the same scorer"):
         rerank_file(tmp_path / "in.jsonl", tmp_path / "out", options)
 
 
 def test_a_cap_needs_a_price(tmp_path: Path) -> None:
     """Before anything is sent."""
     (tmp_path / "in.jsonl").write_text("")
-    with pytest.raises(ConfigurationError, match="max_cost is given, and no price is known of fake"):
+    with pytest.raises(ConfigurationError, match="max_cost is given, and no price is known for fake"):
         rerank_file(tmp_path / "in.jsonl", tmp_path / "out", BatchOptions(FakeScorer(), max_cost=1.0))
 
 
 def test_without_ray_one_process_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """With a warning where more were asked for; who insists on Ray is told what to install."""
     monkeypatch.setattr("importlib.util.find_spec", _nothing_found)
-    monkeypatch.setattr("rerank_tools.batch._engine.find_spec", _nothing_found)
+    monkeypatch.setattr("rerank_tools.batch.options.find_spec", _nothing_found)
     fake = FakeScorer()
-    assert chosen_engine(BatchOptions(fake, workers=4)) == "process"
+    assert BatchOptions(fake, workers=4).choose_engine() == "process"
     assert "workers=4 needs Ray, which is not installed" in caplog.text
     with pytest.raises(MissingExtraError, match=r"rerank-bridge\[ray\]"):
-        chosen_engine(BatchOptions(fake, engine="ray"))
+        BatchOptions(fake, engine="ray").choose_engine()
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -214,18 +194,18 @@ def _nothing_found(name: str) -> None:
 
 def test_with_ray_the_workers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker is this process, more are Ray, unless the engine is named."""
-    monkeypatch.setattr("rerank_tools.batch._engine.find_spec", lambda name: name)
+    monkeypatch.setattr("rerank_tools.batch.options.find_spec", lambda name: name)
     fake = FakeScorer()
-    assert chosen_engine(BatchOptions(fake)) == "process"
-    assert chosen_engine(BatchOptions(fake, workers=2)) == "ray"
-    assert chosen_engine(BatchOptions(fake, workers=2, engine="process")) == "process"
+    assert BatchOptions(fake).choose_engine() == "process"
+    assert BatchOptions(fake, workers=2).choose_engine() == "ray"
+    assert BatchOptions(fake, workers=2, engine="process").choose_engine() == "process"
 
 
 def test_a_worker_gives_local_models_its_cores() -> None:
     """Inside a policy too; a number that was given stays."""
-    assert prepared(load_scorer("embedded"), cores=3).options.threads == 3  # type: ignore[attr-defined]
-    assert prepared(load_scorer("embedded", threads=1), cores=3).options.threads == 1  # type: ignore[attr-defined]
-    policy = prepared(Fallback(["embedded", FakeScorer()]), cores=2)
+    assert prepare_scorer(load_scorer("embedded"), threads=3).options.threads == 3  # type: ignore[attr-defined]
+    assert prepare_scorer(load_scorer("embedded", threads=1), threads=3).options.threads == 1  # type: ignore[attr-defined]
+    policy = prepare_scorer(Fallback(["embedded", FakeScorer()]), threads=2)
     assert policy.scorers[0].options.threads == 2  # type: ignore[attr-defined]
 
 
@@ -234,11 +214,13 @@ def test_what_decides_a_result_is_json() -> None:
 
     def deciding(**options: Any) -> dict[str, Any]:
         given = {"api_key": KEY, **options}
-        return BatchOptions("cohere:rerank-v3.5", model_options=given, selection=Selection(top_n=3)).deciding()
+        return BatchOptions(
+            "cohere:rerank-v3.5", model_options=given, selection=Selection(top_n=3)
+        ).fingerprint_options()
 
     first = deciding(max_retries=1)
     assert first["selection"]["top_n"] == 3
     assert KEY not in json.dumps(first)
     assert deciding(max_retries=2, max_concurrency=1) == first
     assert deciding(max_tokens_per_doc=9) != first
-    assert BatchOptions(cohere(), selection=Selection(top_n=3)).deciding() == first
+    assert BatchOptions(cohere(), selection=Selection(top_n=3)).fingerprint_options() == first

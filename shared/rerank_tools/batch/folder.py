@@ -1,0 +1,271 @@
+"""The output folder: what it holds, and which parts of it are finished.
+
+::
+
+    manifest.json             the input and the options that the folder belongs to
+    rows/part-00000.jsonl     results: the input's rows with three more columns
+    errors/part-00000.jsonl   rows that failed, with the reason
+    state/part-00000.done     present where all rows of a part have a result: its usage, its file's digest
+    state/part-00000.journal  outcomes of a part in which rows are missing or failed
+    state/part-00000.lock     held by the process that works on the part
+    state/lock                held by the run
+
+Everything in ``state/`` carries a checksum over the job and the part. What does not fit, or whose file in
+``rows/`` is missing or was changed, is not believed: those rows are reranked again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rerank_core._support.files import digest, digest_file, lock_file, write_atomically
+from rerank_core.errors import ConfigurationError
+from rerank_core.usage import Usage
+from rerank_tools.batch.rows import Outcome, usage_to_dict
+from rerank_tools.batch.sources.base import Source
+from rerank_tools.journal import Journal, parse_entry, read_journal, render_entry
+
+__all__ = ["BatchFolder", "PartJournal", "PartState"]
+
+_VERSION = 2
+_WAIT_SECONDS = 10.0
+"""Workers outlive a driver that was killed for about a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """How far a part is.
+
+    Attributes:
+        rows: how many it has.
+        finished: the rows with a result, by position in the input; None where the part is written completely.
+        failed: how many rows failed when they were tried last.
+        usage: what the part consumed so far.
+    """
+
+    rows: int
+    finished: frozenset[int] | None = frozenset()
+    failed: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the part's output file is complete."""
+        return self.finished is None
+
+    @property
+    def finished_rows(self) -> int:
+        """How many rows have a result."""
+        return self.rows if self.finished is None else len(self.finished)
+
+
+class PartJournal:
+    """The open journal of a part, and the part's lock; call :meth:`close` when done.
+
+    Attributes:
+        outcomes: the last outcome of each row, by its position in the input; failures of earlier runs are left
+            out, so that their rows are tried again.
+        spent: what earlier runs consumed, including their failures.
+        usage: what the part consumed in all.
+        is_written: whether the part's output file is complete, so that the journal is not needed any more.
+    """
+
+    def __init__(self, journal: Journal, usage: Usage, held: ExitStack) -> None:
+        self._journal = journal
+        self._held = held
+        self.outcomes = {outcome.number: outcome for outcome in _outcomes(journal.entries) if not outcome.error}
+        self.spent = self.usage = usage
+        self.is_written = False
+
+    def add(self, outcome: Outcome) -> None:
+        """Record the outcome of a row."""
+        self._journal.append(outcome.to_dict())
+        self.outcomes[outcome.number] = outcome
+        self.usage += outcome.usage
+
+    def close(self) -> None:
+        """Close the journal, remove it where the part is written, and release the part's lock."""
+        self._held.close()
+        if self.is_written:
+            # Whoever waits for the lock finds the part written, whichever lock file it gets.
+            for path in (self._journal.path, self._journal.path.with_suffix(".lock")):
+                with suppress(OSError):
+                    path.unlink()
+
+
+class BatchFolder:
+    """The output folder of a job.
+
+    Args:
+        path: the folder; made where it is missing.
+        source: the input.
+        options: the options that decide the result, by name.
+        rows_per_part: rows of an output file.
+    """
+
+    def __init__(self, path: Path, source: Source, options: dict[str, Any], *, rows_per_part: int) -> None:
+        self.path = path
+        self.parts = [
+            range(start, min(start + rows_per_part, source.rows)) for start in range(0, source.rows, rows_per_part)
+        ]
+        self._suffix = source.suffix
+        self._manifest = {
+            "version": _VERSION,
+            "input": {"name": source.path.name, "rows": source.rows, "digest": source.digest},
+            "options": options,
+        }
+        self._key = digest(json.dumps(self._manifest))
+
+    def check(self) -> bool:
+        """Return whether the folder was begun by a run with the same input and options.
+
+        Raises:
+            ConfigurationError: it belongs to another job, or holds something else.
+        """
+        path = self.path / "manifest.json"
+        try:
+            found = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise ConfigurationError(
+                    f"{self.path} is not empty and not the output of a batch: give a new folder"
+                ) from None
+            return False
+        except ValueError:
+            raise ConfigurationError(f"{path} is not JSON: give a new folder") from None
+        if found != self._manifest:
+            raise ConfigurationError(
+                f"{self.path} was begun with {_describe_difference(found, self._manifest)}: "
+                "give what it was begun with, or another folder"
+            )
+        return True
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and write the manifest where there is none.
+
+        Raises:
+            ConfigurationError: another run holds the folder, or as :meth:`check`.
+        """
+        is_begun = self.check()
+        with ExitStack() as held:
+            _lock(held, self.path / "state" / "lock", str(self.path))
+            if not is_begun:
+                text = json.dumps(self._manifest, indent=2, ensure_ascii=False)
+                _write(self.path / "manifest.json", text.encode(errors="backslashreplace") + b"\n")
+            for leftover in self.path.glob("*/.*.tmp"):  # of a run that was killed
+                leftover.unlink(missing_ok=True)
+            yield
+
+    def load_part(self, number: int) -> PartState:
+        """Return how far a part is, from what the folder holds."""
+        rows = len(self.parts[number])
+        marker = self._read_marker(number)
+        if marker is not None and self._is_intact(number, marker["digest"]):
+            return PartState(rows, None, usage=Usage(**marker["usage"]))
+        entries = read_journal(self._path("state", number, ".journal"), self._part_key(number))
+        outcomes = {outcome.number: outcome for outcome in _outcomes(entries)}
+        finished = frozenset(row for row, outcome in outcomes.items() if not outcome.error)
+        usage = _total_usage(entries) + (Usage(**marker["usage"]) if marker is not None else Usage())
+        return PartState(rows, finished, len(outcomes) - len(finished), usage)
+
+    def open_part(self, number: int) -> PartJournal | None:
+        """Lock a part and open its journal; None where another process has written the part meanwhile.
+
+        Waits up to 10 seconds for the lock: call it in a worker thread.
+
+        Raises:
+            ConfigurationError: another process works on the part.
+        """
+        path = self._path("state", number, ".journal")
+        with ExitStack() as held:
+            _lock(held, path.with_suffix(".lock"), str(self.path), wait_seconds=_WAIT_SECONDS)
+            if self.load_part(number).is_written:
+                return None
+            journal = held.enter_context(Journal(path, self._part_key(number)))
+            usage = _total_usage(journal.entries)
+            marker = self._read_marker(number)
+            if marker is not None:  # the output file is gone, what it cost is not
+                journal.append({"spent": marker["usage"]})
+                self._path("state", number, ".done").unlink()
+                usage += Usage(**marker["usage"])
+            return PartJournal(journal, usage, held.pop_all())
+
+    def write_part(self, number: int, data: bytes, journal: PartJournal) -> None:
+        """Write a part whose rows all have an outcome: the failures, the results, then that it is done.
+
+        Args:
+            number: the part.
+            data: the output file's content: the rows with a result.
+            journal: the part's journal.
+        """
+        failed = [outcome for row in self.parts[number] if (outcome := journal.outcomes[row]).error]
+        errors, results = self._path("errors", number, ".jsonl"), self._path("rows", number, self._suffix)
+        if failed:
+            _write(errors, b"".join(json.dumps(outcome.to_dict()).encode() + b"\n" for outcome in failed))
+        else:
+            errors.unlink(missing_ok=True)
+        _write(results, data)
+        if not failed:
+            marker = {"usage": usage_to_dict(journal.usage), "digest": digest_file(results)}
+            line = render_entry(marker, self._part_key(number))
+            _write(self._path("state", number, ".done"), line.encode())
+            journal.is_written = True
+
+    def _read_marker(self, number: int) -> dict[str, Any] | None:
+        try:
+            return parse_entry(self._path("state", number, ".done").read_bytes(), self._part_key(number))
+        except FileNotFoundError:
+            return None
+
+    def _is_intact(self, number: int, expected: str) -> bool:
+        try:
+            return digest_file(self._path("rows", number, self._suffix)) == expected
+        except FileNotFoundError:
+            return False
+
+    def _part_key(self, number: int) -> str:
+        return f"{self._key} {number}"
+
+    def _path(self, folder: str, number: int, suffix: str) -> Path:
+        return self.path / folder / f"part-{number:05}{suffix}"
+
+
+def _outcomes(entries: list[dict[str, Any]]) -> Iterator[Outcome]:
+    return (Outcome.from_dict(entry) for entry in entries if "row" in entry)
+
+
+def _total_usage(entries: list[dict[str, Any]]) -> Usage:
+    return sum((Usage(**entry["usage" if "row" in entry else "spent"]) for entry in entries), Usage())
+
+
+def _lock(held: ExitStack, path: Path, name: str, *, wait_seconds: float = 0.0) -> None:
+    try:
+        held.enter_context(lock_file(path, wait_seconds=wait_seconds))
+    except TimeoutError:
+        raise ConfigurationError(
+            f"another run is writing {name}: wait until it has ended, or give another folder"
+        ) from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(data)
+
+
+def _describe_difference(found: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(found, dict) or found.get("version") != _VERSION:
+        return "another version of this package"
+    if found.get("input") != wanted["input"]:
+        return "another input, or the input was changed since"
+    options = found.get("options", {})
+    return "; ".join(
+        f"another {name} ({options.get(name)!r}, not {value!r})"
+        for name, value in wanted["options"].items()
+        if options.get(name) != value
+    )

@@ -1,0 +1,142 @@
+"""Three more columns for a Ray dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from rerank_core._call import event_loop
+from rerank_core._call.fan_out import fan_out
+from rerank_core._support.checks import check_choice, check_count
+from rerank_core._support.extras import check_installed, require
+from rerank_core.errors import ConfigurationError
+from rerank_core.scorer import Scorer
+from rerank_core.selection import Selection
+from rerank_tools.batch.options import BatchOptions
+from rerank_tools.batch.ray.worker import Worker, map_arguments
+from rerank_tools.batch.rows import Row, check_row
+from rerank_tools.batch.runner import score_row
+from rerank_tools.batch.sources.base import describe_clash
+from rerank_tools.batch.sources.parquet import add_columns, check_columns, read_table
+
+if TYPE_CHECKING:
+    import pyarrow
+    import ray.data
+
+__all__ = ["DatasetWorker", "OnRowError", "rerank_dataset"]
+
+OnRowError = Literal["raise", "column"]
+"""What happens when a row fails: the run ends, or a column says why."""
+
+
+def rerank_dataset(
+    dataset: ray.data.Dataset,
+    model: str | Scorer = "embedded",
+    *,
+    model_options: Mapping[str, Any] | None = None,
+    query_column: str = "query",
+    documents_column: str = "documents",
+    prefix: str = "",
+    selection: Selection = Selection(),  # noqa: B008 - frozen
+    timeout: float | None = None,
+    on_error: OnRowError = "raise",
+    batch_size: int = 128,
+    workers: int | tuple[int, int] = (1, 8),
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0.0,
+) -> ray.data.Dataset:
+    """Return a dataset with the columns ``indices``, ``scores`` and ``usage`` added; Ray Data runs it when asked.
+
+    ``indices`` holds the positions of the surviving candidates, best first, ``scores`` their relevance scores in
+    the same order. Each worker loads the model once; a local model fills its batches with texts of several rows.
+    Requests to a service wait for one limiter of the whole cluster, so that ``max_concurrency`` and the limits per
+    minute hold for all workers together. Workers look for services' keys in their environment; no key travels.
+
+    Args:
+        dataset: one query with its candidates per row.
+        model: a scorer, or a name for :func:`rerank_core.load_scorer`.
+        model_options: further options of a scorer that is given by name.
+        query_column: the column of the queries: strings.
+        documents_column: the column of the candidates: lists of strings, in the first stage's order.
+        prefix: put before the names of the columns that are added.
+        selection: which candidates are in the result.
+        timeout: seconds that a row may take, above 0; None for no limit.
+        on_error: ``"raise"`` ends the run with the first row that fails; ``"column"`` leaves nulls in the columns
+            and adds the reason in a fourth one, ``error``. Errors that every row would raise always end the run.
+        batch_size: rows that a worker gets at a time, at least 1.
+        workers: a number of processes, or the least and the most of a pool that grows with the work.
+        cpus_per_worker: cores of each, at least 1; also the threads of a local model without a number of its own.
+        gpus_per_worker: GPUs of each, at least 0; workers share a GPU where it is a fraction.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or the scorer's name is unknown.
+        MissingExtraError: Ray, or a package that the scorer needs, is not installed.
+    """
+    check_installed("ray", extra="ray", purpose="rerank_dataset")
+    min_workers, max_workers = _check_workers(workers)
+    check_choice("on_error", on_error, get_args(OnRowError))
+    check_count("batch_size", batch_size)
+    options = BatchOptions(
+        model,
+        model_options or {},
+        query_column,
+        documents_column,
+        selection,
+        prefix,
+        timeout=timeout,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+    )
+    arguments = map_arguments(options, on_error, min_workers=min_workers, max_workers=max_workers)
+    return dataset.map_batches(DatasetWorker, batch_size=batch_size, batch_format="pyarrow", **arguments)
+
+
+def _check_workers(workers: object) -> tuple[int, int]:
+    sizes = workers if isinstance(workers, tuple) else (workers, workers)
+    if len(sizes) == 2 and all(isinstance(size, int) for size in sizes) and 1 <= sizes[0] <= sizes[1]:
+        return sizes[0], sizes[1]
+    raise ConfigurationError(
+        f"workers is {workers!r}: give a number of processes of at least 1, or the least and the most"
+    )
+
+
+class DatasetWorker(Worker):
+    """A worker of :func:`rerank_dataset`, which gets one batch of rows after the other.
+
+    Args:
+        options: of the job.
+        limiters: handles of the limiters' actors.
+        on_error: as in :func:`rerank_dataset`.
+    """
+
+    def __init__(self, options: BatchOptions, limiters: Sequence[Any], on_error: OnRowError) -> None:
+        super().__init__(options, limiters)
+        self._on_error = on_error
+        self.reranker.warm_up()
+
+    def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        """Return a batch with the columns added."""
+        raises = self._on_error == "raise"
+        rows = self._read(table)
+        bad = next((row.error for row in rows if row.error is not None), None)
+        if raises and bad is not None:
+            raise ConfigurationError(bad)
+        score = partial(score_row, self.reranker, keep_errors=not raises)
+        outcomes = event_loop.run(fan_out(score, rows, progress=False))
+        table = add_columns(table, self.options.added_columns, outcomes)
+        if raises:
+            return table
+        arrow = require("pyarrow", extra="ray", purpose="Arrow tables")
+        reasons = arrow.array([outcome.reason for outcome in outcomes], arrow.string())
+        return table.append_column(f"{self.options.prefix}error", reasons)
+
+    def _read(self, table: pyarrow.Table) -> list[Row]:
+        options = self.options
+        check_columns(table.schema, options.query_column, options.documents_column)
+        clash = describe_clash(table.schema.names, options.added_columns)
+        if clash is not None:
+            raise ConfigurationError(clash)
+        queries, documents = read_table(table, options.query_column, options.documents_column)
+        pairs = enumerate(zip(queries, documents, strict=True))
+        return [check_row(number, query, texts, f"row {number} of its batch") for number, (query, texts) in pairs]

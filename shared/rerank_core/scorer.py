@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import partial
-from hashlib import blake2b
 from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rerank_core._support.files import digest
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.types import Scale, Scored
 
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "check_option_names"]
+
+_SECRET = "api_key"  # noqa: S105 - the option's name
+_UNREADABLE = object()
 
 
 class Scorer(ABC):
@@ -58,47 +60,25 @@ class Scorer(ABC):
     def cache_key(self) -> str:
         """Return what a cache tells this scorer's scores from others' by: equal keys, equal scores.
 
-        By default a digest of the class, the name and the options, which are the constructor's parameters, read
-        from the attributes of the same names; without ``api_key`` and ``options_without_effect_on_scores``.
+        By default a digest of the class, the name and the options. The options are the constructor's parameters,
+        read from the attributes of the same names, without ``api_key`` and ``options_without_effect_on_scores``.
         Override it where options are kept otherwise or cannot be compared across processes.
 
         Raises:
             ConfigurationError: an option cannot be read, or means nothing in another process.
         """
-        return self.fingerprint_options(self.read_options())
-
-    def read_options(self, **kept_elsewhere: Any) -> dict[str, Any]:
-        """Return the options that change scores, by the names of the constructor's parameters.
-
-        Args:
-            kept_elsewhere: values of parameters that no attribute of the same name holds.
-
-        Raises:
-            ConfigurationError: an option cannot be read.
-        """
-        options: dict[str, Any] = {}
-        for parameter in inspect.signature(type(self)).parameters.values():
-            name = parameter.name
-            if name == _SECRET or name in self.options_without_effect_on_scores:
-                continue
-            if name in kept_elsewhere:
-                options[name] = kept_elsewhere[name]
-            elif parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or not hasattr(self, name):
-                raise _cannot_be_cached(self, name, "cannot be read from an attribute of the same name")
-            else:
-                options[name] = getattr(self, name)
-        return options
-
-    def fingerprint_options(self, options: Mapping[str, Any]) -> str:
-        """Return a digest of this scorer's class, its name and these options, the same in every process.
-
-        Raises:
-            ConfigurationError: an option's value means nothing in another process.
-        """
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        canonical = [_canonical(self, name, value) for name, value in sorted(options.items())]
-        written = repr([kind, self.name, *canonical])
-        return blake2b(written.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        left_out = {_SECRET, *self.options_without_effect_on_scores}
+        with name_scorer(self.name):
+            options = [
+                repr((name, _canonical(name, value)))
+                for name, value in sorted(self._options_by_name().items())
+                if name not in left_out
+            ]
+        return digest(kind, self.name, *options)
+
+    def _options_by_name(self) -> dict[str, Any]:
+        return {name: getattr(self, name, _UNREADABLE) for name in inspect.signature(type(self)).parameters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +115,17 @@ class ConfiguredScorer(Scorer):
             check_option_names(type(self), options)
             self.options = self.Options(**options)
 
-    def cache_key(self) -> str:
-        """Return a digest of the class, the name and the options that change scores."""
-        left_out = {_SECRET, *self.options_without_effect_on_scores}
-        options = {name: value for name, value in self._options_by_name().items() if name not in left_out}
-        return self.fingerprint_options({"model": self.model, **options})
-
     def with_options(self, **changes: Any) -> Self:
         """Return a copy with some options changed.
 
         Raises:
             ConfigurationError: an option is unknown or out of its range.
         """
-        return type(self)(self.model, **{**self._options_by_name(), **changes})
+        return type(self)(**{**self._options_by_name(), **changes})
 
     def _options_by_name(self) -> dict[str, Any]:
-        return {field.name: getattr(self.options, field.name) for field in fields(self.options)}
+        options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
+        return {"model": self.model, **options}
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -162,13 +137,13 @@ class ConfiguredScorer(Scorer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {name: value for name, value in self._options_by_name().items() if name != _SECRET}
-        return partial(type(self), self.model, **options), ()
+        return partial(type(self), **options), ()
 
     def __copy__(self) -> Self:
-        return type(self)(self.model, **self._options_by_name())
+        return self.with_options()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return copy(self)
+        return self.with_options()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, 'name', '')}>"  # a traceback may show one that is half made
@@ -195,40 +170,32 @@ def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -
         )
 
 
-_SECRET = "api_key"  # noqa: S105 - the option's name
-
-
-def _canonical(scorer: Scorer, name: str, value: object) -> object:
-    """Return a value as nested tuples of strings, equal for equal values and for no others."""
-
-    def inner(part: object) -> object:
-        return _canonical(scorer, name, part)
-
+def _canonical(option: str, value: object) -> object:
+    """Return an option's value as nested tuples and lists of strings, equal for equal values and for no others."""
+    inner = partial(_canonical, option)
     kind = type(value).__qualname__
-    if value is None or isinstance(value, (bool, int, float, str, bytes, PurePath, Enum)):
-        return name, kind, str(value) if isinstance(value, (PurePath, Enum)) else repr(value)
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return kind, repr(value)
+    if isinstance(value, (PurePath, Enum)):
+        return kind, str(value)
     if isinstance(value, Scorer):
-        return name, kind, value.cache_key()
+        return kind, value.cache_key()
     if isinstance(value, Mapping):
-        return name, kind, sorted(repr((inner(key), inner(part))) for key, part in value.items())
+        return kind, sorted(repr((inner(key), inner(part))) for key, part in value.items())
     if isinstance(value, Set):
-        return name, kind, sorted(repr(inner(part)) for part in value)
+        return kind, sorted(repr(inner(part)) for part in value)
     if isinstance(value, Sequence):
-        return name, kind, [inner(part) for part in value]
+        return kind, list(map(inner, value))
     if isinstance(value, BaseException):
-        return name, kind, [inner(part) for part in value.args]
+        return kind, list(map(inner, value.args))
     if is_dataclass(value) and not isinstance(value, type):
-        return name, kind, [(field.name, inner(getattr(value, field.name))) for field in fields(value)]
+        return kind, [(field.name, inner(getattr(value, field.name))) for field in fields(value)]
     qualified = getattr(value, "__qualname__", "<locals>")
     bound = not isinstance(getattr(value, "__self__", None), (ModuleType, type(None)))
     if bound or "<lambda>" in qualified or "<locals>" in qualified:
-        raise _cannot_be_cached(scorer, name, f"is a {kind}, which means nothing in another process")
-    return name, kind, f"{getattr(value, '__module__', '')}.{qualified}"
-
-
-def _cannot_be_cached(scorer: Scorer, name: str, why: str) -> ConfigurationError:
-    error = ConfigurationError(
-        f"cannot be cached: its option {name!r} {why}; let {type(scorer).__name__} define cache_key()"
-    )
-    error.scorer = scorer.name
-    return error
+        unreadable = value is _UNREADABLE
+        why = "is in no attribute of that name" if unreadable else f"is a {kind}, which means nothing elsewhere"
+        raise ConfigurationError(
+            f"cannot be cached: its option {option!r} {why}; let its class define cache_key()"
+        )
+    return kind, f"{getattr(value, '__module__', '')}.{qualified}"

@@ -208,12 +208,12 @@ class TestKeys:
         assert len({Options(value).cache_key() for value in plain}) == len(plain)
         assert Options({"a": 1, "b": 2}).cache_key() == Options({"b": 2, "a": 1}).cache_key()
         for value in (lambda: 1, object(), threading.Lock(), "".join):
-            with pytest.raises(ConfigurationError, match="option 'option' is a .* let Options define cache_key"):
+            with pytest.raises(ConfigurationError, match="option 'option' is a .* let its class define cache_key"):
                 Cached(Options(value))
 
     def test_options_that_cannot_be_read_are_named(self) -> None:
         """A scorer that keeps its options elsewhere says itself what they are."""
-        with pytest.raises(ConfigurationError, match="option 'function' cannot be read"):
+        with pytest.raises(ConfigurationError, match="option 'function' is in no attribute of that name"):
             Cached(Hidden(1))
         assert rank(Cached(Keyed(1))).usage.cached == 0
 

@@ -1,4 +1,4 @@
-"""Diversity: the best documents that do not say the same thing. Pure."""
+"""Diversity: the best documents that do not repeat each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Similarity", "diversify", "similarity_of_vectors", "similarity_of_wo
 
 D = TypeVar("D")
 Similarity = Callable[[RankedDocument[Any], RankedDocument[Any]], float]
-"""How alike two documents are: 1.0 for the same, 0.0 for nothing in common (cosines may go below)."""
+"""How alike two documents are: 1.0 for the same, 0.0 for nothing in common; cosines may be negative."""
 
 
 def diversify(
@@ -29,15 +29,15 @@ def diversify(
 ) -> Ranking[D]:
     """Reorder a ranking by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
-    Takes again and again the document with the highest weight × score − (1 − weight) × similarity to the most
-    similar one taken before. Scores stay what they were, so they no longer fall from rank to rank; of equal
-    documents the one that ranked higher comes first. A passthrough, which has no scores, keeps its order.
+    Repeatedly takes the document with the highest weight × score − (1 − weight) × similarity, where the similarity
+    is that to the most similar document taken before. Scores are not changed, so they no longer fall from rank to
+    rank. Ties go to the document that ranked higher. A ranking without scores (passthrough) keeps its order.
 
     Args:
         ranking: the candidates; give the Reranker no ``top_n``, or a generous one.
-        weight: λ, of relevance against novelty, from 0.0 to 1.0; 1.0 is the plain ranking.
-        top_n: how many are taken, at least 1; None for all. ``len(ranking) × top_n`` similarities are computed at
-            most.
+        weight: λ, the weight of relevance against novelty, from 0.0 to 1.0; 1.0 keeps the ranking as it is.
+        top_n: how many documents to keep, at least 1; None for all. At most ``len(ranking) × top_n`` similarities
+            are computed.
         similarity: by default of the words in the passages; see :func:`similarity_of_vectors` for embeddings.
 
     Raises:

@@ -43,7 +43,7 @@ class RerankError(Exception):
     """Base of every exception that this package raises on purpose.
 
     Attributes:
-        scorer: name of the scorer that the error is about, None where it is about none; begins the message.
+        scorer: name of the scorer that failed, which begins the message; None where no scorer is to blame.
     """
 
     scorer: str | None = None
@@ -65,11 +65,11 @@ class ScorerError(RerankError):
     """A scorer could not score; ``on_error="passthrough"`` degrades on these and on nothing else.
 
     Attributes:
-        partial: the relevance scores in [0, 1] that did arrive, by position in the caller's input (in the
-            scorer's input, and on its scale, where a scorer was called without a Reranker).
-        attempts: how often the request that failed was sent; 0 where none was.
+        partial: relevance scores in [0, 1] that did arrive, by position in the caller's input. Where a scorer
+            was called without a Reranker: by position in the scorer's input, on its scale.
+        attempts: how many times the failed request was sent, 0 if it was not.
         status: the last HTTP status, None where no answer came.
-        request_id: the service's name for the request that failed, for its support.
+        request_id: the service's own identifier of the failed request, to quote to its support.
         usage: what the call consumed before it failed.
     """
 
@@ -106,7 +106,7 @@ class InvalidResponseError(ScorerError):
 
 @contextmanager
 def name_scorer(name: str) -> Iterator[None]:
-    """Put a scorer's name into the errors that are raised inside; the innermost scorer's name stays.
+    """Put a scorer's name into the errors raised inside the block; one that has a name keeps it.
 
     >>> with name_scorer("cohere:rerank-v3.5"):
     ...     raise ConfigurationError("timeout is 0: give seconds above 0")

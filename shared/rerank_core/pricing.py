@@ -1,4 +1,4 @@
-"""List prices, with their date, and what a call costs by them."""
+"""List prices of hosted models, with their date, and what a call costs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["PRICES", "PRICES_AS_OF", "Price", "price_of"]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A list price in US dollars; models are billed by one of the two units.
+    """A price in US dollars. A model is billed by one of two units.
 
     Attributes:
-        per_1k_search_units: of 1,000 search units (Cohere: a query with up to 100 documents), ≥ 0.
-        per_1m_tokens: of a million tokens, ≥ 0.
+        per_1k_search_units: for 1,000 search units, ≥ 0.
+        per_1m_tokens: for a million tokens, ≥ 0.
 
     Raises:
         ConfigurationError: a price is negative or no number, or there is none.
@@ -37,13 +37,13 @@ class Price:
             raise ConfigurationError("a price is empty: give per_1k_search_units or per_1m_tokens")
 
     def cost(self, *, search_units: float, tokens: int) -> float:
-        """Return what this many units cost, in US dollars."""
+        """Return the cost in US dollars."""
         by_units = (self.per_1k_search_units or 0.0) * search_units / 1e3
         return by_units + (self.per_1m_tokens or 0.0) * tokens / 1e6
 
 
 PRICES_AS_OF = datetime.date(2026, 11, 1)
-"""When the providers' price pages said what :data:`PRICES` says. The option ``prices`` overrides."""
+"""The day on which :data:`PRICES` was read from the providers' price pages. The option ``prices`` overrides it."""
 
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
@@ -62,7 +62,7 @@ PRICES: Mapping[str, Price] = MappingProxyType(
         "voyage:rerank-3-lite": Price(per_1m_tokens=0.02),
     }
 )
-"""List prices by the scorer's name. A model that is not here has no known price, and its cost is None."""
+"""List prices by the scorer's name. Of a model that is not listed the cost is unknown (None)."""
 
 
 def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[str, Any]]) -> Price | None:

@@ -26,7 +26,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "voyage": "rerank_core.remote.voyage:VoyageScorer",
     }
 )
-"""Where the scorers of this package are, by provider; ``rerank_core.remote.endpoints`` lists further ones."""
+"""The classes of this package's scorers, by provider; ``rerank_core.remote.endpoints`` lists further providers."""
 
 ENTRY_POINT_GROUP = "rerank_core.scorers"
 """Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
@@ -64,7 +64,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
 
 
 def as_scorer(scorer: Scorer | str) -> Scorer:
-    """Return a scorer, made by its name where that was given.
+    """Return the scorer, loaded first where only its name was given.
 
     Raises:
         ConfigurationError: neither a scorer nor a name, or an unknown name.
@@ -77,7 +77,7 @@ def as_scorer(scorer: Scorer | str) -> Scorer:
 
 
 def known_providers() -> list[str]:
-    """Return what may stand before the colon: the built-in providers, and those of installed packages."""
+    """Return the names that may stand before the colon: built-in providers, and those of installed packages."""
     return sorted({*BUILT_IN, *_http_services(), *_entry_points(tuple(sys.path))})
 
 

@@ -1,4 +1,4 @@
-"""The one place that a call flows through."""
+"""Reranker: checks the input, calls the scorer, selects and ranks. Every call flows through here."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _logger = logging.getLogger("rerank_core")
 class Reranker:
     """Ranks documents by their relevance to a query, with any scorer.
 
-    One reranker may be shared by any number of threads and event loops; it is cheap to make, and rerankers of
-    the same local model share its weights. Pickling and copying keep the configuration, not connections.
+    A reranker may be shared by any number of threads and event loops. It is cheap to make, and rerankers of the
+    same local model share its weights. Pickling and copying keep the configuration, but no connections.
 
     Args:
         scorer: a scorer, or a name for :func:`rerank_core.load_scorer` such as ``"embedded"``.
         selection: which documents survive; a call may give another.
-        timeout: seconds that a call may take as a whole, waiting and retries included; None for no limit.
-            In ``rerank_many`` it holds for each query, from the moment that its turn comes.
-        on_error: ``"raise"``, or ``"passthrough"``: on a :class:`ScorerError` (a deadline is one) return the
-            first stage's order cut to ``top_n``, scores None, the error in ``ranking.error``, and log one
-            warning. Bad input and bad configuration always raise.
+        timeout: seconds that a whole call may take, waiting and retries included; None for no limit. In
+            ``rerank_many`` it applies to each query, from the moment that its turn comes.
+        on_error: ``"raise"``, or ``"passthrough"``: on a :class:`ScorerError`, such as a timeout, return the
+            first stage's order cut to ``top_n``, with scores of None and the error in ``ranking.error``, and log
+            one warning. Bad input and bad configuration always raise.
 
     Raises:
         ConfigurationError: an option is out of its range, or the scorer's name is unknown.
@@ -75,7 +75,7 @@ class Reranker:
 
     @property
     def total_usage(self) -> Usage:
-        """What all calls of this reranker consumed so far, failed ones too; a copy starts from nothing."""
+        """What all calls of this reranker consumed so far, failed ones too; a copy starts at zero."""
         return self._total_usage
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,9 +97,9 @@ class Reranker:
         Args:
             query: what the user asks; not blank.
             documents: strings, or any objects with ``text_fn``, in the first stage's order. They are returned
-                as they are, never copied or changed. Blank texts are not sent and score 0.0.
+                as they are, never copied or changed. Blank texts are not sent to the model and score 0.0.
             text_fn: returns the text of a document, which the model reads.
-            selection: instead of the reranker's own.
+            selection: replaces the reranker's own.
 
         Raises:
             ConfigurationError: the query is blank (with documents to rank), or a text is no string.
@@ -129,14 +129,14 @@ class Reranker:
         selection: Selection | None = None,
         progress: bool = False,
     ) -> list[Ranking[D]]:
-        """Rank each query's documents: what a loop of :meth:`rerank` returns, in less time.
+        """Rank each query's documents, as a loop of :meth:`rerank` would, but faster.
 
         Args:
             queries: as many as there are lists of documents.
-            documents_per_query: one collection of documents a query.
+            documents_per_query: one collection of documents per query.
             text_fn: as in :meth:`rerank`.
             selection: as in :meth:`rerank`.
-            progress: show a tqdm bar, one step a query.
+            progress: show a tqdm bar with one step per query.
 
         Raises:
             ConfigurationError: the lengths differ, or as :meth:`rerank`; nothing is sent then.
@@ -203,17 +203,17 @@ class Reranker:
     async def _rank(self, request: Request[D]) -> Ranking[D]:
         if not request.texts:
             return self._empty(request)
-        with telemetry.span(self.scorer.name, len(request.texts)) as span:
+        with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
             try:
                 scored = await self._score(request)
             except ScorerError as exc:
                 exc.partial = request.spread_some(exc.partial)
-                self._finish(span, request, self.scorer.name, exc.usage or Usage(), exc)
+                usage = self._report(span, request, self.scorer.name, exc.usage or Usage(), exc)
                 if self.on_error == "raise":
                     raise
-                return self._passthrough(request, exc)
+                return self._passthrough(request, usage, exc)
             model = scored.model or self.scorer.name
-            usage = self._finish(span, request, model, scored.usage, None)
+            usage = self._report(span, request, model, scored.usage)
         scores = request.spread(scored.scores, blank=0.0)
         tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = request.spread(scored.passages, blank=None) if scored.passages else ()
@@ -222,17 +222,14 @@ class Reranker:
             request.query, model, ranked, tuple(scores), usage, None, scored.attempts, request.selection
         )
 
-    def _finish(
-        self, span: telemetry.Span, request: Request[D], model: str, usage: Usage, error: ScorerError | None
+    def _report(
+        self, span: Any, request: Request[D], model: str, usage: Usage, error: ScorerError | None = None
     ) -> Usage:
-        """Add a call's usage to the total, tell those who listen, and return it with its time."""
+        """Add a call's usage to the total, report it, and return it with the call's time."""
         usage = replace(usage, seconds=perf_counter() - request.started)
-        # Only the background loop's thread comes here, so that nothing is lost between reading and writing.
-        self._total_usage += usage
+        self._total_usage += usage  # only ever in the background loop's thread, so no addition is lost
         failed = None if error is None else type(error).__name__
-        call = telemetry.CallReport(model, len(request.texts), usage, failed)
-        span.finish(call)
-        telemetry.report(call)
+        telemetry.report(telemetry.CallReport(model, len(request.texts), usage, failed), span)
         return usage
 
     async def _score(self, request: Request[D]) -> Scored:
@@ -247,11 +244,10 @@ class Reranker:
                 "give it longer, send fewer documents, or use on_error='passthrough'"
             )
 
-    def _passthrough(self, request: Request[D], error: ScorerError) -> Ranking[D]:
+    def _passthrough(self, request: Request[D], usage: Usage, error: ScorerError) -> Ranking[D]:
         _logger.warning("not reranked, first-stage order returned: %s", error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
-        usage = replace(error.usage or Usage(), seconds=perf_counter() - request.started)
         ranked = request.rank_documents(order, none)
         return Ranking(
             request.query, self.scorer.name, ranked, tuple(none), usage, error, selection=request.selection

@@ -1,4 +1,4 @@
-"""Thresholding: which documents survive, and in which order. Pure."""
+"""Which documents survive, and in which order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Selection", "check_selection"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Order by relevance score, cut by threshold, never below ``min_keep``, then ``top_n``.
+    """Orders by relevance score and drops documents below a threshold, then all but the best ``top_n``.
 
     Attributes:
-        score_threshold: keep score ≥ this; in [0, 1]; None for no absolute cut.
-        adaptive_ratio: keep score ≥ this × the best score; in [0, 1]; None for no relative cut. Scores of
-            one model differ from query to query, so a ratio of the best often transfers where an absolute
-            threshold does not. Both cuts may be combined: a document must pass both.
-        min_keep: how many survive the cuts at least, the best first; ≥ 0.
-        top_n: how many survive at most; ≥ 1; None for all. Applied last, so it also bounds ``min_keep``.
+        score_threshold: keep scores ≥ this; in [0, 1]; None for no absolute threshold.
+        adaptive_ratio: keep scores ≥ this × the best score; in [0, 1]; None for no relative threshold. A model's
+            scores differ from query to query, so a ratio often works for queries where an absolute threshold does
+            not. Where both are given, a document must pass both.
+        min_keep: how many documents survive at least, the best first, whatever the thresholds; ≥ 0.
+        top_n: how many documents survive at most; ≥ 1; None for all. Applied last, so it also limits ``min_keep``.
 
     Raises:
         ConfigurationError: a value is out of its range.
@@ -47,7 +47,7 @@ class Selection:
     def select(self, scores: Sequence[float], tiers: Sequence[int] = ()) -> list[int]:
         """Return the indices of the surviving scores, best first.
 
-        Equal scores keep the order of the input, or that of their tiers where tiers are given, lowest first.
+        Of equal scores the lower tier comes first, then the order of the input decides.
         """
         ties = tiers or [0] * len(scores)
         order = sorted(range(len(scores)), key=lambda index: (-scores[index], ties[index]))

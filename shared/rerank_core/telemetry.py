@@ -1,7 +1,6 @@
-"""What a call consumed, told to callbacks and, where OpenTelemetry is in use, to a span.
+"""Reports what a call consumed: to callbacks and, where OpenTelemetry is in use, on a span.
 
-Nothing here holds a query, a text or a key. OpenTelemetry is never imported: an application that configured it
-has imported it already.
+They hold no query, no text and no key. OpenTelemetry is used only where the application has imported it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from rerank_core.usage import Usage
 
-__all__ = ["CallReport", "Span", "on_usage", "report", "span"]
+__all__ = ["CallReport", "on_usage", "report", "start_span"]
 
 _logger = logging.getLogger("rerank_core")
 
@@ -43,13 +42,16 @@ _lock = threading.Lock()
 
 
 def on_usage(callback: Callable[[CallReport], None]) -> Callable[[], None]:
-    """Call a function with the report of each call, of all rerankers of this process, when the call has ended.
+    """Call a function with a report after each call of every reranker in this process.
 
-    It runs on the background event loop, so it must be quick and must not wait; an exception that it raises is
-    logged and goes no further.
+    The callback runs on the background event loop, so it must be quick and must not wait. An exception that it
+    raises is logged and ignored.
+
+    Args:
+        callback: gets the :class:`CallReport`.
 
     Returns:
-        A function that ends it.
+        A function that removes the callback.
 
     >>> import rerank_core
     >>> from rerank_core.testing import FakeScorer
@@ -70,65 +72,52 @@ def on_usage(callback: Callable[[CallReport], None]) -> Callable[[], None]:
     return stop
 
 
-def report(call: CallReport) -> None:
-    """Tell the callbacks about a call."""
+def report(call: CallReport, span: Any = None) -> None:
+    """Tell the callbacks about a call that has ended, and set what it consumed on its OpenTelemetry span."""
     for callback in _callbacks:
         try:
             callback(call)
         except Exception as exc:
             _logger.warning("a callback of on_usage raised %s", type(exc).__name__)
-
-
-class Span:
-    """An OpenTelemetry span, or nothing."""
-
-    def __init__(self, span: Any) -> None:
-        self._span = span
-
-    def finish(self, call: CallReport) -> None:
-        """Set what the call consumed, and what it failed with."""
-        if self._span is None or not self._span.is_recording():
-            return
-        usage = call.usage
-        attributes: dict[str, Any] = {
-            "gen_ai.usage.input_tokens": usage.tokens,
-            "rerank.documents.scored": usage.documents,
-            "rerank.documents.truncated": usage.truncated,
-            "rerank.requests": usage.requests,
-            "rerank.retries": usage.retries,
-            "rerank.search_units": usage.search_units,
-        }
-        if usage.cost is not None:
-            attributes["rerank.cost_usd"] = usage.cost
-        self._span.set_attributes(attributes)
-        if call.error is not None:
-            self.fail(call.error)
-
-    def fail(self, error: str) -> None:
-        """Mark the span as failed, by the class of the error; messages stay out."""
-        if self._span is None or not self._span.is_recording():
-            return
-        trace = sys.modules["opentelemetry.trace"]
-        self._span.set_attribute("error.type", error)
-        self._span.set_status(trace.Status(trace.StatusCode.ERROR))
+    if span is None or not span.is_recording():
+        return
+    usage = call.usage
+    attributes: dict[str, Any] = {
+        "gen_ai.usage.input_tokens": usage.tokens,
+        "rerank.documents.scored": usage.documents,
+        "rerank.documents.truncated": usage.truncated,
+        "rerank.requests": usage.requests,
+        "rerank.retries": usage.retries,
+        "rerank.search_units": usage.search_units,
+    }
+    if usage.cost is not None:
+        attributes["rerank.cost_usd"] = usage.cost
+    span.set_attributes(attributes)
+    if call.error is not None:
+        _fail(span, call.error)
 
 
 @contextmanager
-def span(model: str, documents: int) -> Iterator[Span]:
-    """Hold a span ``rerank {model}`` around a call; nothing where OpenTelemetry was not imported by anyone."""
+def start_span(model: str, documents: int) -> Iterator[Any]:
+    """Hold an OpenTelemetry span ``rerank {model}`` around a call; give None where OpenTelemetry is not in use."""
     # The attribute is missing while another thread is still importing the module.
     get_tracer: Any = getattr(sys.modules.get("opentelemetry.trace"), "get_tracer", None)
     if get_tracer is None:
-        yield Span(None)
+        yield None
         return
-    tracer = get_tracer("rerank_core")
     attributes = {"gen_ai.operation.name": "rerank", "gen_ai.request.model": model, "rerank.documents": documents}
-    with tracer.start_as_current_span(
+    with get_tracer("rerank_core").start_as_current_span(
         f"rerank {model}", attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as current:
-        held = Span(current)
+    ) as span:
         try:
-            yield held
+            yield span
         except BaseException as exc:
-            held.fail(type(exc).__name__)
+            _fail(span, type(exc).__name__)
             raise
+
+
+def _fail(span: Any, error: str) -> None:
+    """Mark a span as failed, by the class of the error; messages may hold texts and stay out."""
+    trace = sys.modules["opentelemetry.trace"]
+    span.set_attribute("error.type", error)
+    span.set_status(trace.Status(trace.StatusCode.ERROR))

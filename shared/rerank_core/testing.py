@@ -1,6 +1,6 @@
 """For tests: a scorer without a model, and the contract that every scorer keeps.
 
-A third-party scorer proves itself by subclassing the contract in its own test suite::
+The author of a scorer tests it by subclassing the contract::
 
     class TestMyScorer(ScorerContract):
         def make_scorer(self) -> Scorer:
@@ -28,8 +28,8 @@ from rerank_core.usage import Usage
 __all__ = ["FakeScorer", "ScorerContract"]
 
 
-def _overlap(query: str, text: str) -> float:
-    """Return mostly the share of the query's words found in the text, and a little peculiar to the text."""
+def _share_words(query: str, text: str) -> float:
+    """Return mostly the share of the query's words found in the text, plus a little that only this text has."""
     words = query.lower().split()
     lowered = text.lower()
     shared = sum(word in lowered for word in words) / max(1, len(words))
@@ -48,14 +48,14 @@ class FakeScorer(Scorer):
         name: the scorer's name.
 
     Attributes:
-        calls: calls begun.
-        active: calls under way.
-        seen: texts scored, call after call.
+        calls: how many calls have begun.
+        active: how many calls are under way.
+        seen: the texts scored, of all calls.
     """
 
     def __init__(
         self,
-        relevance: Callable[[str, str], float] = _overlap,
+        relevance: Callable[[str, str], float] = _share_words,
         *,
         scale: Scale = "probability",
         latency: float = 0.0,
@@ -90,7 +90,7 @@ class FakeScorer(Scorer):
 
 
 class ScorerContract(ABC):
-    """What every scorer keeps, as tests that pytest collects from a subclass.
+    """What every scorer must do, as tests that pytest collects from a subclass.
 
     Attributes:
         tolerance: how far two scores of the same text may differ, for models whose arithmetic depends on what

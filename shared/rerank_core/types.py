@@ -1,4 +1,4 @@
-"""The values that flow through a call: immutable, slotted, free of any framework."""
+"""The values of a call: a scorer's answer, and the ranking that is made of it. Immutable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN_DROPPED = 50
 
 
 class Passage(NamedTuple):
-    """Where in a text the model found what it scored the text by: ``text[start:end]``, in characters."""
+    """The part of a text that its score is about: ``text[start:end]``, in characters."""
 
     start: int
     end: int
@@ -34,7 +34,7 @@ class Passage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A scorer that was tried, or skipped, before another one answered.
+    """A scorer that was tried or skipped before another one answered.
 
     Attributes:
         model: the scorer's name.
@@ -47,17 +47,18 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A scorer's answer: one score a text, in the order of the input.
+    """A scorer's answer: one score per text, in the order of the input.
 
     Attributes:
         scores: on the scorer's declared scale, as many as there were texts.
         usage: what this answer consumed.
-        model: who answered, where that is not the scorer's own name (a fallback, say).
-        attempts: who was asked before and did not answer.
+        model: the scorer that answered, where it is another one than was called (a fallback, say).
+        attempts: the scorers that were tried before and did not answer.
         passages: for each text the passage that its score is about, None for the whole text; empty where no
             text has one.
-        tiers: for each text how soon it was given up, 0 for what was scored to the end; orders equal scores
-            before the order of the input does. Empty where all are equal.
+        tiers: for each text its tier, 0 the best: of equal scores the lower tier ranks first, then the order of
+            the input decides. A cascade gives texts that its last stage did not score a higher tier. Empty where
+            all are of one tier.
     """
 
     scores: Sequence[float]
@@ -111,8 +112,8 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             all None in a passthrough.
         usage: what the call consumed.
         error: why nothing was scored (``on_error="passthrough"``), else None.
-        attempts: the scorers that were asked before, and why each did not answer.
-        selection: what decided which documents survived; None where nobody said.
+        attempts: the scorers that were tried before, and why each did not answer.
+        selection: the thresholds and limits that were applied; None where they are unknown.
     """
 
     query: str

@@ -1,4 +1,4 @@
-"""What a call consumed."""
+"""What a call consumed: requests, tokens, cost."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ class Usage:
 
     Attributes:
         requests: requests sent to a service, repeated ones too, or calls of a local model.
-        documents: texts that a model scored: blank texts and repeated ones are not scored. A policy that asks
-            several models, or one model several times, counts each time.
+        documents: texts that a model scored; blank and repeated texts are not scored. A policy that asks several
+            models, or one model several times, counts each time.
         tokens: tokens that the scorer read, 0 where it does not count them.
         seconds: wall-clock time of the call in seconds.
         retries: requests that repeated a failed one.
-        search_units: what Cohere bills most models by: a query with up to 100 documents.
-        truncated: texts that were certainly longer than what the model reads; there may be more.
+        search_units: the unit by which Cohere bills most models: one query with up to 100 documents.
+        truncated: texts that were certainly cut, because they are longer than what the model reads; there may
+            be more.
         cost: US dollars, 0.0 for a local model, None where the price is unknown.
         estimated: True where tokens or search units are our estimate, because the service did not report them.
-        cached: texts whose score came from a cache, and cost nothing.
+        cached: texts whose score came from a cache, at no cost.
     """
 
     requests: int = 0
@@ -54,5 +55,5 @@ class Usage:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON takes them."""
+        """Return the fields by name, as plain values for JSON."""
         return asdict(self)

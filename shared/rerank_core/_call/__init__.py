@@ -1,1 +1,1 @@
-"""Inside one call: the background event loop, the checked request, asking a scorer, fanning out."""
+"""One call: the background event loop, the checked request, calling the scorer, many queries at once."""

@@ -1,4 +1,4 @@
-"""Calling a scorer: its answer is checked, and whatever goes wrong is an error of the tree with its name."""
+"""Calls a scorer: checks its answer, and names it in every error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Scored:
-    """Return a scorer's answer: relevance scores in [0, 1], the model named and the documents counted.
+    """Return a scorer's answer, with relevance scores in [0, 1], the model's name and the number of documents.
 
     Args:
         scorer: on any scale.
@@ -25,7 +25,7 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
         texts: none of them blank, none twice.
 
     Raises:
-        ScorerError: the scorer failed (``partial`` in [0, 1] too), or its answer cannot be trusted.
+        ScorerError: the scorer failed (``partial`` is in [0, 1] too), or its answer cannot be trusted.
     """
     try:
         scored: object = await translate_errors(scorer, scorer.score, query, texts)
@@ -37,10 +37,10 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Await a scorer's work; its errors carry its name.
+    """Await a scorer's work, and put the scorer's name into its errors.
 
     Raises:
-        ScorerError: instead of an exception from outside the tree, with that as its cause.
+        ScorerError: the work raised an exception from outside the tree, which is the cause.
     """
     with name_scorer(scorer.name):
         try:

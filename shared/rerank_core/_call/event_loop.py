@@ -1,8 +1,8 @@
-"""The background event loop that every scorer lives on.
+"""The background event loop on which every scorer runs.
 
-Sync code enters it by :func:`run`, async code on any event loop by :func:`arun`; so one connection pool, one
-rate limiter and one batcher serve every caller, and an object bound to the loop never meets another one.
-Context variables of the caller travel along, and a cancelled caller cancels the work and waits for its end.
+Sync code enters it by :func:`run`, async code on any event loop by :func:`arun`. So one connection pool, one rate
+limiter and one batcher serve all callers, and an object that is bound to a loop is only ever used on this one. The
+caller's context variables travel along. Cancelling the caller cancels the work and waits until it has ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STOP_SECONDS = 5.0
 
 
 def in_forked_children(act: Callable[[], object]) -> None:
-    """Call ``act`` in every child that this process forks from now on; nothing where processes are not forked."""
+    """Call ``act`` in every child process forked from now on; do nothing on systems that cannot fork."""
     register = getattr(os, "register_at_fork", None)  # Windows has none
     if register is not None:
         register(after_in_child=act)
@@ -37,10 +37,10 @@ def in_forked_children(act: Callable[[], object]) -> None:
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and wait for its result, from sync code on any thread.
 
-    A running event loop on the calling thread, as in a notebook, is no obstacle (though it waits).
+    The calling thread may have a running event loop, as in a notebook; that loop waits, too.
 
     Raises:
-        ConfigurationError: called from the background loop itself, which would wait for itself for ever.
+        ConfigurationError: called on the background loop itself, which would wait for itself for ever.
     """
     return _background.run(coroutine)
 
@@ -50,8 +50,8 @@ async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
     return await _background.arun(coroutine)
 
 
-class _Call(Generic[T]):
-    """One coroutine on its way through the loop; ``future`` ends when the coroutine has really ended."""
+class _LoopCall(Generic[T]):
+    """One coroutine that the loop runs; ``future`` has a result once the coroutine has ended, cancelled or not."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self.future: Future[T] = Future()
@@ -97,9 +97,9 @@ class _BackgroundLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        # A child has the loop's objects but not its thread. They are abandoned, not closed: closing would
-        # unregister file descriptors that the parent's loop still waits for.
-        in_forked_children(self._forget)
+        # A child has the loop's objects but not its thread. It must not close them: that would unregister file
+        # descriptors that the parent's loop still waits for.
+        in_forked_children(self._abandon_after_fork)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:
@@ -107,7 +107,7 @@ class _BackgroundLoop:
             raise ConfigurationError(
                 "a sync call was made on rerank_core's own event loop (inside a scorer): await the async one there"
             )
-        call = self._call(coroutine)
+        call = self._start_call(coroutine)
         try:
             return call.future.result()
         except BaseException:
@@ -117,7 +117,7 @@ class _BackgroundLoop:
     async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:
             return await coroutine
-        call = self._call(coroutine)
+        call = self._start_call(coroutine)
         outcome = asyncio.wrap_future(call.future)
         try:
             return await asyncio.shield(outcome)
@@ -128,8 +128,8 @@ class _BackgroundLoop:
                 await asyncio.wait({outcome})
             raise
 
-    def _call(self, coroutine: Coroutine[Any, Any, T]) -> _Call[T]:
-        call = _Call(self._running_loop(), coroutine)
+    def _start_call(self, coroutine: Coroutine[Any, Any, T]) -> _LoopCall[T]:
+        call = _LoopCall(self._running_loop(), coroutine)
         call.start()
         return call
 
@@ -139,27 +139,27 @@ class _BackgroundLoop:
             return loop
         with self._lock:
             if self._loop is None:
-                self._loop = self._started()
+                self._loop = self._start_loop()
             return self._loop
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_serve, args=(loop,), name="rerank-core-loop", daemon=True)
+        self._thread = threading.Thread(target=_run_loop, args=(loop,), name="rerank-core-loop", daemon=True)
         self._thread.start()
         atexit.register(_stop, loop, self._thread)
         return loop
 
-    def _forget(self) -> None:
+    def _abandon_after_fork(self) -> None:
         self._lock = threading.Lock()
         self._loop = None
         self._thread = None
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     stopped = False
     while not stopped:
-        # A scorer's SystemExit reaches its caller, and must not end the loop of the others.
+        # A scorer's SystemExit reaches its caller; it must not end the loop that others use.
         with contextlib.suppress(BaseException):
             loop.run_forever()
             stopped = True

@@ -1,4 +1,4 @@
-"""Many calls at once: a few workers, the results in order, and the first failure ends it."""
+"""Runs many calls concurrently: results in order, and the first failure ends it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _AT_ONCE = 32
-"""Enough to fill a local model's batches, few enough to bound memory; a service's scorer has its own limit."""
+"""Fills a local model's batches and bounds memory. Scorers of services have limits of their own."""
 
 
 async def fan_out(
     work: Callable[[Item], Awaitable[Result]], items: Sequence[Item], *, progress: bool
 ) -> list[Result]:
-    """Return the result of each item, in order.
+    """Return the result of each item, in order, from up to 32 calls at a time.
 
     Raises:
-        Exception: the first failure; what is under way is cancelled, and nothing else begins.
+        Exception: the first failure; calls under way are cancelled, and no further ones start.
         MissingExtraError: ``progress`` without tqdm installed.
     """
     results: dict[int, Result] = {}
@@ -35,7 +35,7 @@ async def fan_out(
     async def worker() -> None:
         nonlocal failure
         for position, item in waiting:
-            if failure is not None:  # work that never waits is never cancelled
+            if failure is not None:  # work that never awaits cannot be cancelled
                 return
             try:
                 results[position] = await work(item)

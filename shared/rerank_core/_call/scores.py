@@ -1,4 +1,4 @@
-"""Scores as numbers: from a model's scale to relevance scores in [0, 1]. Pure."""
+"""From a model's scale to relevance scores in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROUNDING = 1e-6
 
 
 def sigmoid(logit: float) -> float:
-    """Return the logistic function of a logit, in [0, 1], without overflow at either end."""
+    """Return the logistic function of a logit, in [0, 1]; no logit overflows."""
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     exp = math.exp(logit)

@@ -104,7 +104,7 @@ def test_after_a_fork_the_child_starts_afresh() -> None:
     """What the child's hook does: a new loop on a new thread, and the old one is not touched."""
     background = event_loop._BackgroundLoop()
     loop, thread = background.run(where())
-    background._forget()
+    background._abandon_after_fork()
     other_loop, other_thread = background.run(where())
     assert other_loop is not loop
     assert other_thread is not thread
@@ -143,7 +143,7 @@ async def test_an_async_call_after_the_stop_is_refused_too() -> None:
     """Instead of waiting for ever; and so does cancelling one that is already over."""
     background = event_loop._BackgroundLoop()
     loop, thread = background.run(where())
-    call = background._call(where())
+    call = background._start_call(where())
     call.future.result(10)
     event_loop._stop(loop, thread)
     call.cancel()

@@ -452,6 +452,24 @@ class TestDiskCache:
         gc.collect()
         assert found(cache, "a") == ["a"]
 
+    def test_caches_on_one_file_share_a_thread_and_a_connection(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Three hundred of them; closing one leaves the others to go on."""
+        opened: list[threading.Thread] = []
+        connect = sqlite3.connect
+        monkeypatch.setattr(
+            sqlite3, "connect", lambda *a, **kw: opened.append(threading.current_thread()) or connect(*a, **kw)
+        )
+        caches = [DiskCache(tmp_path / "cache.db", max_bytes=2**20 + number) for number in range(300)]
+        before = set(threading.enumerate())
+        for number, cache in enumerate(caches):
+            store(cache, f"key {number}")
+        assert {*threading.enumerate()} - before == set(opened)
+        assert len(opened) == 1
+        event_loop.run(caches[0].aclose())  # type: ignore[arg-type]
+        assert found(caches[1], "key 0", "key 299") == ["key 0", "key 299"]
+
     def test_a_damaged_file_is_moved_aside(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """With one warning; a new one is begun."""
         path = tmp_path / "cache.db"

@@ -63,10 +63,8 @@ class _Reaper:
 
     def _serve(self) -> None:
         while (key := self._collected.get()) is not None:
-            work = self._work.pop(key)
             with contextlib.suppress(Exception):
-                work()
-            del work
+                self._work.pop(key, int)()  # at exit, a key may come twice
 
     def _finish(self) -> None:
         """Do all work that is left, at exit."""

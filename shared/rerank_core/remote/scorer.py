@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import warnings
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any, ClassVar
 import anyio.to_thread
 from pydantic import SecretStr
 
+from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
 from rerank_core.pricing import Price, price_of
@@ -141,7 +140,7 @@ class RemoteScorer(ConfiguredScorer):
             transport = await anyio.to_thread.run_sync(self.open_transport)
             if self._session is None or self._session.loop is not loop:
                 self._inherited = self._session
-                weakref.finalize(self, _close_later, transport, loop, os.getpid())
+                clean_up_after(self, _close_transport, transport, loop)
                 self._session = ClientSession(loop, transport, self._make_limiter())
         return self._session
 
@@ -172,10 +171,8 @@ class RemoteScorer(ConfiguredScorer):
             )
 
 
-def _close_later(transport: Transport, loop: asyncio.AbstractEventLoop, process: int) -> None:
+def _close_transport(transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
     """Close what nobody closed, so that no library warns about it."""
-    if os.getpid() != process:
-        return
     closing = transport.aclose()
     if loop.is_running():
         asyncio.run_coroutine_threadsafe(closing, loop)

@@ -181,7 +181,7 @@ def test_ctrl_c_ends_a_sync_call(scorer: str) -> None:
         try:
             reranker.rerank(QUERY, [f"{{TEXTS[0]}} {{number}} " * 20 for number in range(5000)])
         except KeyboardInterrupt:
-            print(time.perf_counter() - start < 2, flush=True)
+            print(time.perf_counter() - start < 20, flush=True)  # the call takes minutes
         """,
         scorer,
     )

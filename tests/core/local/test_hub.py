@@ -72,7 +72,7 @@ def test_a_hub_id_is_fetched_cached_and_refused(
     assert found["unknown"][0] == "ScorerUnavailableError"
     assert found["unreachable"][0] == "ScorerUnavailableError"
     assert "hf download someone/other-model --local-dir FOLDER" in found["unreachable"][1]
-    assert found["seconds"] < 10
+    assert found["seconds"] < 45
     weights = {
         request.rpartition("/")[2]
         for request in found["asked"]

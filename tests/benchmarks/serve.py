@@ -26,10 +26,12 @@ from stdlib_corpus import passages
 from rerank_core import Reranker, load_scorer
 
 SERVER = """
-from rerank_core import Reranker, load_scorer
-from rerank_tools.serve import ServerLimits, serve
+import uvicorn
 
-serve(Reranker(load_scorer("embedded", cache_bytes=0)), port=0, limits=ServerLimits(requests=16))
+from rerank_core import Reranker, load_scorer
+from rerank_tools.serve import create_app
+
+uvicorn.run(create_app(Reranker(load_scorer("embedded", cache_bytes=0))), port=0, limit_concurrency=17, access_log=False)
 """
 QUERY = "How do I find a memory leak?"
 DOCUMENTS = 5
@@ -46,7 +48,8 @@ async def ask(port: int, content: bytes, *, leave: bool) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         head = (
-            f"POST /v2/rerank HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+            "POST /v2/rerank HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         writer.write(head.encode() + content)
         await writer.drain()

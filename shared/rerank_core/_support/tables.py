@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-__all__ = ["Cell", "Column", "Table", "movement", "one_line", "terminal_text"]
+__all__ = ["UNSAFE_CHARACTERS", "Cell", "Column", "Table", "movement", "one_line", "terminal_text"]
 
 _CELL_CHARS = 160
 _AROUND_CHARS = 40  # shown before and after a mark
@@ -40,7 +40,7 @@ _HOVER_CHARS = 1000
 _HTML_ROWS = 50
 
 # Control characters, lone surrogates, and marks that turn the direction of what follows.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+UNSAFE_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MARKDOWN = re.compile(r"[\\|<`\[]")
 
 _TEXT = (
@@ -205,7 +205,7 @@ def one_line(text: str, max_chars: int) -> str:
     'a long…'
     """
     head = text[: 8 * max_chars]  # a text may be huge, and white space shrinks
-    line = _UNSAFE.sub("\ufffd", " ".join(head.split()))
+    line = UNSAFE_CHARACTERS.sub("\ufffd", " ".join(head.split()))
     return line if len(line) <= max_chars and len(head) == len(text) else line[: max_chars - 1] + "…"
 
 

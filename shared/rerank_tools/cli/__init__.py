@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rerank-bridge: {exc}\n")
         return 1
     try:
-        from rerank_tools.cli._app import run  # takes a while, in which Ctrl-C may come
+        from rerank_tools.cli.app import run  # takes a while, in which Ctrl-C may come
 
         return run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:

@@ -64,7 +64,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_rerank_as_a_table(run: Run, articles: Path) -> None:
     """Rank, score, movement and text, no wider than the terminal, without control codes."""
-    status, out, err = run("rerank", "-q", QUERY, "-d", articles, "--top-k", 2)
+    status, out, err = run("rerank", "-q", QUERY, "-d", articles, "--top-n", 2)
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith(f"{QUERY} · embedded · 2 of 3")
@@ -101,7 +101,7 @@ def test_cuts_and_json_lines(run: Run, articles: Path) -> None:
 def test_documents_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a format that is named, with a field that is named."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id,body\n1,soup\n2,a memory leak\n")))
-    status, out, _ = run("rerank", "-q", QUERY, "-f", "csv", "--text-field", "body", "-o", "jsonl", "-k", "1")
+    status, out, _ = run("rerank", "-q", QUERY, "-f", "csv", "--text-field", "body", "-o", "jsonl", "-n", "1")
     assert status == 0
     assert json.loads(out)["document"] == {"id": "2", "body": "a memory leak"}
 
@@ -214,17 +214,17 @@ def test_query_reranks_what_bm25_finds(run: Run, tmp_path: Path) -> None:
     assert sorted(row["first_stage_rank"] for row in content["results"]) == [1, 2]
     assert content["results"][0]["score"] > content["results"][1]["score"]
     assert set(content["seconds"]) == {"index", "first_stage", "rerank"}
-    status, out, err = run(*arguments, "--top-k", 1)
+    status, out, err = run(*arguments, "--top-n", 1)
     assert "guide.md:7" in out
     assert "2 chunks, 2 candidates, embedded; seconds: index" in err
     assert "indexed" not in err
 
 
 def test_query_without_reranking(run: Run, tmp_path: Path) -> None:
-    """BM25's order, cut at top-k, as JSON lines and as a table; nothing found is said."""
+    """BM25's order, cut at top-n, as JSON lines and as a table; nothing found is said."""
     (tmp_path / "a.txt").write_text("one key\n")
     (tmp_path / "b.txt").write_text("a key, a key\n")
-    _, out, _ = run("query", "key", "-c", tmp_path, "--no-rerank", "-o", "jsonl", "-k", 1)
+    _, out, _ = run("query", "key", "-c", tmp_path, "--no-rerank", "-o", "jsonl", "-n", 1)
     (row,) = map(json.loads, out.splitlines())
     assert (row["path"], row["rank"], row["score"]) == ("b.txt", 1, None)
     status, out, _ = run("query", "key", "-c", tmp_path, "--no-rerank")
@@ -237,11 +237,11 @@ def test_query_without_reranking(run: Run, tmp_path: Path) -> None:
 
 def test_compare_shows_ranks_side_by_side(run: Run, articles: Path) -> None:
     """A model that fails is reported, the others are shown, and the exit status is 1."""
-    arguments = ("compare", "-q", QUERY, "-d", articles, "-k", 2, "-m", "embedded")
+    arguments = ("compare", "-q", QUERY, "-d", articles, "-n", 2, "-m", "embedded")
     status, out, err = run(*arguments, "-m", "cohere:rerank-v3.5")
     assert status == 1
-    assert "cohere:rerank-v3.5" in err
-    assert "has no key" in err
+    assert err.startswith("rerank-bridge: cohere:rerank-v3.5 failed: ")
+    assert "no key" in err
     assert "same in top 2" in out
     status, out, err = run(*arguments, "-o", "json")
     content = json.loads(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 COMMAND = str(Path(sys.executable).parent / "rerank-bridge")
 
@@ -29,7 +32,7 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     """As ``| head -1`` does after the first line, here before a megabyte of others."""
     (tmp_path / "many.txt").write_text(("word " * 200 + "\n") * 1000)
     process = started(
-        "query", "word", "-c", str(tmp_path), "--no-rerank", "-k", "1000", "-l", "1000", "-o", "jsonl"
+        "query", "word", "-c", str(tmp_path), "--no-rerank", "-n", "1000", "--candidates", "1000", "-o", "jsonl"
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -80,17 +83,58 @@ def test_a_binary_file_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
 
 
 def test_serve_answers_until_it_is_told_to_end() -> None:
-    """It says that it is for development and where it listens, asks for the token, and ends by Ctrl-C."""
-    process = started("serve", "--port", "0", env={"RERANK_BRIDGE_TOKEN": "geheim"})
+    """It says where it listens, and ends by Ctrl-C."""
+    process = started("serve", "--port", "0")
     assert process.stderr is not None
     warning = process.stderr.readline().decode()
     lines = (line.decode() for line in iter(process.stderr.readline, b""))
     address = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
     body = {"query": "memory leak", "documents": ["Paris", "finding leaks"], "top_n": 1}
-    assert httpx.post(f"{address}/v2/rerank", json=body).status_code == 401
-    answer = httpx.post(f"{address}/v2/rerank", json=body, headers={"Authorization": "Bearer geheim"})
+    answer = httpx.post(f"{address}/v2/rerank", json=body)
     assert [result["index"] for result in answer.json()["results"]] == [1]
+    assert httpx.post(f"{address}/v2/rerank", json=body, headers={"Host": "evil.example"}).status_code == 400
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert "for development and tests" in warning
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_nothing_reaches_the_terminal_that_controls_it(tmp_path: Path) -> None:
+    """Escapes and C1 controls of documents, file names and errors are replaced there; a file keeps the bytes."""
+    evil = "red \x1b[31m\x9b31m\x07 \u202eleak"
+    path = tmp_path / "evil.jsonl"
+    path.write_text(json.dumps({"text": evil}, ensure_ascii=False) + "\n")
+    commands = [
+        ["rerank", "-q", evil, "-d", str(path)],
+        ["rerank", "-q", "leak", "-d", str(path), "-o", "jsonl"],
+        ["rerank", "-q", "leak", "-d", str(tmp_path / evil)],
+        ["--debug", "rerank", "-q", "leak", "-d", str(tmp_path / evil)],
+        ["rerank", "-q", "leak", "-m", f"nobody{evil}"],
+        ["models"],
+    ]
+    for command in commands:
+        written = written_to_terminal(command)
+        assert written
+        for unsafe in ("\x1b[31m", "\x9b", "\x07", "\u202e"):
+            assert unsafe not in written, command
+    process = started(*commands[1])
+    out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["document"] == {"text": evil}
+    assert "\x9b".encode() in out
+
+
+def written_to_terminal(command: list[str]) -> str:
+    """Return what the command writes to both streams when they are a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([COMMAND, *command], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while piece := os.read(ours, 65536):
+                written += piece
+        process.wait(30)
+    os.close(ours)
+    return written.decode("utf-8")

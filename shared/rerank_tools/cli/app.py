@@ -1,4 +1,4 @@
-"""The commands together, and what becomes of a failure."""
+"""The command line: all commands, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Annotated
 import typer
 
 from rerank_core.errors import RerankError
-from rerank_tools.cli._batch import batch
-from rerank_tools.cli._compare import compare
-from rerank_tools.cli._evaluate import evaluate
-from rerank_tools.cli._models import models
-from rerank_tools.cli._output import OutputClosedError, note, prepare_streams
-from rerank_tools.cli._query import query
-from rerank_tools.cli._rerank import rerank
-from rerank_tools.cli._serve import serve
+from rerank_tools.cli.commands.batch import batch
+from rerank_tools.cli.commands.compare import compare
+from rerank_tools.cli.commands.evaluate import evaluate
+from rerank_tools.cli.commands.models import models
+from rerank_tools.cli.commands.query import query
+from rerank_tools.cli.commands.rerank import rerank
+from rerank_tools.cli.commands.serve import serve
+from rerank_tools.cli.output import OutputClosedError, note, prepare_streams
 
 __all__ = ["app", "run"]
 
-# typer brings click, or is built on the one that is installed: either way its exceptions are these two.
+# Click's exceptions, wherever typer takes them from: its own copy, or the installed package.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -48,10 +48,10 @@ class _Settings:
 
 
 @app.callback()
-def _common(
+def _set_common_options(
     context: typer.Context,
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
         typer.Option("--version", is_eager=True, callback=lambda value: _show_version(value), help="Show it."),
     ] = False,
@@ -60,7 +60,7 @@ def _common(
     context.obj.debug = debug
 
 
-def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
     if value:
         try:
             typer.echo(f"rerank-bridge {version('rerank-bridge')}")
@@ -70,28 +70,28 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status; failures become one line on standard error."""
+    """Run the command and return its exit status; a failure is one line on standard error."""
     prepare_streams()
     csv.field_size_limit(_LONGEST_CELL)
     settings = _Settings()
     try:
         status = app(list(arguments), prog_name="rerank-bridge", standalone_mode=False, obj=settings)
     except _CLICK_ERROR as exc:
-        return _failed(exc, settings, status=2 if isinstance(exc, _USAGE_ERROR) else 1)
+        return _report_failure(exc, settings, status=2 if isinstance(exc, _USAGE_ERROR) else 1)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except OutputClosedError:
         return 0
     except (RerankError, OSError) as exc:
-        return _failed(exc, settings, status=1)
+        return _report_failure(exc, settings, status=1)
     except Exception as exc:
-        return _failed(exc, settings, status=1, unexpected=True)
-    if status == _INTERRUPTED:  # what newer versions of typer make of Ctrl-C
+        return _report_failure(exc, settings, status=1, unexpected=True)
+    if status == _INTERRUPTED:  # newer versions of typer return it for Ctrl-C
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 
 
-def _failed(exc: Exception, settings: _Settings, *, status: int, unexpected: bool = False) -> int:
+def _report_failure(exc: Exception, settings: _Settings, *, status: int, unexpected: bool = False) -> int:
     if settings.debug:
         traceback.print_exception(exc)
     message = getattr(exc, "format_message", exc.__str__)()
@@ -101,6 +101,6 @@ def _failed(exc: Exception, settings: _Settings, *, status: int, unexpected: boo
         message = f"{message.rstrip('.')}; see {command} --help"
     if unexpected:
         message = f"{type(exc).__name__}: {message} (a defect: --debug before the command shows where)"
-    if message:  # else the help was shown, because nothing was given
+    if message:  # without one, nothing was given and the help was shown
         note(message)
     return status

@@ -15,8 +15,8 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection
 from rerank_tools.batch import BatchOptions, BatchPlan, BatchReport, Progress, plan_file, rerank_file
 from rerank_tools.batch.options import BatchEngine
-from rerank_tools.cli import _options as options
-from rerank_tools.cli._output import Output, note, write_json, write_text
+from rerank_tools.cli import options
+from rerank_tools.cli.output import Output, note, write_json, write_text
 
 __all__ = ["batch"]
 
@@ -25,22 +25,22 @@ def batch(
     *,
     input: Annotated[  # noqa: A002
         Path,
-        typer.Argument(help="A .parquet or .jsonl file: queries with candidates.", show_default=False),
+        typer.Argument(help="A .parquet or .jsonl file of queries with candidates.", show_default=False),
     ],
     output: Annotated[
-        Path, typer.Argument(help="A folder: results in its rows, failures in its errors.", show_default=False)
+        Path, typer.Argument(help="A folder; results go into rows/, failures into errors/.", show_default=False)
     ],
     model: options.Model = "embedded",
     query_column: Annotated[str, typer.Option("--query-column", help="Column of the queries.")] = "query",
     documents_column: Annotated[
         str, typer.Option("--documents-column", help="Column of the candidates, lists of strings.")
     ] = "documents",
-    prefix: Annotated[str, typer.Option("--prefix", help="Written before indices, scores and usage.")] = "",
+    prefix: Annotated[str, typer.Option("--prefix", help="Prefix of the columns indices, scores and usage.")] = "",
     top_n: Annotated[int | None, typer.Option("--top-n", "-n", min=1, help="Results per row at most.")] = None,
     threshold: options.Threshold = None,
     adaptive_ratio: options.AdaptiveRatio = None,
-    rows_per_part: Annotated[int, typer.Option("--rows-per-part", min=1, help="Rows of an output file.")] = 1000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is left, and its cost.")] = False,
+    rows_per_part: Annotated[int, typer.Option("--rows-per-part", min=1, help="Rows per output file.")] = 1000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is left, and its cost.")] = False,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", min=0.0, help="US dollars that all runs together may cost.")
     ] = None,
@@ -55,9 +55,9 @@ def batch(
         Output, typer.Option("--output", "-o", help="How to write a plan or report.")
     ] = Output.TABLE,
 ) -> None:
-    """Rerank the rows of a file into a folder; run again to go on where it was interrupted.
+    """Rerank the rows of a file into a folder; run it again to resume after an interruption.
 
-    What is finished is never paid for twice. The exit status is 1 where rows failed, or the money ran out.
+    Finished rows are never paid for twice. The exit status is 1 if rows failed or the spending cap was reached.
 
     [bold]Examples[/]
 
@@ -88,7 +88,7 @@ def batch(
     if dry_run:
         _write(plan_file(input, output, job), report, _plan_text)
         return
-    with _bar() as on_progress, contextlib.redirect_stdout(sys.stderr):  # Ray tells of workers that died
+    with _bar() as on_progress, contextlib.redirect_stdout(sys.stderr):  # Ray reports workers that died
         ended = rerank_file(input, output, job, on_progress=on_progress)
     if report is Output.TABLE:
         note(_report_text(ended))

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from rerank_tools.cli import _options as options
-from rerank_tools.cli._output import note, write_table, write_text
+from rerank_tools.cli import options
+from rerank_tools.cli.output import note, write_table, write_text
 
 __all__ = ["evaluate"]
 
 
-class Report(str, Enum):
-    """How the result is written."""
+class _Format(str, Enum):
+    """How to write the result."""
 
     TABLE = "table"
     JSON = "json"
@@ -28,21 +28,24 @@ def evaluate(
     *,
     dataset: Annotated[
         Path,
-        typer.Argument(help="A folder with corpus.jsonl, queries.jsonl and qrels/*.tsv.", show_default=False),
+        typer.Argument(
+            help="A folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/*.tsv.", show_default=False
+        ),
     ],
     model: options.Models,
     first_stage: Annotated[str, typer.Option("--first-stage", help="bm25, or a TREC run file.")] = "bm25",
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many candidates to rerank.")] = 100,
-    top_k: options.TopK = 10,
+    candidates: options.Candidates = 100,
+    top_n: options.TopN = 10,
     measure: Annotated[
-        list[str] | None, typer.Option("--measure", help="Of ir-measures, such as nDCG@10. Once for each.")
+        list[str] | None,
+        typer.Option("--measure", help="A measure of ir-measures, such as nDCG@10. Once for each."),
     ] = None,
     save_to: Annotated[
         Path | None,
-        typer.Option("--save-to", help="Folder that keeps answers, so that a rerun asks for new ones only."),
+        typer.Option("--save-to", help="Folder that keeps answers, so that another run asks only for new ones."),
     ] = None,
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder to write TREC run files to.")] = None,
-    output: Annotated[Report, typer.Option("--output", "-o", help="How to write the result.")] = Report.TABLE,
+    output: Annotated[_Format, typer.Option("--output", "-o", help="How to write the result.")] = _Format.TABLE,
     timeout: options.Timeout = None,
 ) -> None:
     """Measure models behind a first stage, on a data set in BEIR layout: quality, seconds and cost.
@@ -51,15 +54,15 @@ def evaluate(
 
     rerank-bridge evaluate my-data -m embedded -m cohere:rerank-v3.5 --save-to answers -o markdown
     """
-    from rerank_tools import evaluation  # what it imports takes long
+    from rerank_tools import evaluation  # slow to import
 
-    rerankers = {name: options.reranker(name, timeout=timeout) for name in dict.fromkeys(model)}
+    rerankers = {name: options.make_reranker(name, timeout=timeout) for name in dict.fromkeys(model)}
     result = evaluation.evaluate(
         rerankers,
         dataset,
         first_stage=first_stage,
-        k=top_k,
-        top_k=limit,
+        k=top_n,
+        top_k=candidates,
         measures=measure or None,
         save_to=save_to,
         progress=sys.stderr.isatty(),
@@ -67,8 +70,12 @@ def evaluate(
     if runs is not None:
         for name, path in result.save_runs(runs).items():
             note(f"{name}: {path}")
-    if output is Report.TABLE:
+    if output is _Format.TABLE:
         write_table(result.to_table())
     else:
-        made = {Report.JSON: result.to_json, Report.MARKDOWN: result.to_markdown, Report.HTML: result.to_html}
-        write_text(made[output]())
+        write = {
+            _Format.JSON: result.to_json,
+            _Format.MARKDOWN: result.to_markdown,
+            _Format.HTML: result.to_html,
+        }
+        write_text(write[output]())

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and what is made from them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import typer
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import Reranker
-from rerank_tools.cli._output import Output, note
+from rerank_tools.cli.output import Output, note
 from rerank_tools.records import FORMATS, Record, RecordFormat, parse_records, read_records
 
 __all__ = [
     "AdaptiveRatio",
     "BaseUrl",
+    "Candidates",
     "DocumentsFile",
     "Format",
     "Instruction",
@@ -27,18 +28,20 @@ __all__ = [
     "TextField",
     "Threshold",
     "Timeout",
-    "TopK",
-    "documents",
-    "reranker",
+    "TopN",
+    "make_reranker",
+    "read_documents",
 ]
 
-_MODEL_HELP = "What scores, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.5[/]; see the command models."
+_MODEL_HELP = "The scorer, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.5[/]; see the command models."
 
-Query = Annotated[str, typer.Option("--query", "-q", help="What is asked.", show_default=False)]
+Query = Annotated[str, typer.Option("--query", "-q", help="The question.", show_default=False)]
 DocumentsFile = Annotated[
     Path,
     typer.Option(
-        "--documents-file", "-d", help="JSON, JSON lines, CSV, TSV or a document a line; - for standard input."
+        "--documents-file",
+        "-d",
+        help="JSON, JSON lines, CSV, TSV or one document per line; - for standard input.",
     ),
 ]
 Format = Annotated[
@@ -46,22 +49,25 @@ Format = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never says csv for standard input.",
+        help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never means csv for standard input.",
     ),
 ]
 TextField = Annotated[str, typer.Option("--text-field", help="The field that holds a document's text.")]
 Model = Annotated[str, typer.Option("--model", "-m", envvar="RERANK_BRIDGE_MODEL", help=_MODEL_HELP)]
 Models = Annotated[
-    list[str], typer.Option("--model", "-m", help=f"{_MODEL_HELP} Once for each.", show_default=False)
+    list[str], typer.Option("--model", "-m", help=f"{_MODEL_HELP} Once for each model.", show_default=False)
 ]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many results at most.")]
+Candidates = Annotated[
+    int, typer.Option("--candidates", min=1, help="How many results of the first stage to rerank.")
+]
+TopN = Annotated[int, typer.Option("--top-n", "-n", min=1, help="How many results at most.")]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", "-t", min=0.0, max=1.0, help="Keep scores from this one on.")
+    float | None, typer.Option("--threshold", "-t", min=0.0, max=1.0, help="Keep scores of at least this.")
 ]
 AdaptiveRatio = Annotated[
     float | None,
     typer.Option(
-        "--adaptive-ratio", "-r", min=0.0, max=1.0, help="Keep scores from this share of the best one on."
+        "--adaptive-ratio", "-r", min=0.0, max=1.0, help="Keep scores of at least this ratio of the best one."
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to write the results.")]
@@ -74,7 +80,7 @@ Instruction = Annotated[str | None, typer.Option("--instruction", help="For mode
 _STANDARD_INPUT = Path("-")
 
 
-def documents(path: Path, form: str, text_field: str) -> list[Record]:
+def read_documents(path: Path, form: str, text_field: str) -> list[Record]:
     """Return the documents of a file, or of standard input.
 
     Raises:
@@ -91,11 +97,11 @@ def documents(path: Path, form: str, text_field: str) -> list[Record]:
     return parse_records(sys.stdin.buffer.read(), source="standard input", format=known, text_field=text_field)
 
 
-def reranker(model: str, *, timeout: float | None, **options: Any) -> Reranker:
+def make_reranker(model: str, *, timeout: float | None, **options: Any) -> Reranker:
     """Return the reranker of a model's name; options that are None are left out.
 
     Raises:
-        BadParameter: no model is called so, or it takes no such option.
+        BadParameter: there is no such model, or it has no such option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:

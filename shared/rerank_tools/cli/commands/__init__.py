@@ -1,0 +1,1 @@
+"""The commands of ``rerank-bridge``, one module each."""

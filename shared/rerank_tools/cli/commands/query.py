@@ -1,0 +1,137 @@
+"""``rerank-bridge query``: search a folder in two stages."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+
+from rerank_core._support.tables import Cell, Column, Table, movement
+from rerank_core.errors import RerankError
+from rerank_core.reranker import Reranker
+from rerank_core.selection import Selection
+from rerank_tools.cli import options
+from rerank_tools.cli.output import Output, note, write_json, write_table
+from rerank_tools.corpus import CorpusIndex, Hit
+
+__all__ = ["query"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A hit with its rank in the first stage; its score is None if nothing was reranked."""
+
+    hit: Hit
+    first_rank: int
+    score: float | None
+
+
+def query(
+    *,
+    query: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    corpus: Annotated[
+        Path, typer.Option("--corpus", "-c", help="A folder of text and code, or a JSONL or CSV file.")
+    ] = Path(),
+    candidates: options.Candidates = 20,
+    top_n: options.TopN = 5,
+    rerank: Annotated[bool, typer.Option(help="Whether to rerank, or show the order of BM25.")] = True,
+    model: options.Model = "embedded",
+    threshold: options.Threshold = None,
+    adaptive_ratio: options.AdaptiveRatio = None,
+    text_field: options.TextField = "text",
+    output: options.OutputOption = Output.TABLE,
+    timeout: options.Timeout = None,
+    base_url: options.BaseUrl = None,
+    instruction: options.Instruction = None,
+) -> None:
+    """Search a folder: BM25 finds candidates, the model ranks them.
+
+    The index is kept in the corpus's hidden folder .rerank-bridge and follows its files.
+
+    [bold]Examples[/]
+
+    rerank-bridge query "How do I configure auth?" --corpus docs
+
+    rerank-bridge query "retry a request" -c src -o jsonl | jq -r '"\\(.path):\\(.start_line)"'
+    """
+    selection = Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_n)
+    given = {"base_url": base_url, "instruction": instruction}
+    reranker = options.make_reranker(model, timeout=timeout, **given) if rerank else None
+    if reranker is not None:
+        # A local model loads while the index is read; the call that needs it reports what fails.
+        threading.Thread(target=_warm_up, args=[reranker], daemon=True).start()
+    start = perf_counter()
+    index = _open_index(corpus, text_field)
+    opened = perf_counter()
+    hits = index.search(query, candidates)
+    searched = perf_counter()
+    results, answered = _rank(reranker, query, hits, selection)
+    timings = {"index": opened - start, "first_stage": searched - opened, "rerank": perf_counter() - searched}
+    rows = [_fields(result, rank) for rank, result in enumerate(results, 1)]
+    if output is Output.TABLE:
+        write_table(_table(results, reranked=rerank)) if results else note("nothing was found")
+        note(
+            f"{len(index):,} chunks, {len(hits)} candidates, {answered}; seconds: index {timings['index']:.2f}, "
+            f"BM25 {timings['first_stage']:.3f}, rerank {timings['rerank']:.2f}"
+        )
+    elif output is Output.JSONL:
+        write_json(rows, lines=True)
+    else:
+        numbers = {"chunks": len(index), "candidates": len(hits), "seconds": timings}
+        write_json({"query": query, "model": answered, **numbers, "results": rows})
+
+
+def _warm_up(reranker: Reranker) -> None:
+    with contextlib.suppress(RerankError):
+        reranker.warm_up()
+
+
+def _open_index(corpus: Path, text_field: str) -> CorpusIndex:
+    start = perf_counter()
+    index = CorpusIndex.open(corpus, text_field=text_field)
+    if index.built:
+        kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only, as no folder is writable"
+        note(f"indexed {len(index):,} chunks (files: {index.files:,}) in {perf_counter() - start:.1f} s; {kept}")
+    return index
+
+
+def _rank(
+    reranker: Reranker | None, query: str, hits: Sequence[Hit], selection: Selection
+) -> tuple[list[_Result], str]:
+    if reranker is None:
+        return [_Result(hit, rank, None) for rank, hit in enumerate(hits[: selection.top_n], 1)], "not reranked"
+    with reranker:
+        ranking = reranker.rerank(query, hits, text_fn=lambda hit: hit.chunk.reading, selection=selection)
+    return [_Result(row.document, row.index + 1, row.score) for row in ranking], ranking.model
+
+
+def _fields(result: _Result, rank: int) -> dict[str, Any]:
+    chunk = result.hit.chunk
+    return {
+        "rank": rank,
+        "score": result.score,
+        "first_stage_rank": result.first_rank,
+        "first_stage_score": result.hit.score,
+        "path": chunk.path,
+        "start_line": chunk.start_line,
+        "end_line": chunk.end_line,
+        "heading": chunk.heading,
+        "text": chunk.text,
+    }
+
+
+def _table(results: Sequence[_Result], *, reranked: bool) -> Table:
+    names = ["#", "score", "moved", "BM25"] if reranked else ["#", "BM25"]
+    rows = []
+    for rank, result in enumerate(results, 1):
+        chunk = result.hit.chunk
+        ours = (result.score, Cell(None, movement(result.first_rank - rank))) if reranked else ()
+        where = Cell(chunk.where, detail=": ".join(filter(None, (chunk.heading, chunk.text))))
+        rows.append((rank, *ours, Cell(result.hit.score, f"{result.hit.score:.1f}"), where))
+    return Table("", [*(Column(name, align="right") for name in names), Column("where")], rows)

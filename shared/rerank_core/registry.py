@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     }
 )
 """The classes of this package's scorers, by provider; ``rerank_core.remote.endpoints`` lists further providers."""
+
+_ENDPOINTS = "rerank_core.remote.endpoints:ENDPOINTS"
+_ENDPOINT_SCORER = "rerank_core.remote.http:HttpScorer"
 
 ENTRY_POINT_GROUP = "rerank_core.scorers"
 """Entry-point group of scorer factories: the name is the provider, the value ``factory(model, **options)``."""
@@ -78,16 +81,15 @@ def as_scorer(scorer: Scorer | str) -> Scorer:
 
 def known_providers() -> list[str]:
     """Return the names that may stand before the colon: built-in providers, and those of installed packages."""
-    return sorted({*BUILT_IN, *_http_services(), *_entry_points(tuple(sys.path))})
+    return sorted({*BUILT_IN, *_import(_ENDPOINTS), *_entry_points(tuple(sys.path))})
 
 
 def _factory(provider: str) -> Callable[..., Scorer]:
     if provider in BUILT_IN:
-        module, _, attribute = BUILT_IN[provider].partition(":")
-        built_in: Callable[..., Scorer] = getattr(importlib.import_module(module), attribute)
+        built_in: Callable[..., Scorer] = _import(BUILT_IN[provider])
         return built_in
-    if provider in _http_services():
-        return partial(_http_scorer(), endpoint=provider)
+    if provider in _import(_ENDPOINTS):
+        return partial(_import(_ENDPOINT_SCORER), endpoint=provider)
     if provider not in _entry_points(tuple(sys.path)):
         _entry_points.cache_clear()  # it may have been installed since, as in a notebook
     points = _entry_points(tuple(sys.path))
@@ -97,14 +99,9 @@ def _factory(provider: str) -> Callable[..., Scorer]:
     return factory
 
 
-def _http_scorer() -> Callable[..., Scorer]:
-    scorer: Callable[..., Scorer] = importlib.import_module("rerank_core.remote.http").HttpScorer
-    return scorer
-
-
-def _http_services() -> Iterable[str]:
-    names: Iterable[str] = importlib.import_module("rerank_core.remote.endpoints").ENDPOINTS
-    return names
+def _import(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @lru_cache(maxsize=1)

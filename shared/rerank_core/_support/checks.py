@@ -1,4 +1,7 @@
-"""Checks of options: each returns the value as a plain Python one, or says what would be right."""
+"""Checks of options: each returns the value as a plain Python one, or raises an error that says what to give.
+
+The first argument is the option's name, which begins the error's message; the second is the value.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,7 @@ __all__ = ["check_amount", "check_choice", "check_count", "check_fraction", "che
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number of at least ``least`` and at most ``most``.
-
-    Args:
-        name: of the option, which begins the message.
-        value: what was given for it.
-        least: the smallest number allowed.
-        most: the largest number allowed; None for no limit.
+    """Return a whole number of at least ``least``, and at most ``most`` unless that is None.
 
     Raises:
         ConfigurationError: it is something else.
@@ -47,12 +44,7 @@ def check_seconds(name: str, value: object) -> float:
 
 
 def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
-    """Return a number of at least 0, such as a price.
-
-    Args:
-        name: of the option, which begins the message.
-        value: what was given for it.
-        unit: what the number counts, for the message.
+    """Return a number of at least 0, such as a price; the message says what ``unit`` it counts.
 
     Raises:
         ConfigurationError: it is something else.
@@ -64,13 +56,7 @@ def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
 
 
 def check_fraction(name: str, value: object, *, above_0: bool = False, below_1: bool = False) -> float:
-    """Return a number from 0.0 to 1.0.
-
-    Args:
-        name: of the option, which begins the message.
-        value: what was given for it.
-        above_0: 0.0 is refused.
-        below_1: 1.0 is refused.
+    """Return a number from 0.0 to 1.0; ``above_0`` refuses 0.0, and ``below_1`` refuses 1.0.
 
     Raises:
         ConfigurationError: it is something else.

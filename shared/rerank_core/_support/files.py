@@ -1,9 +1,10 @@
-"""Files: atomic writes, locks between processes, and digests."""
+"""Files: atomic writes, locks between processes, digests, and the user's cache folder."""
 
 from __future__ import annotations
 
 import math
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
-__all__ = ["digest", "digest_file", "lock_file", "write_atomically"]
+from rerank_core._support.extras import require
+
+__all__ = ["digest", "digest_file", "find_cache_folder", "lock_file", "make_private", "write_atomically"]
+
+_CACHE_VARIABLE = "RERANK_BRIDGE_CACHE"
 
 _BLOCK_BYTES = 2**20
 _DIGEST_BYTES = 16
@@ -101,3 +106,38 @@ def digest_file(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             hashed.update(block)
     return hashed.hexdigest()
+
+
+def find_cache_folder(*, extra: str, purpose: str) -> Path:
+    """Return where this package keeps what can be made again; it need not be there.
+
+    It is the folder that the environment variable ``RERANK_BRIDGE_CACHE`` names, else one in the user's cache
+    folder.
+
+    Raises:
+        MissingExtraError: platformdirs is not installed; names the extra.
+    """
+    if stated := os.environ.get(_CACHE_VARIABLE):
+        return Path(stated).expanduser().absolute()
+    platformdirs = require("platformdirs", extra=extra, purpose=purpose)
+    return Path(platformdirs.user_cache_path("rerank-bridge", appauthor=False))
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that only this user may read and write, or check that an existing one is such, and return it.
+
+    One that others may read is closed to them first. On Windows the user's own folders are private already.
+
+    Raises:
+        OSError: it cannot be made, is a link, belongs to another user, or could be written by others.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f"{folder} is a link: remove it")
+    if os.name == "posix":
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise PermissionError(f"{folder} can be changed by other users: remove it, or its permissions")
+        if status.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder

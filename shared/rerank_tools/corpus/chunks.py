@@ -1,4 +1,4 @@
-"""From a file's text to chunks that keep their lines and the headings above them."""
+"""Chunks: pieces of files that a model can read, with their lines and the headings above them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rerank_tools.corpus._blocks import Block, html_blocks, markdown_blocks, plain_blocks, rst_blocks
-from rerank_tools.corpus._python import python_blocks
+from rerank_tools.corpus.blocks import Block, split_html, split_markdown, split_python, split_rst, split_text
 
 __all__ = ["MAX_CHARS", "SUFFIXES", "Chunk", "chunk_file"]
 
 MAX_CHARS = 1000
-"""Characters of a chunk at most: about the 256 tokens that a small model reads."""
+"""The most characters of a chunk: about the 256 tokens that a small model reads."""
 
+_CODE = (
+    ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx .kt .lua .m "
+    ".ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue .xml .yaml .yml .zig"
+)
 _SPLITTERS: tuple[tuple[Callable[[str], Iterable[Block]], str], ...] = (
-    (plain_blocks, ".txt .text .log"),
-    (markdown_blocks, ".md .markdown .mdx"),
-    (rst_blocks, ".rst .rest"),
-    (html_blocks, ".html .htm .xhtml"),
-    (python_blocks, ".py .pyi"),
-    # Lines of code between blank lines are paragraphs, too.
-    (
-        plain_blocks,
-        ".c .cc .cfg .clj .cpp .cs .css .dart .ex .exs .go .gradle .h .hpp .hs .ini .java .js .json .jsx",
-    ),
-    (
-        plain_blocks,
-        ".kt .lua .m .ml .php .pl .proto .ps1 .r .rb .rs .scala .sh .sql .swift .tf .toml .ts .tsx .vue",
-    ),
-    (plain_blocks, ".xml .yaml .yml .zig"),
+    (split_text, f".txt .text .log {_CODE}"),
+    (split_markdown, ".md .markdown .mdx"),
+    (split_rst, ".rst .rest"),
+    (split_html, ".html .htm .xhtml"),
+    (split_python, ".py .pyi"),
 )
 
 SUFFIXES = MappingProxyType({suffix: splitter for splitter, suffixes in _SPLITTERS for suffix in suffixes.split()})
-"""How files are split, by the end of their name; others are passed over."""
+"""How files are split, by the extension; files with others are not indexed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,7 @@ class Chunk:
     """A piece of a corpus.
 
     Attributes:
-        path: of its file, relative to the corpus, with slashes.
+        path: its file's path, relative to the corpus, with slashes.
         start_line: its first line, from 1.
         end_line: its last line.
         heading: the headings above it, or the class around it, outermost first; empty where there is none.
@@ -66,31 +59,31 @@ class Chunk:
 
 
 def chunk_file(path: str, content: str, *, max_chars: int = MAX_CHARS) -> list[Chunk]:
-    r"""Split a file's text on its structure, which the end of its name tells.
+    r"""Split a file's text on its structure, which the file's extension tells.
 
     Paragraphs, functions and classes stay whole where they fit, and small neighbours below one heading share a
     chunk.
 
     Args:
-        path: of the file, which the chunks carry.
-        content: its text.
-        max_chars: characters of a chunk at most, at least 1.
+        path: the file's path, for the chunks.
+        content: the file's text.
+        max_chars: the most characters of a chunk; ≥ 1.
 
     >>> chunks = chunk_file("guide.md", "# Setup\n\nInstall it.\n\n## Keys\n\nSet the variable.\n")
     >>> [(chunk.where, chunk.heading, chunk.text) for chunk in chunks]
     [('guide.md:3', 'Setup', 'Install it.'), ('guide.md:7', 'Setup › Keys', 'Set the variable.')]
     """
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
-    blocks = SUFFIXES.get(suffix, plain_blocks)(content)
+    blocks = SUFFIXES.get(suffix, split_text)(content.replace("\r\n", "\n").replace("\r", "\n"))
     pieces = (piece for block in blocks for piece in _cut(block, max_chars))
     return [
         Chunk(path, block.start, block.end, block.heading, block.text)
-        for block in _packed(pieces, max_chars)
+        for block in _pack(pieces, max_chars)
         if block.text.strip()
     ]
 
 
-def _packed(blocks: Iterable[Block], max_chars: int) -> Iterator[Block]:
+def _pack(blocks: Iterable[Block], max_chars: int) -> Iterator[Block]:
     """Join small neighbours below one heading."""
     held: Block | None = None
     for block in blocks:
@@ -116,12 +109,12 @@ def _cut(block: Block, max_chars: int) -> Iterator[Block]:
         if lines and size + 1 + len(line) > max_chars:
             yield Block(start, number - 1, block.heading, "\n".join(lines))
             start, lines, size = number, [], 0
-        while len(line) > max_chars:
-            yield Block(number, number, block.heading, line[:max_chars])
-            line = line[max_chars:]
+        whole = max(0, len(line) - 1) // max_chars * max_chars
+        for begin in range(0, whole, max_chars):
+            yield Block(number, number, block.heading, line[begin : begin + max_chars])
         if not lines:
             start = number
-        lines.append(line)
-        size += len(line) + 1
+        lines.append(line[whole:])
+        size += len(line) - whole + 1
     if lines:
         yield Block(start, block.end, block.heading, "\n".join(lines))

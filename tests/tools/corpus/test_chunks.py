@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from rerank_tools.corpus import chunk_file
+from rerank_tools.corpus.blocks import split_python
 from rerank_tools.corpus.chunks import MAX_CHARS, SUFFIXES
 
 
@@ -40,6 +42,12 @@ def test_restructured_text_is_split_at_underlined_titles() -> None:
     ]
 
 
+def test_markdown_headings_are_those_of_commonmark() -> None:
+    """A rule below a list is none, nor is a hash in a quote, in HTML or in code; a title may have two lines."""
+    content = "- a\n- b\n---\n> # c\n\n<div>\n# d\n</div>\n\n1.  x\n\n        # e\n\ntwo\nlines\n===\nend\n"
+    assert {heading for _, _, heading, _ in outline("a.md", content)} == {"", "two lines"}
+
+
 def test_two_lines_above_a_short_rule_are_text() -> None:
     """Neither a title nor lost."""
     assert outline("a.rst", "one\ntwo\n---\n") == [(1, 3, "", "one\ntwo\n---")]
@@ -58,6 +66,22 @@ def test_html_is_its_visible_text() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("<p>a<![b]c>d<![", ["a d"]),
+        ("<p>a < b <!-- c <p> --> d &lt; e &#999999999999999999999; f", ["a < b d < e � f"]),
+        ("<p title='>'>a</p title=\">\">b<a <a <a", ["a", "b"]),
+        ("<script>if (a </b> c) '<p>'</script>d<style>", ["d"]),
+        ("<p>a<!doctype x><?php y ?>b</ >c</p", ["a b c"]),
+        ("a<!-- never closed <p>b", ["a"]),
+    ],
+)
+def test_html_is_read_as_browsers_read_it(content: str, texts: list[str]) -> None:
+    """Whatever is wrong with it."""
+    assert [text for chunk in chunk_file("a.html", content) for text in chunk.text.split("\n")] == texts
+
+
 def test_python_is_split_at_functions_and_members_of_classes() -> None:
     """Comments and decorators stay with what follows them."""
     methods = "\n".join(
@@ -71,12 +95,77 @@ def test_python_is_split_at_functions_and_members_of_classes() -> None:
     assert found[-1][3].lstrip().startswith("# about 5")
 
 
-def test_python_that_does_not_parse_is_split_at_blank_lines() -> None:
+def test_python_that_does_not_parse_is_split_all_the_same() -> None:
     """An older version's, or a template."""
     assert outline("a.py", "print 'x'\n\n\nprint 'y'\n", max_chars=10) == [
         (1, 1, "", "print 'x'"),
         (4, 4, "", "print 'y'"),
     ]
+
+
+def test_a_decorator_of_several_lines_stays_with_its_function() -> None:
+    """So does what stands in brackets with its statement, and a branch with its condition."""
+    statements = [
+        "a = [\n    1,\n]",
+        "# why\n@d(\n    2,\n)\ndef f():\n    # no\n# no\n    x",
+        "if a:\n    b\nelse:\n    c",
+    ]
+    blocks = split_python("\n".join(statements))
+    assert [block.text for block in blocks] == statements
+
+
+def test_a_lone_carriage_return_ends_a_line() -> None:
+    """As editors count lines."""
+    assert outline("a.txt", "one\rtwo\r\n\r\nthree", max_chars=8) == [(1, 2, "", "one\ntwo"), (4, 4, "", "three")]
+
+
+def test_a_heading_is_bounded() -> None:
+    """It is repeated in every chunk below it."""
+    (chunk,) = chunk_file("a.md", f"# {'long ' * 1000}\n\ntext\n")
+    assert len(chunk.heading) <= 300
+
+
+PIECES = (
+    *("<", "<a ", "</", "<!", "<![", "<!--", "-->", "<?", ">", "=\"", "='", "&#9", "&", "<script", "<p>", "<h1>"),
+    *("# ", "#\n", "===\n", "---\n", "- ", "* a\n", "> ", "```\n", "~~~", "[a", "]: ", "1. ", "<div>\n", "|", "`", "\\"),
+    *("class A:\n", "def f():\n", "@a\n", "(", "'", '"""', "else:\n", "\n", "\r", " ", "\t", "a", "a\n", "\n\n", ".. ", "é"),
+)
+
+
+def cost(path: str, content: str) -> float:
+    """Return the seconds that splitting takes this process, whatever else runs."""
+    start = time.process_time()
+    chunk_file(path, content)
+    return time.process_time() - start
+
+
+@settings(max_examples=15, phases=[Phase.generate])
+@given(st.sampled_from(["a.txt", "a.md", "a.rst", "a.py", "a.html"]), st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))
+def test_splitting_takes_time_in_proportion_to_the_length(path: str, pieces: list[str]) -> None:
+    """Sixteen times the text, of any repeated piece, takes far less than the 256 times of quadratic work."""
+    piece = "".join(pieces)
+    short, long = (piece * (size // len(piece)) for size in (2**13, 2**17))
+    assert cost(path, long) < 64 * max(cost(path, short), 0.005)
+
+
+@pytest.mark.parametrize(
+    ("path", "piece"),
+    [
+        ("a.html", "<a "),
+        ("a.html", "<!["),
+        ("a.html", "<a b='"),
+        ("a.html", "&#9"),
+        ("a.md", "# a\nb\n"),
+        ("a.md", "[a\n"),
+        ("a.rst", "a\n==\n"),
+        ("a.py", "class A:\n"),
+        ("a.txt", "x"),
+    ],
+)
+def test_the_largest_file_is_split_without_delay(path: str, piece: str) -> None:
+    """4 MiB take at most some 32 times what an eighth of that takes."""
+    short, long = (piece * (size // len(piece)) for size in (2**19, 2**22))
+    assert cost(path, long) < 32 * max(cost(path, short), 0.02)
 
 
 def test_long_blocks_are_cut_at_line_ends_and_long_lines_anywhere() -> None:

@@ -1,0 +1,255 @@
+"""The files of a corpus: which there are, whether they changed, and the chunks in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rerank_core._support.extras import require
+from rerank_core._support.files import digest
+from rerank_core.errors import ConfigurationError
+from rerank_tools.corpus import chunks
+from rerank_tools.records import FORMATS, decode, parse_records
+
+__all__ = ["Corpus", "Source", "Stamp"]
+
+_NEVER_INDEXED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
+_RECORD_SUFFIXES = frozenset(suffix for suffix, name in FORMATS.items() if name in ("jsonl", "csv", "tsv"))
+_MAX_BYTES = 4 * 2**20
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file has changed.
+
+    Attributes:
+        size: bytes.
+        changed: time of the last change, in nanoseconds.
+        digest: of its content; empty where it could not be read.
+    """
+
+    size: int
+    changed: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of a corpus, as it was read.
+
+    Attributes:
+        stamp: what it was then.
+        chunks: what is in it.
+        problem: why it has no chunks; empty where nothing is wrong.
+    """
+
+    stamp: Stamp
+    chunks: list[chunks.Chunk]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A folder, or a single file.
+
+    Attributes:
+        path: where it is.
+        text_field: the field that holds the text, in a file of records.
+        use_ignore_files: leave out what ``.gitignore``, ``.ignore`` and the user's git excludes name.
+
+    Raises:
+        ConfigurationError: there is no such folder or file, or the file's extension is not known.
+    """
+
+    path: Path
+    text_field: str = "text"
+    use_ignore_files: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            raise ConfigurationError(f"{self.path} does not exist: give a folder, or a JSONL or CSV file")
+        if self.path.is_file() and self.path.suffix.lower() not in {*_RECORD_SUFFIXES, *chunks.SUFFIXES}:
+            raise ConfigurationError(
+                f"{self.path} is of no known kind: give a folder, a file of text or code, or a file that ends in "
+                f"{', '.join(sorted(_RECORD_SUFFIXES))}"
+            )
+
+    def files(self) -> dict[str, os.stat_result]:
+        """Return the files to index, in order, by their path relative to the folder, with slashes.
+
+        Hidden files and folders, dependencies, symbolic links and files over 4 MiB are left out.
+        """
+        if self.path.is_file():
+            return {self.path.name: self.path.stat()}
+        return dict(sorted(_walk(self.path.resolve(), use_ignore_files=self.use_ignore_files)))
+
+    def read(self, name: str) -> Source:
+        """Read and split one of :meth:`files`. In a folder, a file that cannot be read is one with a problem.
+
+        Raises:
+            ConfigurationError: the corpus is a single file that cannot be read, or holds a malformed record.
+        """
+        if self.path.is_file():
+            try:
+                data, status = self.path.read_bytes(), self.path.stat()
+            except OSError as exc:
+                raise ConfigurationError(f"{self.path} cannot be read: {exc.strerror or exc}") from None
+            return Source(Stamp(status.st_size, status.st_mtime_ns, digest(data)), self._split(name, data))
+        stamp = Stamp(-1, 0, "")
+        try:
+            status = (self.path / name).lstat()
+            stamp = Stamp(status.st_size, status.st_mtime_ns, "")
+            data = _read_regular_file(self.path / name)
+            stamp = stamp._replace(digest=digest(data))
+            return Source(stamp, self._split(name, data))
+        except OSError as exc:
+            return Source(stamp, [], exc.strerror or type(exc).__name__)
+        except ConfigurationError as exc:
+            return Source(stamp, [], str(exc).removeprefix(f"{self.path / name} is "))
+        except Exception as exc:  # one odd file must not stop the search of all others
+            return Source(stamp, [], f"cannot be split: {type(exc).__name__}")
+
+    def has_changed(self, name: str, status: os.stat_result, stamp: Stamp, read_at: int) -> bool:
+        """Tell whether a file differs from what it was when it was read, at ``read_at`` nanoseconds.
+
+        A file whose date is not before that may have changed twice within the clock's resolution, and one that
+        could not be read may be readable now: their content decides.
+        """
+        if status.st_size != stamp.size:
+            return True
+        if stamp.digest and status.st_mtime_ns == stamp.changed and stamp.changed < read_at:
+            return False
+        try:
+            path = self.path if self.path.is_file() else self.path / name
+            return digest(_read_regular_file(path)) != stamp.digest
+        except OSError:
+            return bool(stamp.digest)
+
+    def _split(self, name: str, data: bytes) -> list[chunks.Chunk]:
+        suffix = self.path.suffix.lower()
+        if self.path.is_file() and suffix in _RECORD_SUFFIXES:
+            records = parse_records(
+                data, source=str(self.path), format=FORMATS[suffix], text_field=self.text_field
+            )
+            lines = [(record.line or 1, record.text) for record in records if record.text.strip()]
+            return [chunks.Chunk(name, line, line, "", text) for line, text in lines]
+        source = self.path if self.path.is_file() else self.path / name
+        return chunks.chunk_file(name, decode(data, source=str(source)))
+
+
+def _read_regular_file(path: Path) -> bytes:
+    """Return a file's first 4 MiB; what is no file any more, but a link or a pipe, is not opened."""
+    # Neither flag exists on Windows.
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no file")
+        return file.read(_MAX_BYTES)
+
+
+class _Rules(NamedTuple):
+    """What ignore files say, as pairs of the folder that they hold for and the patterns, nearest folder first."""
+
+    own: tuple[tuple[str, Any], ...] = ()  # .ignore
+    git: tuple[tuple[str, Any], ...] = ()  # .gitignore, then what holds for the repository and for the user
+
+    def read(self, folder: Path, *, git: bool = True) -> _Rules:
+        """Return these rules with those of a folder before them."""
+        own = _read_patterns(folder, folder / ".ignore")
+        return _Rules(own + self.own, (_read_patterns(folder, folder / ".gitignore") if git else ()) + self.git)
+
+    def ignore(self, path: str) -> bool:
+        """Tell whether a file is ignored, or a folder, whose path ends in a slash."""
+        for base, patterns in chain(self.own, self.git):
+            found: bool | None = patterns.check_file(path[len(base) :]).include
+            if found is not None:
+                return found
+        return False
+
+
+def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_result]]:
+    base = f"{root.as_posix().rstrip('/')}/"
+    folders = [(base, _rules_above(root) if use_ignore_files else _Rules())]
+    while folders:
+        folder, rules = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError:  # it went away, or may not be read
+            continue
+        if use_ignore_files:
+            rules = rules.read(Path(folder))
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _NEVER_INDEXED or not entry.name.isprintable():
+                continue
+            path = folder + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if not rules.ignore(f"{path}/"):
+                    folders.append((f"{path}/", rules))
+            elif entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in chunks.SUFFIXES:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:  # it went away
+                    continue
+                if status.st_size <= _MAX_BYTES and not rules.ignore(path):
+                    yield path[len(base) :], status
+
+
+def _rules_above(root: Path) -> _Rules:
+    """Return the rules that hold for a folder from outside it: none where they would ignore itself.
+
+    As ripgrep does: every folder above may have an ``.ignore``, those up to the repository's top a
+    ``.gitignore``.
+    """
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    rules = _Rules(git=_read_patterns(root, _find_user_excludes()))
+    if top is not None:
+        rules = _Rules(git=_read_patterns(top, top / ".git" / "info" / "exclude") + rules.git)
+    for folder in reversed(root.parents):
+        rules = rules.read(folder, git=top is not None and folder.is_relative_to(top))
+    return _Rules() if rules.ignore(f"{root.as_posix()}/") else rules
+
+
+def _read_patterns(folder: Path, path: Path | None) -> tuple[tuple[str, Any], ...]:
+    """Return the patterns of an ignore file for a folder, as the only element; nothing where there are none."""
+    try:
+        lines = b"" if path is None else _read_regular_file(path)
+    except OSError:
+        return ()
+    pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
+    patterns: list[Any] = []
+    for line in lines.decode("utf-8", errors="replace").splitlines():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                patterns += pathspec.GitIgnoreSpec.from_lines([line]).patterns
+        except (ValueError, re.error):
+            continue
+    base = f"{folder.as_posix().rstrip('/')}/"
+    return ((base, pathspec.GitIgnoreSpec(patterns)),) if patterns else ()
+
+
+_EXCLUDES_FILE = re.compile(r'^\s*excludesfile\s*=\s*"?\s*([^"\n]+?)\s*"?\s*$', re.IGNORECASE | re.MULTILINE)
+
+
+def _find_user_excludes() -> Path | None:
+    """Return the file of the user's own git excludes: ``core.excludesFile``, or where git looks without it."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
+    for path in (home / ".gitconfig", config / "config"):
+        try:
+            stated = _EXCLUDES_FILE.search(path.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            continue
+        if stated:
+            return home / stated[1].removeprefix("~/")
+    return config / "ignore"

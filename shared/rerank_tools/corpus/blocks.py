@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -49,70 +49,30 @@ class _Headings:
         self.text = " › ".join(title for _, title in self._open if title)[-_HEADING_CHARS:]
 
 
-class _Paragraph:
-    """Lines that are gathered until a blank line."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._start = 0
-
-    def add(self, number: int, line: str) -> None:
-        if not self._lines:
-            self._start = number
-        self._lines.append(line.rstrip())
-
-    def pop_line(self) -> str:
-        return self._lines.pop() if self._lines else ""
-
-    def end(self, heading: str) -> Iterator[Block]:
-        if self._lines:
-            end = self._start + len(self._lines) - 1
-            yield Block(self._start, end, heading, "\n".join(self._lines))
-            self._lines = []
-
-    def __len__(self) -> int:
-        return len(self._lines)
+_Titles = Mapping[int, tuple[int, int, str]]
+"""By a title's first line, from 1: the line after it, its level, its text."""
 
 
 def split_text(content: str) -> Iterator[Block]:
     """Split text into paragraphs, and code of any language at its blank lines."""
-    paragraph = _Paragraph()
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            paragraph.add(number, line)
-        else:
-            yield from paragraph.end("")
-    yield from paragraph.end("")
+    return _split_paragraphs(content.split("\n"), {})
 
 
 def split_markdown(content: str) -> Iterator[Block]:
     """Split Markdown into paragraphs below its headings; fenced code stays whole."""
     markdown: Any = require("markdown_it", extra="cli", purpose="corpus search").MarkdownIt("commonmark")
     markdown.core.ruler.enableOnly(["normalize", "block"])
-    titles: dict[int, tuple[int, int, str]] = {}  # by first line, from 1: the line after it, level, text
+    titles: dict[int, tuple[int, int, str]] = {}
     fenced: set[int] = set()
     for token, following in pairwise(markdown.parse(content)):
         if token.type == "fence":
             fenced.update(range(token.map[0] + 1, token.map[1] + 1))
         elif token.type == "heading_open" and token.level == 0:
             titles[token.map[0] + 1] = token.map[1] + 1, int(token.tag[1]), following.content
-    headings, paragraph, after_title = _Headings(), _Paragraph(), 0
-    for number, line in enumerate(content.split("\n"), 1):
-        if number in titles:
-            yield from paragraph.end(headings.text)
-            after_title, level, title = titles[number]
-            headings.enter(level, title)
-        elif number < after_title:
-            continue
-        elif line.strip() or (number in fenced and len(paragraph)):
-            paragraph.add(number, line)
-        else:
-            yield from paragraph.end(headings.text)
-    yield from paragraph.end(headings.text)
+    return _split_paragraphs(content.split("\n"), titles, fenced)
 
 
-_ADORNMENT = re.compile(r"([=\-`:.'\"~^_*+#<>!$%&(),/;?@\[\\\]{|}])\1*$")
-_SHORTEST_ADORNMENT = 2
+_ADORNMENT = re.compile(r"([=\-`:.'\"~^_*+#<>!$%&(),/;?@\[\\\]{|}])\1+$")
 
 
 def split_rst(content: str) -> Iterator[Block]:
@@ -120,27 +80,51 @@ def split_rst(content: str) -> Iterator[Block]:
 
     The level of a title is the order in which its kind of underline first appears.
     """
-    headings, paragraph, levels = _Headings(), _Paragraph(), list[str]()
-    for number, line in enumerate(content.split("\n"), 1):
-        bare = line.rstrip()
-        is_adornment = len(bare) >= _SHORTEST_ADORNMENT and _ADORNMENT.match(bare) is not None
-        if is_adornment and 1 <= len(paragraph) <= _SHORTEST_ADORNMENT:
-            title = paragraph.pop_line()
-            # Above the title there may be a line like the one below it, and nothing else.
-            overline = paragraph.pop_line()
-            style = bare[0] * (2 if overline else 1)
-            if len(bare) >= len(title.strip()) and not _ADORNMENT.match(title) and overline in ("", bare):
-                if style not in levels:
-                    levels.append(style)
-                headings.enter(levels.index(style), title)
-                continue
-            for back, text in enumerate((overline, title) if overline else (title,)):
-                paragraph.add(number - (2 if overline else 1) + back, text)
-        if bare:
-            paragraph.add(number, line)
-        else:
-            yield from paragraph.end(headings.text)
-    yield from paragraph.end(headings.text)
+    lines = content.split("\n")
+    titles: dict[int, tuple[int, int, str]] = {}
+    levels: list[str] = []
+    after = 0
+    for number, (title, line) in enumerate(pairwise(lines), 1):
+        below = line.rstrip()
+        # Above the title there may be a line like the one below it, and nothing else.
+        above = lines[number - 2].rstrip() if number - 1 > after else ""
+        overlined = above == below and (number - 2 <= after or not lines[number - 3].strip())
+        if (
+            title.strip()
+            and len(below) >= len(title.strip())
+            and _ADORNMENT.match(below)
+            and not _ADORNMENT.match(title.rstrip())
+            and (overlined or not above)
+        ):
+            style = below[0] * (2 if overlined else 1)
+            if style not in levels:
+                levels.append(style)
+            after = number + 1
+            titles[number - overlined] = after + 1, levels.index(style), title
+    return _split_paragraphs(lines, titles)
+
+
+def _split_paragraphs(lines: Sequence[str], titles: _Titles, fenced: Container[int] = ()) -> Iterator[Block]:
+    """Yield what stands between blank lines, which do not count in fenced code."""
+    headings = _Headings()
+    start, after_title = 0, 0
+    for number, line in enumerate([*lines, ""], 1):
+        if number < after_title:
+            continue
+        if number not in titles and (line.strip() or (start and number in fenced)):
+            start = start or number
+            continue
+        if start:
+            yield _join(lines, start - 1, number - 1, headings.text)
+            start = 0
+        if number in titles:
+            after_title, level, title = titles[number]
+            headings.enter(level, title)
+
+
+def _join(lines: Sequence[str], start: int, end: int, heading: str) -> Block:
+    """Return the block of the lines from ``start``, counted from 0, to before ``end``."""
+    return Block(start + 1, end, heading, "\n".join(line.rstrip() for line in lines[start:end]))
 
 
 _BREAKING_TAGS = (
@@ -281,4 +265,4 @@ def _trim(lines: Sequence[str], start: int, end: int, heading: str) -> Iterator[
     while end > start and not lines[end - 1].strip():
         end -= 1
     if start < end:
-        yield Block(start + 1, end, heading, "\n".join(line.rstrip() for line in lines[start:end]))
+        yield _join(lines, start, end, heading)

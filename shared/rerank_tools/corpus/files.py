@@ -192,7 +192,9 @@ def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_
             if entry.is_dir(follow_symlinks=False):
                 if not rules.ignore(f"{path}/"):
                     folders.append((f"{path}/", rules))
-            elif entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in chunks.SUFFIXES:
+            elif (
+                entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in chunks.SUFFIXES
+            ):
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError:  # it went away

@@ -7,15 +7,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rerank_core._support.checks import checked_count
 from rerank_core._support.extras import check_installed, require
-from rerank_core._support.files import digest, digest_file, find_cache_folder, lock_file, make_private, write_atomically
+from rerank_core._support.files import (
+    digest,
+    digest_file,
+    find_cache_folder,
+    lock_file,
+    make_private,
+    write_atomically,
+)
 from rerank_core.errors import ConfigurationError
 from rerank_tools.bm25 import Bm25
 from rerank_tools.corpus.chunks import Chunk
@@ -52,13 +59,11 @@ class CorpusIndex:
         skipped: which files could not be read, and why.
     """
 
-    def __init__(
-        self, chunks: _Chunks, bm25: Bm25, problems: Mapping[str, str], *, built: bool, kept_at: Path | None
-    ) -> None:
-        self._chunks = chunks
-        self._bm25 = bm25
-        self.files = len(chunks.names)
-        self.skipped = dict(problems)
+    def __init__(self, kept: _Kept, *, built: bool, kept_at: Path | None) -> None:
+        self._chunks = kept.chunks
+        self._bm25 = kept.bm25
+        self.files = len(kept.files)
+        self.skipped = kept.problems
         self.built = built
         self.kept_at = kept_at
 
@@ -91,37 +96,26 @@ class CorpusIndex:
         packages = ("bm25s", "markdown_it", "numpy", "pathspec", "platformdirs", "Stemmer")
         check_installed(*packages, extra="cli", purpose="corpus search")
         corpus = Corpus(Path(path), text_field, use_ignore_files)
-        kept = None
-        with suppress(OSError):
-            kept = _KeptIndex(corpus) if keep else None
+        folder = None
         known: Mapping[str, Source] = {}
-        if kept is not None:
-            with suppress(Exception):  # whatever is odd about it: it is built anew
-                header, chunks, bm25 = kept.load()
-                known = _find_unchanged(corpus, header, chunks)
-                if list(known) == list(header["files"]) == list(corpus.files()):
-                    return cls(chunks, bm25, header["problems"], built=False, kept_at=kept.folder)
-        return cls._build(corpus, known, kept)
-
-    @classmethod
-    def _build(cls, corpus: Corpus, known: Mapping[str, Source], kept: _KeptIndex | None) -> CorpusIndex:
-        read_at = time.time_ns()
-        sources = {name: known.get(name) or corpus.read(name) for name in corpus.files()}
-        chunks = _Chunks.join(sources)
-        if not len(chunks):
-            raise ConfigurationError(
-                f"{corpus.path} holds nothing to search: give a folder of Markdown, text, HTML or source code"
-            )
-        terms = _Terms()
-        bm25 = Bm25.build([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
-        problems = {name: source.problem for name, source in sources.items() if source.problem}
-        files = {name: source.stamp for name, source in sources.items()}
-        kept_at = None
-        if kept is not None:
+        if keep:
             with suppress(OSError):
-                kept.save({"read_at": read_at, "files": files, "problems": problems}, chunks, bm25)
-                kept_at = kept.folder
-        return cls(chunks, bm25, problems, built=True, kept_at=kept_at)
+                folder = _make_folder(corpus)
+        if folder is not None:
+            with suppress(Exception):  # whatever is odd about it: it is built anew
+                kept = _load(folder)
+                files = corpus.files()
+                unchanged = [name for name, status in files.items() if _is_current(corpus, name, status, kept)]
+                if unchanged == list(kept.files) == list(files):
+                    return cls(kept, built=False, kept_at=folder)
+                known = _restore_sources(kept, unchanged)
+        built = _build(corpus, known)
+        if folder is not None:
+            try:
+                _save(built, folder, str(corpus.path.resolve()))
+            except OSError:
+                folder = None
+        return cls(built, built=True, kept_at=folder)
 
     def search(self, query: str, candidates: int = 20) -> list[Hit]:
         """Return at most ``candidates`` chunks that share a term with the query, best first.
@@ -131,122 +125,103 @@ class CorpusIndex:
         """
         candidates = checked_count("candidates", candidates, least=1)
         terms = list(dict.fromkeys(_Terms().split(query)))  # a stemmer must not be shared by threads
-        return [Hit(self._chunks[position], score) for position, score in self._bm25.search(terms, candidates)]
+        return [Hit(_parse(self._chunks[row]), score) for row, score in self._bm25.search(terms, candidates)]
 
     def __len__(self) -> int:
         """How many chunks there are."""
         return len(self._chunks)
 
 
-class _Chunks:
-    """Chunks in two arrays, so that loading an index does not make objects of all of them."""
+class _Kept(NamedTuple):
+    """What is kept of an index. Chunks are lines of JSON, since making objects of all of them takes long."""
 
-    def __init__(self, rows: Any, content: bytes, names: Sequence[str]) -> None:
-        # A row: file, first line, last line, where its heading begins, where its text begins and ends.
-        self.rows = rows
-        self.content = content
-        self.names = names
-
-    @classmethod
-    def join(cls, sources: Mapping[str, Source]) -> _Chunks:
-        import numpy as np
-
-        rows: list[tuple[int, ...]] = []
-        content = bytearray()
-        for file, source in enumerate(sources.values()):
-            for chunk in source.chunks:
-                start = len(content)
-                content += chunk.heading.encode(errors="surrogatepass")
-                middle = len(content)
-                content += chunk.text.encode(errors="surrogatepass")
-                rows.append((file, chunk.start_line, chunk.end_line, start, middle, len(content)))
-        return cls(np.array(rows, dtype=np.int64).reshape(-1, 6), bytes(content), list(sources))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> Chunk:
-        file, first, last, start, middle, end = map(int, self.rows[position])
-        heading = self.content[start:middle].decode(errors="surrogatepass")
-        text = self.content[middle:end].decode(errors="surrogatepass")
-        return Chunk(self.names[file], first, last, heading, text)
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return (self[position] for position in range(len(self)))
+    read_at: int
+    files: Mapping[str, Stamp]
+    problems: Mapping[str, str]
+    chunks: Sequence[bytes]
+    bm25: Bm25
 
 
-class _KeptIndex:
-    """The folder of an index, in the user's cache folder: ``header.json``, which is written last, and the rest.
-
-    The header holds the size and the digest of every other file, and a digest of itself.
-
-    Raises:
-        OSError: the folder cannot be made, or is not this user's.
-    """
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = str(corpus.path.resolve())
-        self._all = make_private(find_cache_folder(extra="cli", purpose="corpus search") / "corpus")
-        self.folder = make_private(self._all / digest(self._corpus, corpus.text_field))
-
-    def load(self) -> tuple[dict[str, Any], _Chunks, Bm25]:
-        """Return the header, the chunks and the BM25 index. Whatever it raises, there is nothing to be used."""
-        import numpy as np
-
-        with lock_file(self.folder / "lock", wait_seconds=_LOCK_SECONDS):
-            content = json.loads((self.folder / "header.json").read_bytes())
-            header: dict[str, Any] = json.loads(content["header"])
-            if content["digest"] != digest(content["header"]) or header["version"] != _VERSION:
-                raise ValueError("the header is damaged, or of another version")
-            for name, (size, expected) in header["content"].items():
-                path = self.folder / name
-                # First the size, so that nothing large is read that was not written.
-                if path.is_symlink() or path.stat().st_size != size or digest_file(path) != expected:
-                    raise ValueError(f"{name} is damaged")
-            rows = np.load(self.folder / "rows.npy")
-            chunks = _Chunks(rows, (self.folder / "text").read_bytes(), list(header["files"]))
-            return header, chunks, Bm25.load(self.folder / "bm25")
-
-    def save(self, header: dict[str, Any], chunks: _Chunks, bm25: Bm25) -> None:
-        """Replace what is kept, and remove what is kept of corpora that are gone."""
-        import numpy as np
-
-        with lock_file(self.folder / "lock", wait_seconds=_LOCK_SECONDS):
-            for path in self.folder.iterdir():
-                if path.name != "lock":
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            (self.folder / "corpus").write_text(self._corpus, encoding="utf-8", errors="surrogateescape")
-            np.save(self.folder / "rows.npy", chunks.rows)
-            (self.folder / "text").write_bytes(chunks.content)
-            bm25.save(self.folder / "bm25")
-            content = {
-                path.relative_to(self.folder).as_posix(): (path.stat().st_size, digest_file(path))
-                for path in sorted(self.folder.rglob("*"))
-                if path.is_file() and path.name != "lock"
-            }
-            text = json.dumps({"version": _VERSION, "content": content, **header})
-            with write_atomically(self.folder / "header.json") as file:
-                file.write(json.dumps({"digest": digest(text), "header": text}).encode())
-        for other in self._all.iterdir():
-            with suppress(OSError, ValueError):
-                if not Path((other / "corpus").read_text(encoding="utf-8", errors="surrogateescape")).exists():
-                    shutil.rmtree(other)
+def _build(corpus: Corpus, known: Mapping[str, Source]) -> _Kept:
+    """Build an index; files that are known are not read again."""
+    read_at = time.time_ns()
+    sources = {name: known.get(name) or corpus.read(name) for name in corpus.files()}
+    chunks = [chunk for source in sources.values() for chunk in source.chunks]
+    if not chunks:
+        raise ConfigurationError(
+            f"{corpus.path} holds nothing to search: give a folder of Markdown, text, HTML or source code"
+        )
+    terms = _Terms()
+    bm25 = Bm25.build([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
+    problems = {name: source.problem for name, source in sources.items() if source.problem}
+    stamps = {name: source.stamp for name, source in sources.items()}
+    return _Kept(read_at, stamps, problems, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
 
 
-def _find_unchanged(corpus: Corpus, header: Mapping[str, Any], chunks: _Chunks) -> dict[str, Source]:
-    """Return the files that are as they were when the index was built, in order."""
-    stamps = {name: Stamp(*stamp) for name, stamp in header["files"].items()}
-    files = corpus.files()
-    unchanged = {
-        name: Source(stamps[name], [], header["problems"].get(name, ""))
-        for name, status in files.items()
-        if name in stamps and not corpus.has_changed(name, status, stamps[name], header["read_at"])
-    }
-    if list(unchanged) != list(stamps) or list(unchanged) != list(files):
-        for chunk in chunks:
-            if chunk.path in unchanged:
-                unchanged[chunk.path].chunks.append(chunk)
-    return unchanged
+def _is_current(corpus: Corpus, name: str, status: os.stat_result, kept: _Kept) -> bool:
+    stamp = kept.files.get(name)
+    return stamp is not None and not corpus.has_changed(name, status, stamp, kept.read_at)
+
+
+def _restore_sources(kept: _Kept, names: Sequence[str]) -> dict[str, Source]:
+    sources = {name: Source(kept.files[name], [], kept.problems.get(name, "")) for name in names}
+    for chunk in map(_parse, kept.chunks):
+        if chunk.path in sources:
+            sources[chunk.path].chunks.append(chunk)
+    return sources
+
+
+def _parse(line: bytes) -> Chunk:
+    return Chunk(*json.loads(line))
+
+
+def _make_folder(corpus: Corpus) -> Path:
+    """Return the folder that keeps an index: in the user's cache folder, since a corpus may be anybody's."""
+    folder = make_private(find_cache_folder(extra="cli", purpose="corpus search") / "corpus")
+    return make_private(folder / digest(str(corpus.path.resolve()), corpus.text_field))
+
+
+def _load(folder: Path) -> _Kept:
+    """Load what :func:`_save` wrote. Whatever this raises, there is nothing to be used."""
+    with lock_file(folder / "lock", wait_seconds=_LOCK_SECONDS):
+        header = json.loads((folder / "header.json").read_bytes())
+        if header["version"] != _VERSION or header.pop("digest") != digest(json.dumps(header)):
+            raise ValueError("the header is damaged, or of another version")
+        for name, (size, expected) in header["content"].items():
+            path = folder / name
+            # First the size, so that nothing is read that was not written.
+            if path.is_symlink() or path.stat().st_size != size or digest_file(path) != expected:
+                raise ValueError(f"{name} is damaged")
+        stamps = {name: Stamp(*stamp) for name, stamp in header["files"].items()}
+        chunks = (folder / "chunks.jsonl").read_bytes().split(b"\n")
+        return _Kept(header["read_at"], stamps, header["problems"], chunks, Bm25.load(folder / "bm25"))
+
+
+def _save(kept: _Kept, folder: Path, corpus: str) -> None:
+    """Replace an index, its header last, and remove the indexes of what is gone."""
+    with lock_file(folder / "lock", wait_seconds=_LOCK_SECONDS):
+        for path in folder.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (folder / "corpus").write_text(corpus, encoding="utf-8", errors="surrogateescape")
+        (folder / "chunks.jsonl").write_bytes(b"\n".join(kept.chunks))
+        kept.bm25.save(folder / "bm25")
+        paths = [folder / "corpus", folder / "chunks.jsonl", *sorted((folder / "bm25").iterdir())]
+        header = {
+            "version": _VERSION,
+            "read_at": kept.read_at,
+            "files": kept.files,
+            "problems": kept.problems,
+            "content": {
+                path.relative_to(folder).as_posix(): (path.stat().st_size, digest_file(path)) for path in paths
+            },
+        }
+        with write_atomically(folder / "header.json") as file:
+            file.write(json.dumps({**header, "digest": digest(json.dumps(header))}).encode())
+    for other in folder.parent.iterdir():
+        with suppress(OSError, ValueError):
+            if not Path((other / "corpus").read_text(encoding="utf-8", errors="surrogateescape")).exists():
+                shutil.rmtree(other)
 
 
 _WORD = re.compile(r"\w+")

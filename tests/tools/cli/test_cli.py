@@ -235,6 +235,25 @@ def test_query_without_reranking(run: Run, tmp_path: Path) -> None:
     assert "nothing was found" in err
 
 
+def test_query_leaves_out_what_is_ignored_and_names_what_it_cannot_read(run: Run, tmp_path: Path) -> None:
+    """On one line each, and --no-ignore searches the rest."""
+    (tmp_path / ".gitignore").write_text("secret.txt\n")
+    for name, content in (
+        ("secret.txt", b"a key\n"),
+        ("a.txt", b"another key\n"),
+        ("latin.txt", b"key caf\xe9\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    status, out, err = run("query", "key", "-c", tmp_path, "--no-rerank", "-o", "jsonl")
+    assert status == 0
+    assert [json.loads(line)["path"] for line in out.splitlines()] == ["a.txt"]
+    assert [line for line in err.splitlines() if "latin.txt" in line] == [
+        "rerank-bridge: skipped latin.txt: not text in UTF-8 (byte 0xe9 at offset 7): convert it"
+    ]
+    _, out, _ = run("query", "key", "-c", tmp_path, "--no-rerank", "--no-ignore", "-o", "jsonl")
+    assert sorted(json.loads(line)["path"] for line in out.splitlines()) == ["a.txt", "secret.txt"]
+
+
 def test_compare_shows_ranks_side_by_side(run: Run, articles: Path) -> None:
     """A model that fails is reported, the others are shown, and the exit status is 1."""
     arguments = ("compare", "-q", QUERY, "-d", articles, "-n", 2, "-m", "embedded")

@@ -45,6 +45,7 @@ def query(
     threshold: options.Threshold = None,
     adaptive_ratio: options.AdaptiveRatio = None,
     text_field: options.TextField = "text",
+    ignore: Annotated[bool, typer.Option(" /--no-ignore", help="Search ignored files, too.")] = True,
     output: options.OutputOption = Output.TABLE,
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
@@ -52,7 +53,8 @@ def query(
 ) -> None:
     """Search a folder: BM25 finds candidates, the model ranks them.
 
-    The index is kept in the corpus's hidden folder .rerank-bridge and follows its files.
+    The index is kept in your cache folder and follows the files. What .gitignore, .ignore or your git excludes name
+    is left out.
 
     [bold]Examples[/]
 
@@ -67,7 +69,7 @@ def query(
         # A local model loads while the index is read; the call that needs it reports what fails.
         threading.Thread(target=_warm_up, args=[reranker], daemon=True).start()
     start = perf_counter()
-    index = _open_index(corpus, text_field)
+    index = _open_index(corpus, text_field, use_ignore_files=ignore)
     opened = perf_counter()
     hits = index.search(query, candidates)
     searched = perf_counter()
@@ -92,11 +94,13 @@ def _warm_up(reranker: Reranker) -> None:
         reranker.warm_up()
 
 
-def _open_index(corpus: Path, text_field: str) -> CorpusIndex:
+def _open_index(corpus: Path, text_field: str, *, use_ignore_files: bool) -> CorpusIndex:
     start = perf_counter()
-    index = CorpusIndex.open(corpus, text_field=text_field)
+    index = CorpusIndex.open(corpus, text_field=text_field, use_ignore_files=use_ignore_files)
     if index.built:
-        kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only, as no folder is writable"
+        for name, problem in index.skipped.items():
+            note(f"skipped {name}: {problem}")
+        kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only, as the cache folder cannot be used"
         note(f"indexed {len(index):,} chunks (files: {index.files:,}) in {perf_counter() - start:.1f} s; {kept}")
     return index
 

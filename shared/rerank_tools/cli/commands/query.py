@@ -53,8 +53,8 @@ def query(
 ) -> None:
     """Search a folder: BM25 finds candidates, the model ranks them.
 
-    The index is kept in your cache folder and follows the files. What .gitignore, .ignore or your git excludes name
-    is left out.
+    The index is kept in your cache folder and follows the files. What .gitignore, .ignore or your git excludes
+    name is left out.
 
     [bold]Examples[/]
 
@@ -100,7 +100,7 @@ def _open_index(corpus: Path, text_field: str, *, use_ignore_files: bool) -> Cor
     if index.built:
         for name, problem in index.skipped.items():
             note(f"skipped {name}: {problem}")
-        kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only, as the cache folder cannot be used"
+        kept = f"kept in {index.kept_at}" if index.kept_at else "in memory only: the cache folder cannot be used"
         note(f"indexed {len(index):,} chunks (files: {index.files:,}) in {perf_counter() - start:.1f} s; {kept}")
     return index
 

@@ -220,7 +220,7 @@ from rerank_core.local.runtimes.openvino import OpenVinoSession
 def session():
     x = opset13.parameter([-1, 4], np.float32, name="x")
     model = openvino.Model([opset13.relu(x)], [x])
-    return OpenVinoSession(model, threads=1, precision="fp32", scorer="test")
+    return OpenVinoSession(model, threads=1, precision="fp32")
 
 def total(session):
     return session.run({"x": np.ones((2, 4), np.float32)})[0].sum()

@@ -18,7 +18,8 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import Field
 
 from rerank_core import Reranker
-from rerank_core.local.embedded.scorer import EmbeddedScorer, _Tokens
+from rerank_core.local.embedded.encoder import TokenIds
+from rerank_core.local.embedded.scorer import EmbeddedScorer
 
 
 class FirstStage(BaseRetriever):
@@ -92,7 +93,7 @@ class MiniLM(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector of 384 numbers for each text."""
         items = [
-            _Tokens(text.encode(), ids) for text, ids in zip(texts, self._encoder.tokenize(texts), strict=True)
+            TokenIds(text.encode(), ids) for text, ids in zip(texts, self._encoder.tokenize(texts), strict=True)
         ]
         return [vectors.mean.tolist() for vectors in self._encoder.forward(items)]
 

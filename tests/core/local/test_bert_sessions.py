@@ -17,8 +17,10 @@ from support.models import QUERY, SHAPES, TEXTS, build_checkpoint, export_onnx, 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rerank_core import ConfigurationError
-from rerank_core.local.onnx.bert.families import bert_session, is_known
-from rerank_core.local.runtimes.session import Runtime, Session, SessionOptions, open_session
+from rerank_core.local.onnx.bert import open_checkpoint
+from rerank_core.local.onnx.bert.families import supports
+from rerank_core.local.runtimes.choose import open_session
+from rerank_core.local.runtimes.session import ModelSession, Runtime, SessionOptions
 
 RUNTIMES = [
     "onnxruntime",
@@ -68,9 +70,9 @@ def config_of(folder: Path) -> dict[str, Any]:
     return config
 
 
-def opened(folder: Path, runtime: Runtime, **options: Any) -> Session:
+def opened(folder: Path, runtime: Runtime, **options: Any) -> ModelSession:
     """Return a checkpoint's session."""
-    return bert_session(folder, config_of(folder), SessionOptions(runtime, **options), scorer="test")
+    return open_checkpoint(folder, config_of(folder), SessionOptions(runtime, **options))
 
 
 def tokens(folder: Path, texts: tuple[str, ...] = TEXTS) -> dict[str, np.ndarray]:
@@ -80,7 +82,7 @@ def tokens(folder: Path, texts: tuple[str, ...] = TEXTS) -> dict[str, np.ndarray
     return {name: values.astype(np.int64) for name, values in batch.items()}
 
 
-def fed(session: Session, batch: Feed) -> np.ndarray:
+def fed(session: ModelSession, batch: Feed) -> np.ndarray:
     """Return the session's logits for those arrays of a batch that it takes."""
     (logits,) = session.run({name: batch[name] for name in session.inputs})
     return np.array(logits)
@@ -196,7 +198,6 @@ def test_int8_comes_close_and_does_not_depend_on_the_batch(checkpoint: Path, run
     )
     exact = expected(checkpoint, batch)
     assert np.corrcoef(alone[:, 0], exact[:, 0])[0, 1] > 0.98
-    assert not session.one_at_a_time
     np.testing.assert_allclose(sigmoid(fed(session, batch)), sigmoid(alone), rtol=0, atol=1e-3)
 
 
@@ -211,7 +212,7 @@ def test_weights_are_rounded_once_and_kept(
     (entry,) = (tmp_path / "models").glob("rounded-*")
     assert (entry / "0.npy").is_file()
     with monkeypatch.context() as patch:
-        patch.delattr("rerank_core.local.onnx.bert.int8.quantised")
+        patch.delattr("rerank_core.local.onnx.bert.int8.quantize_rows")
         np.testing.assert_array_equal(fed(opened(checkpoint, runtime, precision="int8"), batch), first)
 
 
@@ -231,20 +232,20 @@ def test_other_arithmetic_is_not_taken_for_known(tmp_path: Path, change: dict[st
     """A model whose arithmetic differs in one point is left to an export."""
     folder = random_checkpoint(tmp_path, "bert")
     config = config_of(folder)
-    assert is_known(config)
-    assert not is_known({**config, **change})
+    assert supports(config)
+    assert not supports({**config, **change})
     with pytest.raises(ConfigurationError, match="export it to ONNX"):
-        bert_session(folder, {**config, **change}, SessionOptions("onnxruntime"), scorer="test")
+        open_checkpoint(folder, {**config, **change}, SessionOptions("onnxruntime"))
 
 
 def test_a_configuration_that_does_not_fit_is_named(tmp_path: Path) -> None:
     """Weights of another shape than the configuration's, or a number that it lacks, are configuration errors."""
     config = config_of(random_checkpoint(tmp_path, "bert"))
-    with pytest.raises(ConfigurationError, match=r"position_embeddings.*shape \[40, 32\], not"):
-        bert_session(tmp_path, {**config, "hidden_size": 64}, SessionOptions("onnxruntime"), scorer="test")
+    with pytest.raises(ConfigurationError, match="position_embeddings.* is 40 x 32, and .* any x 64"):
+        open_checkpoint(tmp_path, {**config, "hidden_size": 64}, SessionOptions("onnxruntime"))
     del config["num_hidden_layers"]
     with pytest.raises(ConfigurationError, match="num_hidden_layers"):
-        bert_session(tmp_path, config, SessionOptions("onnxruntime"), scorer="test")
+        open_checkpoint(tmp_path, config, SessionOptions("onnxruntime"))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -253,16 +254,16 @@ def test_an_onnx_file_runs_on_both_runtimes(checkpoint: Path, runtime: Runtime, 
     path = export_onnx(checkpoint, tmp_path / "model.onnx")
     batch = tokens(checkpoint)
     for model in (path, path.read_bytes()):
-        session = open_session(model, SessionOptions(runtime), scorer="test")
+        session = open_session(model, SessionOptions(runtime))
         np.testing.assert_allclose(fed(session, batch), expected(checkpoint, batch), rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("model", [b"no model", Path("nowhere.onnx")], ids=["bytes", "missing"])
 def test_what_is_no_model_is_a_configuration_error(model: Path | bytes, runtime: Runtime) -> None:
-    """The error names the scorer and the runtime."""
-    with pytest.raises(ConfigurationError, match="^test: (ONNX Runtime|OpenVINO) cannot load"):
-        open_session(model, SessionOptions(runtime), scorer="test")
+    """The error names the runtime."""
+    with pytest.raises(ConfigurationError, match="^(ONNX Runtime|OpenVINO) cannot load"):
+        open_session(model, SessionOptions(runtime))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -18,8 +18,8 @@ from support.scripts import run_script
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
-from rerank_core.local.onnx import quantize
-from rerank_core.local.onnx.model_files import _weights, find_model
+from rerank_core.local.onnx.model_files import GraphFile, _weight_files, cpu_features, find_model
+from rerank_core.local.onnx.quantize import quantize
 
 Build = Callable[[Shape], Path]
 
@@ -48,7 +48,7 @@ def graphs(checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[
     onnx.save(model, str(half_file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RERANK_BRIDGE_CACHE", str(half_file.parent))
-        whole = quantize.quantized(single, [], scorer="onnx:this")
+        whole = quantize(GraphFile(single, (), "fp32"))
     return {"fp32": single, "fp16": half_file, "int8": whole}
 
 
@@ -64,9 +64,7 @@ def folder_of(checkpoint: Build, graphs: dict[str, Path], target: Path, files: d
 
 def chosen(model: Path | str, precision: Any = "auto", file_name: str | None = None) -> str | None:
     """Return the name of the ONNX file that is chosen in a folder; None for the checkpoint itself."""
-    found, graph = find_model(
-        "onnx:this", str(model), file_name=file_name, precision=precision, revision=None, offline=False
-    )
+    found, graph = find_model(str(model), file_name=file_name, precision=precision, revision=None, offline=False)
     return None if graph is None else graph.path.relative_to(found.folder).as_posix()
 
 
@@ -145,7 +143,7 @@ def test_what_the_cpu_has_is_read(
         (tmp_path / "cpuinfo").write_text(info)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    assert quantize.cpu_features() == features
+    assert cpu_features() == features
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_lower_precision_is_used_and_logged_where_nothing_was_asked(
     with caplog.at_level(logging.INFO, "rerank_core"):
         reranker = Reranker(f"onnx:{folder}")
         found = list(reranker.rerank(QUERY, TEXTS).scores)
-    assert f"runs {folder}/model.onnx, whose weights are int8" in caplog.text
+    assert f"{folder}/model.onnx is used, whose weights are int8" in caplog.text
     assert found == pytest.approx([reranker.rerank(QUERY, [text]).scores[0] for text in TEXTS], abs=1e-6)
     assert found == pytest.approx(scores(checkpoint("bert-1")), abs=0.2)
 
@@ -213,9 +211,9 @@ def test_weights_beside_the_graph_are_found(checkpoint: Build, tmp_path: Path) -
     onnx.save(
         model, str(tmp_path / "model.onnx"), save_as_external_data=True, location="w.bin", size_threshold=100
     )
-    _, graph = find_model("onnx:", str(tmp_path), file_name=None, precision="auto", revision=None, offline=True)
+    _, graph = find_model(str(tmp_path), file_name=None, precision="auto", revision=None, offline=True)
     assert graph is not None
-    assert (graph.beside, graph.holds) == ([tmp_path / "w.bin"], "fp32")
+    assert (graph.beside, graph.precision) == ([tmp_path / "w.bin"], "fp32")
     assert scores(tmp_path) == pytest.approx(scores(checkpoint("bert-1")), abs=1e-5)
     before = sorted(path.name for path in tmp_path.iterdir())
     assert scores(tmp_path, precision="int8") == pytest.approx(scores(checkpoint("bert-1")), abs=0.2)
@@ -224,9 +222,9 @@ def test_weights_beside_the_graph_are_found(checkpoint: Build, tmp_path: Path) -
 
 def test_options_are_checked_when_the_scorer_is_made() -> None:
     """With what they may be."""
-    with pytest.raises(ConfigurationError, match="runtime must be one of .*openvino.*'torch'"):
+    with pytest.raises(ConfigurationError, match="runtime is 'torch': give one of .*openvino"):
         load_scorer("onnx:some/model", runtime="torch")
-    with pytest.raises(ConfigurationError, match="precision must be one of .*int8.*'fp16'"):
+    with pytest.raises(ConfigurationError, match="precision is 'fp16': give one of .*int8"):
         load_scorer("onnx:some/model", precision="fp16")
 
 
@@ -338,5 +336,5 @@ def test_all_files_of_a_checkpoint_in_parts_are_fetched() -> None:
     """The index alone says nothing; other weights in the repository stay there."""
     parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     names = frozenset({*parts, "model.safetensors.index.json", "pytorch_model-00001-of-00001.bin", "model.onnx"})
-    assert sorted(_weights(names, "model.safetensors.index.json")) == [*parts, "model.safetensors.index.json"]
-    assert _weights(names, "pytorch_model.bin") == ["pytorch_model.bin"]
+    assert sorted(_weight_files(names, "model.safetensors.index.json")) == [*parts, "model.safetensors.index.json"]
+    assert _weight_files(names, "pytorch_model.bin") == ["pytorch_model.bin"]

@@ -12,7 +12,7 @@ from support.models import FAMILIES, MAX_LENGTH, QUERY, TEXTS, Shape, build_chec
 
 from rerank_core import ConfigurationError, Reranker, load_scorer
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.export import exported
+from rerank_core.local.onnx.export import export
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 EXPORTED: tuple[Shape, ...] = ("deberta-1", "deberta-2", "modernbert-1")
@@ -153,10 +153,10 @@ def test_an_export_that_differs_from_torch_is_not_kept(
     for path in plain("deberta-1").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")
-    monkeypatch.setattr("rerank_core.local.onnx.export._MOST_DIFFERENT", -1.0)
+    monkeypatch.setattr("rerank_core.local.onnx.export._TOLERANCE", -1.0)
     before = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
     with pytest.raises(ConfigurationError, match=r"its logits differ from torch's by .*use 'cross-encoder:'"):
-        exported(Checkpoint(tmp_path), scorer="onnx:this", length=MAX_LENGTH)
+        export(Checkpoint(tmp_path), length=MAX_LENGTH)
     assert {path.name for path in cache.iterdir() if path.suffix != ".lock"} == before
 
 

@@ -8,25 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.models import MAX_LENGTH, QUERY, TEXTS, Shape
+from support.models import QUERY, TEXTS, Shape
 
 from rerank_core import ScorerError
-from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.pairs import OnnxPairs
-from rerank_core.local.onnx.scorer import OnnxScorer
+from rerank_core.local.onnx.scorer import OnnxModel, OnnxScorer
 
 
 @pytest.fixture
-def one_at_a_time(checkpoint: Callable[[Shape], Path]) -> OnnxPairs:
+def one_at_a_time(checkpoint: Callable[[Shape], Path]) -> OnnxModel:
     """Return the model of a checkpoint, which runs each pair alone."""
     folder = checkpoint("bert-1")
     loaded = OnnxScorer(str(folder)).load()
-    files = Checkpoint(folder)
-    return OnnxPairs("test", "auto", loaded._session, files.tokenizer(MAX_LENGTH), files, one_at_a_time=True)
+    return OnnxModel(loaded._session, loaded._pairs, "auto", one_at_a_time=True)
 
 
 def test_pairs_one_at_a_time_have_the_same_scores(
-    one_at_a_time: OnnxPairs, checkpoint: Callable[[Shape], Path]
+    one_at_a_time: OnnxModel, checkpoint: Callable[[Shape], Path]
 ) -> None:
     """In order, and no pair is padded."""
     shapes: list[tuple[int, ...]] = []
@@ -44,7 +41,7 @@ def test_pairs_one_at_a_time_have_the_same_scores(
     assert shapes == [(1, len(pair)) for pair in pairs]
 
 
-def test_pairs_one_at_a_time_are_interrupted_between_runs(one_at_a_time: OnnxPairs) -> None:
+def test_pairs_one_at_a_time_are_interrupted_between_runs(one_at_a_time: OnnxModel) -> None:
     """No further one is begun, and the next batch runs."""
     pairs = one_at_a_time.tokenize(QUERY, TEXTS)
     begun: list[int] = []

@@ -12,7 +12,8 @@ import pytest
 from rerank_core import ConfigurationError, MissingExtraError
 from rerank_core.local import cpu
 from rerank_core.local.cpu import multiplies_bytes
-from rerank_core.local.runtimes.session import SessionOptions, chosen_runtime, open_session
+from rerank_core.local.runtimes.choose import choose_runtime, open_session
+from rerank_core.local.runtimes.session import SessionOptions
 
 
 @pytest.fixture
@@ -42,31 +43,31 @@ def test_auto_is_the_faster_runtime_for_the_cpu(
     (tmp_path / "cpuinfo").write_text(f"model name: any\nflags\t\t: fpu {flags}\n")
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert chosen_runtime("auto", precision, scorer="test") == expected
+    assert choose_runtime("auto", precision) == expected
 
 
 @pytest.mark.usefixtures("without_openvino")
 def test_without_openvino_auto_is_onnx_runtime() -> None:
     """What is not installed is not chosen, and is named with its extra where it is asked for."""
-    assert chosen_runtime("auto", "fp32", scorer="test") == "onnxruntime"
-    with pytest.raises(MissingExtraError, match=r"^test: runtime='openvino'.*rerank-bridge\[openvino\]"):
-        chosen_runtime("openvino", "fp32", scorer="test")
+    assert choose_runtime("auto", "fp32") == "onnxruntime"
+    with pytest.raises(MissingExtraError, match=r"^runtime='openvino'.*rerank-bridge\[openvino\]"):
+        choose_runtime("openvino", "fp32")
     with pytest.raises(MissingExtraError, match=r"rerank-bridge\[openvino\]"):
-        chosen_runtime("auto", "bf16", scorer="test")
+        choose_runtime("auto", "bf16")
 
 
 @pytest.mark.parametrize(
     ("runtime", "precision", "message"),
     [
         ("onnxruntime", "bf16", "needs runtime='openvino'"),
-        ("torch", "fp32", "runtime must be one of auto, onnxruntime, openvino, not 'torch'"),
-        ("auto", "fp16", "precision must be one of auto, fp32, bf16, int8, not 'fp16'"),
+        ("torch", "fp32", "runtime is 'torch': give one of auto, onnxruntime, openvino"),
+        ("auto", "fp16", "precision is 'fp16': give one of auto, fp32, bf16, int8"),
     ],
 )
 def test_what_does_not_go_together_is_refused(runtime: Any, precision: Any, message: str) -> None:
     """The error names the option and what it may be."""
     with pytest.raises(ConfigurationError, match=message):
-        chosen_runtime(runtime, precision, scorer="test")
+        choose_runtime(runtime, precision)
 
 
 def test_bf16_needs_a_cpu_that_has_it() -> None:
@@ -74,7 +75,7 @@ def test_bf16_needs_a_cpu_that_has_it() -> None:
     openvino = pytest.importorskip("openvino")
     has = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     with pytest.raises(ConfigurationError, match="cannot load" if has else "needs a CPU with AVX512-BF16 or AMX"):
-        open_session(b"no model", SessionOptions("openvino", "bf16"), scorer="test")
+        open_session(b"no model", SessionOptions("openvino", "bf16"))
 
 
 def test_without_a_list_of_flags_no_instructions_are_assumed(

@@ -1,6 +1,6 @@
 """Just enough of the ONNX file format to read a model's weights and to write a model, without the onnx package.
 
-The field numbers are those of ``onnx.proto`` (IR version 8), the encoding that of Protocol Buffers: a key of field
+Field numbers are those of ``onnx.proto`` (IR version 8). The encoding is that of Protocol Buffers: a key of field
 number and wire type, then a varint (type 0), eight bytes (1), a length and as many bytes (2), or four bytes (5).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GraphBuilder", "WeightSummary", "read_weights", "summarize_weights"]
+__all__ = ["GraphBuilder", "count_weights", "read_weights"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -26,97 +27,91 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 _FLOAT, _INT64 = 1, 7
+_MAX_VARINT_BYTES = 10
+"""What 64 bits take. Longer numbers mean nothing, and reading one takes time that grows with its square."""
+_MAX_DIMENSIONS = 32
 
-Array = npt.NDArray[Any]
-
-
-def read_weights(model: bytes) -> dict[str, Array]:
-    """Return the initializers of a model by name, in the file's order, as views of its bytes.
-
-    Those whose data does not stand in the file as raw bytes, or is of a rare type, are left out.
-
-    Raises:
-        ValueError: the bytes are no ONNX model.
-    """
-    graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
-    if not isinstance(graph, memoryview):
-        raise ValueError("no ONNX model: it holds no graph")
-    found: dict[str, Array] = {}
-    for number, value in _fields(graph):
-        if number == 5 and isinstance(value, memoryview):
-            parts = _tensor(value)
-            if parts is not None:
-                found[parts[0]] = parts[1]
-    return found
+_Array = npt.NDArray[Any]
 
 
-@dataclass
-class WeightSummary:
-    """What a model's weights are.
+@dataclass(frozen=True)
+class _Tensor:
+    """A constant: its raw values, or the file beside the model that holds them, where it says so."""
 
-    Attributes:
-        elements: how many there are by the number of their type in ``onnx.proto``.
-        files: names of the files, relative to the model's folder, that hold those which are not in the model.
-    """
-
-    elements: dict[int, int] = field(default_factory=dict)
-    files: set[str] = field(default_factory=set)
+    name: str
+    type_number: int
+    shape: tuple[int, ...]
+    raw: memoryview | None
+    file: str | None
 
 
-def summarize_weights(model: bytes | memoryview) -> WeightSummary:
-    """Return what a model's initializers are, without their values.
+def read_weights(model: bytes) -> dict[str, _Array]:
+    """Return the constants of a model by name, in the file's order, as views of its bytes.
+
+    Constants that are not stored as raw bytes in the file, or are of a rare type, are left out.
 
     Raises:
         ValueError: the bytes are no ONNX model.
     """
+    return {
+        tensor.name: np.frombuffer(tensor.raw, _DTYPES[tensor.type_number]).reshape(tensor.shape)
+        for tensor in _read_tensors(model)
+        if tensor.raw is not None and tensor.type_number in _DTYPES
+    }
+
+
+def count_weights(model: bytes | memoryview) -> tuple[Counter[int], set[str]]:
+    """Return how many weights there are of each type, as ``onnx.proto`` numbers them, and where they are.
+
+    Returns:
+        The counts by type, and the files that hold weights, relative to the model's folder.
+
+    Raises:
+        ValueError: the bytes are no ONNX model.
+    """
+    counts: Counter[int] = Counter()
+    files = set()
+    for tensor in _read_tensors(model):
+        counts[tensor.type_number] += math.prod(tensor.shape)
+        if tensor.file is not None:
+            files.add(tensor.file)
+    return counts, files
+
+
+def _read_tensors(model: bytes | memoryview) -> Iterator[_Tensor]:
     graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
     if not isinstance(graph, memoryview):
         raise ValueError("no ONNX model: it holds no graph")
-    found = WeightSummary()
     for number, value in _fields(graph):
         if number == 5 and isinstance(value, memoryview):
-            _summarize(value, found)
-    return found
+            yield _read_tensor(value)
 
 
-def _summarize(tensor: memoryview, found: WeightSummary) -> None:
-    dims: list[int] = []
-    kind = 0
-    for number, value in _fields(tensor):
+def _read_tensor(message: memoryview) -> _Tensor:
+    name, type_number, raw, file = "", 0, None, None
+    shape: list[int] = []
+    for number, value in _fields(message):
         if isinstance(value, int):
             if number == 1:
-                dims.append(value)
+                shape.append(value)
             elif number == 2:
-                kind = value
+                type_number = value
         elif number == 1:
-            dims.extend(_varints(value))
+            shape.extend(_packed_varints(value))
+        elif number == 8:
+            name = bytes(value).decode()
+        elif number == 9:
+            raw = value
         elif number == 13:
             entry = {key: bytes(text) for key, text in _fields(value) if isinstance(text, memoryview)}
             if entry.get(1) == b"location":
-                found.files.add(entry.get(2, b"").decode())
-    found.elements[kind] = found.elements.get(kind, 0) + math.prod(dims)
-
-
-def _tensor(message: memoryview) -> tuple[str, Array] | None:
-    name = ""
-    dims: list[int] = []
-    dtype: np.dtype[Any] | None = None
-    raw: memoryview | None = None
-    for number, value in _fields(message):
-        if isinstance(value, memoryview):
-            if number == 1:
-                dims.extend(_varints(value))
-            elif number == 8:
-                name = bytes(value).decode()
-            elif number == 9:
-                raw = value
-        elif number == 1:
-            dims.append(value)
-        elif number == 2:
-            dtype = _DTYPES.get(value)
-    if raw is None or dtype is None:
-        return None
-    return name, np.frombuffer(raw, dtype).reshape(dims)
+                file = entry.get(2, b"").decode()
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"no ONNX model: the tensor {name!r} has {len(shape)} dimensions")
+    dtype = _DTYPES.get(type_number)
+    if raw is not None and dtype is not None and len(raw) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"no ONNX model: the tensor {name!r} does not have as many bytes as its shape says")
+    return _Tensor(name, type_number, tuple(shape), raw, file)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -134,11 +129,13 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size = 8 if kind == 1 else 4
         else:
             raise ValueError(f"no ONNX model: wire type {kind} at byte {position}")
+        if size > len(message) - position:
+            raise ValueError("no ONNX model: it ends within a field")
         yield key >> 3, message[position : position + size]
         position += size
 
 
-def _varints(packed: memoryview) -> Iterator[int]:
+def _packed_varints(packed: memoryview) -> Iterator[int]:
     position = 0
     while position < len(packed):
         value, position = _varint(packed, position)
@@ -146,16 +143,14 @@ def _varints(packed: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(message):
-            raise ValueError("no ONNX model: it ends within a number")
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for number, byte in enumerate(message[position : position + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * number
         if byte < 0x80:
-            return value, position
-        shift += 7
+            return value, position + number + 1
+    if len(message) - position < _MAX_VARINT_BYTES:
+        raise ValueError("no ONNX model: it ends within a number")
+    raise ValueError(f"no ONNX model: the number at byte {position} has more than {_MAX_VARINT_BYTES} bytes")
 
 
 def _number(value: int) -> bytes:
@@ -191,11 +186,11 @@ class GraphBuilder:
     """
 
     opset: int
-    externals: dict[str, Array] = field(default_factory=dict)
+    externals: dict[str, _Array] = field(default_factory=dict)
     _nodes: list[bytes] = field(default_factory=list)
     _weights: list[tuple[bytes, memoryview]] = field(default_factory=list)
 
-    def weight(self, value: Array) -> str:
+    def weight(self, value: _Array) -> str:
         """Add a constant and return its name.
 
         Raises:
@@ -211,7 +206,7 @@ class GraphBuilder:
         self._weights.append((_length(5, len(head) + len(data)) + head, data))
         return name
 
-    def external(self, value: Array) -> str:
+    def external(self, value: _Array) -> str:
         """Add a constant that stays outside the file, in :attr:`externals`, and return its name."""
         name = f"external_{len(self.externals)}"
         self.externals[name] = value

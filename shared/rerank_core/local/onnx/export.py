@@ -1,4 +1,4 @@
-"""Checkpoints that no other way leads to ONNX: exported with torch, once, and compared with torch."""
+"""Exports checkpoints that the graph writer does not support, with torch, once, and compares them with torch."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
-from rerank_core.local.runtimes.session import SessionOptions, open_session
+from rerank_core.local.runtimes.choose import open_session
+from rerank_core.local.runtimes.session import SessionOptions
 
-__all__ = ["exported"]
+__all__ = ["export"]
 
 _VERSION = "1"
-"""Of what is written here: a change of it makes what was exported before out of date."""
+"""Of this exporter: what another version exported is not used."""
 _FILE = "model.onnx"
 _OPSET = 17
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 _PROBES = ((1, 1), (3, 40), (2, 300))
-"""Pairs and tokens: more of both than are traced, and tokens beyond the usual windows of local attention."""
-_MOST_DIFFERENT = 1e-4
-"""Of a logit between torch and ONNX Runtime; relative to the largest where that is above 1."""
+"""Pairs and tokens to compare: more of both than are traced, and beyond usual windows of local attention."""
+_TOLERANCE = 1e-4
+"""Largest difference of a logit between torch and ONNX Runtime; relative to the largest logit above 1."""
 _QUIET: tuple[tuple[str, type[Warning]], ...] = (
-    # The way that takes seconds; its successor takes half a minute and gives the same numbers.
+    # This exporter takes seconds; its successor takes half a minute and gives the same numbers.
     ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
     ("The feature will be removed", DeprecationWarning),
-    # About how a model and the exporter are written, which nobody here can change.
+    # About the code of models and of the exporter.
     ("Exporting aten::index operator of advanced indexing", UserWarning),
     ("To copy construct from a tensor", UserWarning),
 )
 
 
-def exported(checkpoint: Checkpoint, *, scorer: str, length: int) -> Path:
+def export(checkpoint: Checkpoint, *, length: int) -> Path:
     """Return a checkpoint's graph as an ONNX file in the cache of models, in single precision.
 
     Args:
         checkpoint: a sequence classifier as transformers saves it; nothing is written into its folder.
-        scorer: whose model it is.
-        length: tokens that the model reads, the most that are tried.
+        length: tokens that the model reads, and the most that it is tried with.
 
     Raises:
-        ConfigurationError: the checkpoint is none, its code is not transformers' own, the exporter does not take
-            it, or the graph's logits are not torch's; nothing is kept.
+        ConfigurationError: transformers cannot load the checkpoint without code of its own, the exporter does not
+            take it, or the graph's logits differ from torch's; nothing is kept.
         MissingExtraError: torch, transformers or onnx is not installed.
     """
-    purpose = f"{scorer}: exporting the model to ONNX, as its folder has no ONNX file,"
+    purpose = "exporting the model to ONNX, as its folder has no ONNX file,"
     check_installed("torch", "transformers", "onnx", extra="export,local", purpose=purpose)
     folder = checkpoint.folder
     torch = require("torch", extra="export,local", purpose=purpose)
@@ -57,16 +57,14 @@ def exported(checkpoint: Checkpoint, *, scorer: str, length: int) -> Path:
     weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     versions = f"{_VERSION} torch {torch.__version__} transformers {transformers.__version__}"
     key = fingerprint_files(versions, *weights, folder / "config.json")
-    entry = get_or_make(
-        f"export-{key}", lambda target: _export(folder, target / _FILE, scorer=scorer, length=length)
-    )
+    entry = get_or_make(f"export-{key}", lambda target: _export(folder, target / _FILE, length=length))
     return entry / _FILE
 
 
-def _export(folder: Path, target: Path, *, scorer: str, length: int) -> None:
+def _export(folder: Path, target: Path, *, length: int) -> None:
     import torch
 
-    model = _loaded(folder, scorer)
+    model = _load(folder)
     names = ["input_ids", "attention_mask"]
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
     if takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
@@ -99,13 +97,13 @@ def _export(folder: Path, target: Path, *, scorer: str, length: int) -> None:
         raise
     except Exception as exc:
         raise ConfigurationError(
-            f"{scorer}: torch {torch.__version__} cannot export {folder} to ONNX ({type(exc).__name__}: {exc}): "
+            f"torch {torch.__version__} cannot export {folder} to ONNX ({type(exc).__name__}: {exc}): "
             "use 'cross-encoder:', which runs it with torch"
         ) from exc
-    _compare(graph, names, target, scorer=scorer, length=length)
+    _compare(graph, names, target, length=length)
 
 
-def _loaded(folder: Path, scorer: str) -> Any:
+def _load(folder: Path) -> Any:
     """Return the model, on the CPU, in single precision.
 
     Raises:
@@ -124,17 +122,17 @@ def _loaded(folder: Path, scorer: str) -> Any:
                 trust_remote_code=False,
             )
     except Exception as exc:
-        raise ConfigurationError(f"{scorer}: transformers cannot load {folder} ({exc}): {advice}") from exc
+        raise ConfigurationError(f"transformers cannot load {folder} ({exc}): {advice}") from exc
     missing = sorted(loading["missing_keys"])
     if missing:
-        raise ConfigurationError(f"{scorer}: {folder} has no weights for {', '.join(missing[:5])}: {advice}")
+        raise ConfigurationError(f"{folder} has no weights for {', '.join(missing[:5])}: {advice}")
     return model.float().eval()
 
 
-def _compare(graph: Any, names: list[str], target: Path, *, scorer: str, length: int) -> None:
+def _compare(graph: Any, names: list[str], target: Path, *, length: int) -> None:
     import torch
 
-    session = open_session(target, SessionOptions(runtime="onnxruntime", precision="fp32"), scorer=scorer)
+    session = open_session(target, SessionOptions(runtime="onnxruntime", precision="fp32"))
     for pairs, tokens in _PROBES:
         example = _example(graph.model.config, names, pairs, min(tokens, length))
         with torch.no_grad():
@@ -142,10 +140,10 @@ def _compare(graph: Any, names: list[str], target: Path, *, scorer: str, length:
         feed = {name: value.numpy() for name, value in example.items() if name in session.inputs}
         found = torch.from_numpy(session.run(feed)[0])
         difference = float((found - expected).abs().max())
-        if not difference <= _MOST_DIFFERENT * max(1.0, float(expected.abs().max())):
+        if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
             raise ConfigurationError(
-                f"{scorer}: exported to ONNX, its logits differ from torch's by {difference:.2g} at {tokens} "
-                f"tokens, more than {_MOST_DIFFERENT:g}: use 'cross-encoder:', which runs it with torch"
+                f"exported to ONNX, its logits differ from torch's by {difference:.2g} at {tokens} "
+                f"tokens, more than {_TOLERANCE:g}: use 'cross-encoder:', which runs it with torch"
             )
 
 

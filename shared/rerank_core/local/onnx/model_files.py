@@ -1,26 +1,25 @@
-"""Which of a model's files are used: those of a folder, or of a hub repository, of which no others are fetched."""
+"""Chooses among a model's files, in a folder or in a hub repository; of the latter no other files are fetched."""
 
 from __future__ import annotations
 
 import logging
 import mmap
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rerank_core._support.extras import require
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, RerankError
 from rerank_core.local.checkpoint import PROBE_SECONDS, Checkpoint, is_hub_id, unavailable
-from rerank_core.local.onnx.bert.families import is_known
-from rerank_core.local.onnx.quantize import cpu_features
+from rerank_core.local.cpu import cpu_flags
+from rerank_core.local.onnx.bert.families import supports
 from rerank_core.local.runtimes.session import Precision
 
-__all__ = ["Graph", "find_model", "looks_written", "read_graph"]
+__all__ = ["GraphFile", "can_write_graph", "cpu_features", "find_model", "read_graph"]
 
-Holds = Literal["fp32", "fp16", "int8"]
-
-SAFETENSORS = "model.safetensors"
+_SAFETENSORS = "model.safetensors"
 _SINGLE = ("model.onnx", "onnx/model.onnx")
 _INT8_BY_CPU = {
     "avx512_vnni": "model_qint8_avx512_vnni.onnx",
@@ -31,44 +30,45 @@ _INT8_BY_CPU = {
 """As sentence-transformers names them, the best first."""
 _INT8 = ("model_int8.onnx", "model_quantized.onnx", "model_uint8.onnx")
 _HALF = ("model_fp16.onnx", "onnx/model_fp16.onnx")
-_WEIGHTS = (SAFETENSORS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_WEIGHTS = (_SAFETENSORS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _SHARDS = (("model-", ".safetensors"), ("pytorch_model-", ".bin"))
+# Types as onnx.proto numbers them.
 _FLOAT32, _FLOAT16, _BFLOAT16 = 1, 10, 16
-_WHOLE = frozenset({2, 3, 21, 22})
+_INTEGERS = frozenset({2, 3, 21, 22})
 """Bytes, signed or not, and halves of them."""
-_LEAST_WHOLE = 0.01
-"""Share of a quantised model's weights: the embeddings of many words may be left as they were."""
-_MOST_NAMES = 12
+_MIN_INTEGER_SHARE = 0.01
+"""Of a quantised model's weights: the embeddings of many words may be left in single precision."""
+_MAX_NAMES = 12
 
 _logger = logging.getLogger("rerank_core")
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphFile:
     """An ONNX file.
 
     Attributes:
-        path: of it.
-        beside: the files that hold its weights where it does not.
-        holds: the precision of the weights.
+        path: where it is.
+        beside: the files that hold its weights, if it does not hold them itself.
+        precision: of the weights.
     """
 
     path: Path
     beside: Sequence[Path]
-    holds: Holds
+    precision: Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the files are.
+    """Where a model's files are.
 
     Attributes:
         place: the folder or repository, as errors call it.
         names: of the files in it, those in folders with ``/``.
         hub_id: of the repository; None for a folder.
         revision: of the repository.
-        error: why the hub did not answer, where it was to.
-        folder: where files are that need not be fetched.
+        error: why the hub did not answer, if it was asked.
+        folder: where the files are, if they need not be fetched.
     """
 
     place: str
@@ -82,22 +82,34 @@ class _Source:
         """Return the folder with these files."""
         if self.folder is not None:
             return self.folder
-        hub = _hub(str(self.hub_id))
+        hub = _require_hub(str(self.hub_id))
         try:
             return Path(hub.snapshot_download(self.hub_id, revision=self.revision, allow_patterns=list(names)))
         except Exception as exc:
             raise unavailable(str(self.hub_id)) from exc
 
+    def lacks(self, wanted: Sequence[str]) -> RerankError:
+        """Return the error for files that are not there."""
+        if self.error is not None:
+            error = unavailable(str(self.hub_id))
+            error.__cause__ = self.error
+            return error
+        names = sorted(self.names)
+        found = ", ".join(names[:_MAX_NAMES]) + (" …" if len(names) > _MAX_NAMES else "")
+        return ConfigurationError(
+            f"{self.place} has no {' or '.join(wanted)}; it has {found or 'no files'}: give file_name=, or a "
+            "checkpoint with its config.json, or use 'cross-encoder:' which runs it with torch"
+        )
+
 
 def find_model(
-    scorer: str, model: str, *, file_name: str | None, precision: Precision, revision: str | None, offline: bool
-) -> tuple[Checkpoint, Graph | None]:
-    """Return a model's folder, fetched from the hub where it is a hub id, and the ONNX file in it to be used.
+    model: str, *, file_name: str | None, precision: Precision, revision: str | None, offline: bool
+) -> tuple[Checkpoint, GraphFile | None]:
+    """Return a model's folder, fetched if it is a hub id, and the ONNX file in it that is to be used.
 
     Args:
-        scorer: whose model it is.
         model: a folder or a hub id.
-        file_name: of the file to be used, an ONNX file or ``model.safetensors``; None to choose.
+        file_name: the file to be used, an ONNX file or ``model.safetensors``; None to choose.
         precision: of the weights wanted; see :class:`rerank_core.local.onnx.scorer.OnnxScorer` for the choice.
         revision: branch, tag or commit on the hub.
         offline: never ask the hub.
@@ -109,35 +121,35 @@ def find_model(
         ConfigurationError: no name was given, a folder does not exist, or has no file of the kind and precision.
         ScorerUnavailableError: the hub does not have it or cannot be reached; says how to use a local folder.
     """
-    source = _source(scorer, model, revision=revision, offline=offline)
+    source = _find_source(model, revision=revision, offline=offline)
     beside = [name for name in source.names if name.endswith(".json") and "/" not in name]
     checkpoint = Checkpoint(source.fetch(beside))
-    chosen = _chosen(source, checkpoint, file_name, precision, scorer)
+    chosen = _choose_file(source, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:
-        source.fetch([*beside, *_weights(source.names, chosen)])
+        source.fetch([*beside, *_weight_files(source.names, chosen)])
         return checkpoint, None
     parts = [name for name in source.names if name.startswith((f"{chosen}_data", f"{chosen}.data"))]
-    graph = read_graph(source.fetch([*beside, chosen, *parts]) / chosen, scorer)
-    _check(graph, precision, scorer)
+    graph = read_graph(source.fetch([*beside, chosen, *parts]) / chosen)
+    _check_precision(graph, precision)
     return checkpoint, graph
 
 
-def looks_written(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint runs as it lies, without an ONNX file."""
+def can_write_graph(checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint can be run from its weights, without an ONNX file."""
     from rerank_core.local.formats.safetensors import has_weights
 
-    return is_known(checkpoint.config) and has_weights(checkpoint.folder)
+    return supports(checkpoint.config) and has_weights(checkpoint.folder)
 
 
-def _source(scorer: str, model: str, *, revision: str | None, offline: bool) -> _Source:
+def _find_source(model: str, *, revision: str | None, offline: bool) -> _Source:
     if not model:
-        raise ConfigurationError(f"{scorer} names no model: give '{scorer}<local folder or hub id>'")
+        raise ConfigurationError("names no model: give 'onnx:<local folder or hub id>'")
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _Source(str(folder), _names(folder), folder=folder)
+        return _Source(str(folder), _list_files(folder), folder=folder)
     if not is_hub_id(model):
-        raise ConfigurationError(f"{scorer}: there is no folder {str(folder)!r}, and that is no hub id either")
-    hub = _hub(model)
+        raise ConfigurationError(f"there is no folder {str(folder)!r}, and that is not a hub id either")
+    hub = _require_hub(model)
     error: Exception | None = None
     if not offline:
         try:
@@ -146,7 +158,7 @@ def _source(scorer: str, model: str, *, revision: str | None, offline: bool) -> 
         except Exception as exc:
             error = exc
     try:
-        # The file that every model needs: without a name, a snapshot would have to be whole.
+        # The file that every model needs: without a name, a snapshot would have to be complete.
         cached = Path(
             hub.snapshot_download(
                 model, revision=revision, allow_patterns=["tokenizer.json"], local_files_only=True
@@ -154,106 +166,99 @@ def _source(scorer: str, model: str, *, revision: str | None, offline: bool) -> 
         )
     except Exception as exc:
         raise unavailable(model) from (error or exc)
-    return _Source(str(cached), _names(cached), model, revision, error, cached)
+    return _Source(str(cached), _list_files(cached), model, revision, error, cached)
 
 
-def _hub(model: str) -> Any:
+def _require_hub(model: str) -> Any:
     return require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
 
 
-def _names(folder: Path) -> frozenset[str]:
-    """Return the names of files in a folder and in the folders that are right in it."""
+def _list_files(folder: Path) -> frozenset[str]:
+    """Return the names of files in a folder and in the folders directly in it."""
     found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
     return frozenset(path.relative_to(folder).as_posix() for path in found)
 
 
-def _chosen(
-    source: _Source, checkpoint: Checkpoint, file_name: str | None, precision: Precision, scorer: str
-) -> str:
+def _choose_file(source: _Source, checkpoint: Checkpoint, file_name: str | None, precision: Precision) -> str:
     """Return the name of the file with the weights."""
     if file_name is not None:
         if file_name not in source.names and not (source.folder and (source.folder / file_name).is_file()):
-            raise _nothing(source, [file_name], scorer)
+            raise source.lacks([file_name])
         if not file_name.endswith(".onnx") and file_name not in _WEIGHTS:
-            raise ConfigurationError(
-                f"{scorer}: file_name is {file_name!r}: give an .onnx file, or {SAFETENSORS!r}"
-            )
+            raise ConfigurationError(f"file_name is {file_name!r}: give an .onnx file, or {_SAFETENSORS!r}")
         return file_name
     weights = [name for name in _WEIGHTS if name in source.names and "config.json" in source.names]
-    written = [name for name in weights if name.startswith(SAFETENSORS) and is_known(checkpoint.config)]
     if precision == "int8":
-        wanted = [*_int8(), *written, *_SINGLE, *weights]
+        int8 = _int8_names()
+        direct = [name for name in weights if name.startswith(_SAFETENSORS) and supports(checkpoint.config)]
+        wanted = [*int8, *direct, *_SINGLE, *weights]
+        missing = [*int8, *_SINGLE, _SAFETENSORS]
     else:
-        wanted = [*_SINGLE, *weights, *([*_HALF, *_int8()] if precision == "auto" else [])]
+        wanted = [*_SINGLE, *weights, *([*_HALF, *_int8_names()] if precision == "auto" else [])]
+        missing = [*_SINGLE, _SAFETENSORS]
     found = next((name for name in wanted if name in source.names), None)
     if found is None:
-        raise _nothing(source, [*(_int8() if precision == "int8" else []), *_SINGLE, SAFETENSORS], scorer)
+        raise source.lacks(missing)
     return found
 
 
-def _int8() -> list[str]:
+def _int8_names() -> list[str]:
     features = cpu_features()
     by_cpu = [name for feature, name in _INT8_BY_CPU.items() if feature in features]
     return [place + name for name in (*by_cpu, *_INT8) for place in ("", "onnx/")]
 
 
-def _weights(names: frozenset[str], chosen: str) -> list[str]:
+def _weight_files(names: frozenset[str], chosen: str) -> list[str]:
     """Return the names of all files of a checkpoint's weights."""
     if not chosen.endswith(".index.json"):
         return [chosen]
-    begin, end = _SHARDS[0] if chosen.startswith(SAFETENSORS) else _SHARDS[1]
+    begin, end = _SHARDS[0] if chosen.startswith(_SAFETENSORS) else _SHARDS[1]
     return [chosen, *(name for name in names if name.startswith(begin) and name.endswith(end))]
 
 
-def read_graph(path: Path, scorer: str) -> Graph:
-    """Look at an ONNX file's weights.
+def read_graph(path: Path) -> GraphFile:
+    """Return what an ONNX file's weights are.
 
     Raises:
-        ConfigurationError: it is none, or cannot be read.
+        ConfigurationError: it is not an ONNX file, or cannot be read.
     """
-    from rerank_core.local.formats.onnx import summarize_weights
+    from rerank_core.local.formats.onnx import count_weights
 
     try:
         with path.open("rb") as file:
-            found = summarize_weights(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            counts, files = count_weights(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except (ValueError, OSError) as exc:
-        raise ConfigurationError(f"{scorer}: {path} cannot be loaded ({exc}): fetch or export it anew") from exc
-    whole = sum(count for kind, count in found.elements.items() if kind in _WHOLE)
-    half = sum(found.elements.get(kind, 0) for kind in (_FLOAT16, _BFLOAT16))
-    single = found.elements.get(_FLOAT32, 0)
-    if whole > _LEAST_WHOLE * (whole + half + single):
-        holds: Holds = "int8"
-    else:
-        holds = "fp16" if half > single else "fp32"
-    return Graph(path, [path.parent / name for name in sorted(found.files)], holds)
+        raise ConfigurationError(f"{path} cannot be loaded ({exc}): fetch or export it anew") from exc
+    integers = sum(counts[kind] for kind in _INTEGERS)
+    half = counts[_FLOAT16] + counts[_BFLOAT16]
+    beside = [path.parent / name for name in sorted(files)]
+    if integers > _MIN_INTEGER_SHARE * (integers + half + counts[_FLOAT32]):
+        return GraphFile(path, beside, "int8")
+    return GraphFile(path, beside, "fp16" if half > counts[_FLOAT32] else "fp32")
 
 
-def _check(graph: Graph, precision: Precision, scorer: str) -> None:
+def _check_precision(graph: GraphFile, wanted: Precision) -> None:
     """Check that a file is of the precision asked for, or can be made so.
 
     Raises:
         ConfigurationError: it is not.
     """
-    if graph.holds == "fp32" or graph.holds == precision:
+    if graph.precision in ("fp32", wanted):
         return
-    if precision == "auto":
-        _logger.info("%s runs %s, whose weights are %s", scorer, graph.path, graph.holds)
+    if wanted == "auto":
+        _logger.info("%s is used, whose weights are %s", graph.path, graph.precision)
         return
     raise ConfigurationError(
-        f"{scorer}: {graph.path} holds {graph.holds} weights, and precision={precision!r} needs "
-        f"{'int8 or ' if precision == 'int8' else ''}fp32 ones: give file_name= of such a file, or "
-        "precision='auto' to run this one"
+        f"{graph.path} holds {graph.precision} weights, and precision={wanted!r} needs "
+        f"{'int8 or ' if wanted == 'int8' else ''}fp32 ones: give file_name= of such a file, or precision='auto' "
+        "to run this one"
     )
 
 
-def _nothing(source: _Source, wanted: Sequence[str], scorer: str) -> Exception:
-    if source.error is not None:
-        error: Exception = unavailable(str(source.hub_id))
-        error.__cause__ = source.error
-        return error
-    names = sorted(source.names)
-    there = ", ".join(names[:_MOST_NAMES]) + (" …" if len(names) > _MOST_NAMES else "")
-    return ConfigurationError(
-        f"{scorer}: {source.place} has no {' or '.join(wanted)}; it has {there or 'no files'}: give file_name=, "
-        "or a checkpoint with its config.json, or use 'cross-encoder:' which runs it with torch"
-    )
+def cpu_features() -> frozenset[str]:
+    """Return those of ``arm64``, ``avx2``, ``avx512f`` and ``avx512_vnni`` that this CPU is known to have."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return frozenset({"arm64"})
+    flags = cpu_flags()
+    return frozenset({"avx2"}) if flags is None else flags & {"avx2", "avx512f", "avx512_vnni"}

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from rerank_core._support.extras import check_installed
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.bert.families import bert_session
-from rerank_core.local.onnx.model_files import Graph, find_model, looks_written, read_graph
-from rerank_core.local.onnx.pairs import OnnxPairs
-from rerank_core.local.runtimes.session import (
-    Precision,
-    Runtime,
-    Session,
-    SessionOptions,
-    chosen_runtime,
-    open_session,
-)
-from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.local.onnx.bert import open_checkpoint
+from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_model, read_graph
+from rerank_core.local.pairs import Pair, PairTokenizer
+from rerank_core.local.runtimes.choose import choose_runtime, open_session
+from rerank_core.local.runtimes.session import ModelSession, Precision, Runtime, SessionOptions
+from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
 from rerank_core.scorer import ScorerOptions
 
-__all__ = ["OnnxOptions", "OnnxScorer"]
+__all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +50,7 @@ class OnnxOptions(PairOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_installed("onnxruntime", "tokenizers", "numpy", extra="onnx", purpose="this scorer")
-        chosen_runtime(self.runtime, self.precision, scorer="onnx:")
+        choose_runtime(self.runtime, self.precision)
 
 
 class OnnxScorer(PairScorer):
@@ -94,10 +88,9 @@ class OnnxScorer(PairScorer):
     Options: ClassVar[type[ScorerOptions]] = OnnxOptions
     options: OnnxOptions
 
-    def load(self) -> OnnxPairs:
+    def load(self) -> OnnxModel:
         """Find the files, make what is missing, and load the model and its tokenizer."""
         checkpoint, graph = find_model(
-            self.name,
             self.model,
             file_name=self.options.file_name,
             precision=self.options.precision,
@@ -107,33 +100,83 @@ class OnnxScorer(PairScorer):
         length = self.options.max_length or checkpoint.max_length()
         tokenizer = checkpoint.tokenizer(length)
         options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
-        session, alone = self._opened(checkpoint, graph, options, length)
-        return OnnxPairs(self.name, self.options.activation, session, tokenizer, checkpoint, one_at_a_time=alone)
+        int8_graph = False
+        if graph is None and can_write_graph(checkpoint):
+            session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
+        else:
+            graph = self._make_graph(graph or self._export(checkpoint, length))
+            int8_graph = graph.precision == "int8"
+            session = open_session(graph.path, options)
+        pairs = PairTokenizer(
+            tokenizer,
+            max_length=length,
+            pad_id=checkpoint.pad_id(tokenizer),
+            token_types=checkpoint.has_token_types(),
+        )
+        # Such graphs have one activation scale per run, whatever runs them.
+        return OnnxModel(session, pairs, self.options.activation, one_at_a_time=int8_graph)
 
-    def _opened(
-        self, checkpoint: Checkpoint, graph: Graph | None, options: SessionOptions, length: int
-    ) -> tuple[Session, bool]:
-        """Return what runs the model, and whether each pair must run alone."""
-        if graph is None and looks_written(checkpoint):
-            session = bert_session(checkpoint.folder, checkpoint.config, options, scorer=self.name)
-            return session, session.one_at_a_time
-        if graph is None:
-            graph = self._exported(checkpoint, length)
-        path: Path = graph.path
-        if self.options.precision == "int8" and graph.holds == "fp32":
-            from rerank_core.local.onnx.quantize import quantized
+    def _make_graph(self, graph: GraphFile) -> GraphFile:
+        """Return the graph in the precision that was asked for."""
+        if self.options.precision != "int8" or graph.precision == "int8":
+            return graph
+        from rerank_core.local.onnx.quantize import quantize
 
-            path = quantized(graph.path, graph.beside, scorer=self.name)
-        session = open_session(path, options, scorer=self.name)
-        # The graph scales activations by the run, whatever runs it.
-        return session, session.one_at_a_time or self.options.precision == "int8" or graph.holds == "int8"
+        return GraphFile(quantize(graph), (), "int8")
 
-    def _exported(self, checkpoint: Checkpoint, length: int) -> Graph:
-        from rerank_core.local.onnx.export import exported
+    def _export(self, checkpoint: Checkpoint, length: int) -> GraphFile:
+        from rerank_core.local.onnx.export import export
 
         if self.options.file_name is not None:
             raise ConfigurationError(
-                f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which is not used as "
-                "it lies: leave file_name out to have it exported with torch"
+                f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which cannot be used "
+                "directly: leave file_name out to have it exported with torch"
             )
-        return read_graph(exported(checkpoint, scorer=self.name, length=length), self.name)
+        return read_graph(export(checkpoint, length=length))
+
+
+class OnnxModel:
+    """A model's session, its tokenizer, and what makes one number of its outputs; in the engine's thread only.
+
+    Args:
+        session: runs the model.
+        pairs: the tokenizer.
+        activation: see :data:`rerank_core.local.scorer.Activation`.
+        one_at_a_time: run each pair alone, for a model whose scores depend on the rest of the batch.
+    """
+
+    def __init__(
+        self, session: ModelSession, pairs: PairTokenizer, activation: Activation, *, one_at_a_time: bool = False
+    ) -> None:
+        self._session = session
+        self._inputs = session.inputs
+        self._pairs = pairs
+        self._activation = activation
+        self._one_at_a_time = one_at_a_time
+        self._interrupted = False
+        self.tokenize = pairs.pairs
+        self.max_text_tokens = pairs.max_text_tokens
+        self.token_ends = pairs.token_ends
+
+    def forward(self, items: Sequence[Pair], /) -> Sequence[float]:
+        """Return one number per pair."""
+        if not self._one_at_a_time:
+            return self._run(items)
+        return [number for item in items for number in self._run([item])]
+
+    def _run(self, items: Sequence[Pair]) -> list[float]:
+        if self._interrupted:
+            raise ScorerError("the run was interrupted: nobody waits for this batch any more")
+        arrays = self._pairs.arrays(items)
+        (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
+        return logits_to_scores(logits.reshape(len(items), -1), self._activation)
+
+    def arm(self) -> None:
+        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
+        self._interrupted = False
+        self._session.arm()
+
+    def interrupt(self) -> None:
+        """End the ``forward`` that is under way or about to begin; called from any thread."""
+        self._interrupted = True
+        self._session.interrupt()

@@ -15,14 +15,12 @@ __all__ = ["OrtSession"]
 
 
 class OrtSession:
-    """A model that ONNX Runtime runs; one run at a time, which another thread may end.
+    """A :class:`ModelSession` of ONNX Runtime.
 
     Args:
         model: a file, or a model in memory.
         threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
-        scorer: whose model it is.
-        weights: constants that the model in memory names and does not hold; used where they lie, not copied.
-        one_at_a_time: see :class:`Session`.
+        weights: constants that the model in memory names and does not hold; used where they are, not copied.
 
     Raises:
         ConfigurationError: ONNX Runtime does not take the model.
@@ -30,19 +28,12 @@ class OrtSession:
     """
 
     def __init__(
-        self,
-        model: Path | bytes,
-        *,
-        threads: int | None,
-        scorer: str,
-        weights: Mapping[str, Any] | None = None,
-        one_at_a_time: bool = False,
+        self, model: Path | bytes, *, threads: int | None, weights: Mapping[str, Any] | None = None
     ) -> None:
-        # Read when onnxruntime is imported: its wheels report their use over the network unless told not to, from
-        # a thread that a forked child waits for when it exits. Whoever wants that says so in the environment.
+        # Read when onnxruntime is imported. Its wheels report their use over the network unless told not to, from
+        # a thread that a forked child waits for when it exits. Users who want that set the variable themselves.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        self._ort: Any = require("onnxruntime", extra="onnx", purpose=scorer)
-        self.one_at_a_time = one_at_a_time
+        self._ort: Any = require("onnxruntime", extra="onnx", purpose="runtime='onnxruntime'")
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = usable_threads(threads)
         options.log_severity_level = 3
@@ -58,7 +49,7 @@ class OrtSession:
             )
         except Exception as exc:
             where = "the model in memory" if isinstance(model, bytes) else str(model)
-            raise ConfigurationError(f"{scorer}: ONNX Runtime cannot load {where}: {exc}") from exc
+            raise ConfigurationError(f"ONNX Runtime cannot load {where}: {exc}") from exc
         self.arm()
 
     @property

@@ -15,43 +15,39 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.runtimes.session import Precision
 
-__all__ = ["EXTRA", "OpenVinoSession", "openvino"]
+__all__ = ["OpenVinoSession", "require_openvino"]
 
-EXTRA = "openvino"
 _DEVICE = "CPU"
 _HINTS: dict[Precision, str] = {"auto": "f32", "fp32": "f32", "int8": "f32", "bf16": "bf16"}
 """What is not in int8 weights stays in single precision; the device's own default may be bfloat16."""
 
 
-def openvino(scorer: str) -> Any:
-    """Import OpenVINO.
+def require_openvino(module: str = "openvino") -> Any:
+    """Import OpenVINO, or a module of it.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    return require("openvino", extra=EXTRA, purpose=f"{scorer}: runtime='openvino'")
+    return require(module, extra="openvino", purpose="runtime='openvino'")
 
 
 class OpenVinoSession:
-    """A model that OpenVINO runs; one run at a time, which another thread may end.
+    """A :class:`ModelSession` of OpenVINO.
 
     Args:
         model: a file, a model in memory, or a model built with OpenVINO's operators.
         threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
         precision: of the arithmetic.
-        scorer: whose model it is.
 
     Raises:
         ConfigurationError: OpenVINO does not take the model, or the CPU has no arithmetic of this precision.
         MissingExtraError: openvino is not installed.
     """
 
-    one_at_a_time = False
-
-    def __init__(self, model: Any, *, threads: int | None, precision: Precision, scorer: str) -> None:
-        core = _natives.core(openvino(scorer))
+    def __init__(self, model: Any, *, threads: int | None, precision: Precision) -> None:
+        core = _natives.core(require_openvino())
         if precision == "bf16":
-            _check_bfloat16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"), scorer)
+            _check_bfloat16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
         options = {
             "INFERENCE_NUM_THREADS": usable_threads(threads),
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -64,7 +60,7 @@ class OpenVinoSession:
             self._compiled = core.compile_model(read, _DEVICE, options)
         except Exception as exc:
             where = str(model) if isinstance(model, Path) else "the model"
-            raise ConfigurationError(f"{scorer}: OpenVINO cannot load {where}: {exc}") from exc
+            raise ConfigurationError(f"OpenVINO cannot load {where}: {exc}") from exc
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()
         self._interrupted = False
@@ -135,9 +131,9 @@ _GROUP = 32
 """Values of a row that share a scale when OpenVINO multiplies int8 weights."""
 
 
-def _check_bfloat16(capabilities: list[str], scorer: str) -> None:
+def _check_bfloat16(capabilities: list[str]) -> None:
     if "BF16" not in capabilities:
         raise ConfigurationError(
-            f"{scorer}: precision='bf16' needs a CPU with AVX512-BF16 or AMX, and this one offers "
+            "precision='bf16' needs a CPU with AVX512-BF16 or AMX, and this one offers "
             f"{', '.join(capabilities)}: use precision='fp32' or 'int8'"
         )

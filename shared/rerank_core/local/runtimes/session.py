@@ -1,19 +1,12 @@
-"""What runs a model on the CPU: the runtimes, and the choice between them."""
+"""What every runtime offers: a loaded model, and the options that it was loaded with."""
 
 from __future__ import annotations
 
-import importlib.util
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
-from rerank_core._support.extras import check_installed
-from rerank_core.errors import ConfigurationError
-from rerank_core.local.cpu import multiplies_bytes
-
-__all__ = ["Precision", "Runtime", "Session", "SessionOptions", "chosen_runtime", "open_session"]
+__all__ = ["ModelSession", "Precision", "Runtime", "SessionOptions"]
 
 Runtime = Literal["auto", "onnxruntime", "openvino"]
 """``auto`` is OpenVINO on x86 CPUs where it is installed (for int8: those with VNNI or AMX), else ONNX Runtime."""
@@ -21,19 +14,13 @@ Runtime = Literal["auto", "onnxruntime", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 """``auto`` is ``fp32``: the scores of the model as it was trained."""
 
-_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
-
-class Session(Protocol):
+class ModelSession(Protocol):
     """A loaded model: one run at a time, which another thread may end."""
 
     @property
     def inputs(self) -> set[str]:
         """Names of the model's inputs."""
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether items must run in batches of one, because an item's outputs depend on the rest of its batch."""
 
     def run(self, feed: Mapping[str, Any]) -> list[Any]:
         """Return the model's outputs, arrays; raises if it was interrupted."""
@@ -52,59 +39,9 @@ class SessionOptions:
     Attributes:
         runtime: see :data:`Runtime`.
         precision: see :data:`Precision`.
-        threads: cores to use, at least 1; None for all physical ones, and never
-            more than the container's quota.
+        threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
     """
 
     runtime: Runtime = "auto"
     precision: Precision = "auto"
     threads: int | None = None
-
-
-def chosen_runtime(runtime: Runtime, precision: Precision, *, scorer: str) -> Literal["onnxruntime", "openvino"]:
-    """Return the runtime that ``auto`` stands for, or the one asked for.
-
-    Raises:
-        ConfigurationError: an unknown runtime or precision, or one that do not go together.
-        MissingExtraError: the runtime is not installed; names its extra.
-    """
-    _check("runtime", runtime, get_args(Runtime), scorer)
-    _check("precision", precision, get_args(Precision), scorer)
-    if runtime == "onnxruntime" and precision == "bf16":
-        raise ConfigurationError(f"{scorer}: precision='bf16' needs runtime='openvino'; 'onnxruntime' has no bf16")
-    if runtime == "openvino" or precision == "bf16":
-        check_installed("openvino", extra="openvino", purpose=f"{scorer}: runtime='openvino'")
-        return "openvino"
-    if runtime == "auto" and _prefers_openvino(precision):
-        return "openvino"
-    check_installed("onnxruntime", extra="onnx", purpose=scorer)
-    return "onnxruntime"
-
-
-def open_session(model: Path | bytes, options: SessionOptions, *, scorer: str) -> Session:
-    """Load an ONNX model, a file or in memory; one for ``int8`` must be quantised already.
-
-    Raises:
-        ConfigurationError: the runtime does not take the model, or cannot run it in this precision.
-        MissingExtraError: the runtime is not installed.
-    """
-    precision = options.precision
-    if chosen_runtime(options.runtime, precision, scorer=scorer) == "openvino":
-        from rerank_core.local.runtimes.openvino import OpenVinoSession
-
-        return OpenVinoSession(model, threads=options.threads, precision=precision, scorer=scorer)
-    from rerank_core.local.runtimes.onnxruntime import OrtSession
-
-    return OrtSession(model, threads=options.threads, scorer=scorer, one_at_a_time=precision == "int8")
-
-
-def _prefers_openvino(precision: Precision) -> bool:
-    if precision == "int8" and not multiplies_bytes():  # there it is no faster than in single precision
-        return False
-    on_x86 = platform.machine().lower() in _X86
-    return on_x86 and importlib.util.find_spec("openvino") is not None
-
-
-def _check(option: str, value: str, known: tuple[str, ...], scorer: str) -> None:
-    if value not in known:
-        raise ConfigurationError(f"{scorer}: {option} must be one of {', '.join(known)}, not {value!r}")

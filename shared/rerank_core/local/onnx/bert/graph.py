@@ -1,27 +1,50 @@
-"""The graph of a BERT-like classifier, in terms that each runtime's writer puts into its own operators."""
+"""The network of a BERT-like model, in terms that each runtime's writer puts into its own operators."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rerank_core.local.formats.safetensors import Weights
+from rerank_core.errors import ConfigurationError
+from rerank_core.local.onnx.bert.families import BertShape, HiddenActivation
 
-__all__ = ["Activation", "BertShape", "BertWriter", "GraphWriter", "Names"]
+__all__ = ["Array", "BertWriter", "GraphWriter", "QuantizedRows", "Tensors"]
 
-Activation = Literal["gelu", "relu", "tanh"]
 Array = npt.NDArray[np.float32]
+
+
+class QuantizedRows(NamedTuple):
+    """A matrix in int8.
+
+    Attributes:
+        values: (rows, columns).
+        scales: (rows,), what each row is to be multiplied with.
+    """
+
+    values: npt.NDArray[np.int8]
+    scales: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The matrix's dimensions."""
+        return self.values.shape
+
+
+class Tensors(Protocol):
+    """A model's weights by name."""
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 class GraphWriter(Protocol):
     """Writes operators; values are (batch, tokens, width), named or held as the runtime likes."""
 
-    def look_up(self, table: Array, input_name: str) -> Any:
+    def look_up(self, table: Array | QuantizedRows, input_name: str) -> Any:
         """Return the rows of a table that an input's ids choose."""
 
     def first_rows(self, table: Array) -> Any:
@@ -34,7 +57,13 @@ class GraphWriter(Protocol):
         """Return the sum."""
 
     def linear(
-        self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+        self,
+        rows: Any,
+        weight: Array,
+        bias: Array,
+        activation: HiddenActivation | None = None,
+        *,
+        exact: bool = False,
     ) -> Any:
         """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
 
@@ -47,75 +76,40 @@ class GraphWriter(Protocol):
     def first_token(self, rows: Any) -> Any:
         """Return the rows of the first token alone."""
 
-
-@dataclass(frozen=True)
-class Names:
-    """What a family calls its weights, after the prefix: without ``.weight`` and ``.bias``."""
-
-    prefix: str
-    layer: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    up: str
-    down: str
-    norm: str
-
-
-@dataclass(frozen=True)
-class BertShape:
-    """What a configuration says about the arithmetic.
-
-    Attributes:
-        names: of the weights.
-        layers, heads: how many.
-        hidden: width of a token.
-        epsilon: of the normalisations.
-        head: the classifier's layers and their activations, in order.
-        counted: positions are counted over what is not padding, after ``pad_id``.
-        token_types: there is an input of token types to look up.
-        pad_id: the padding's token.
-    """
-
-    names: Names
-    layers: int
-    heads: int
-    hidden: int
-    epsilon: float
-    head: tuple[tuple[str, Activation | None], ...]
-    counted: bool
-    token_types: bool
-    pad_id: int
+    def drop_token_axis(self, rows: Any) -> Any:
+        """Return (batch, width) from (batch, 1, width)."""
 
 
 class BertWriter:
-    """Writes a checkpoint's graph with a runtime's writer; the last layer for the first token alone."""
+    """Writes a model's graph with a runtime's writer.
 
-    def __init__(self, graph: GraphWriter, shape: BertShape, weights: Weights) -> None:
+    With a classifier, only the first token goes through the last layer.
+    """
+
+    def __init__(self, graph: GraphWriter, shape: BertShape, weights: Tensors) -> None:
         self._graph = graph
         self._shape = shape
         self._weights = weights
 
-    def logits(self) -> Any:
-        """Return the logits, (batch, 1, labels).
+    def write(self) -> Any:
+        """Return the logits, (batch, labels); without a classifier the hidden states, (batch, tokens, width).
 
         Raises:
             ConfigurationError: a weight is missing, or not of the configuration's shape.
         """
+        head, layers = self._shape.head, self._shape.layers
         hidden = self._embeddings()
-        for layer in range(self._shape.layers):
-            hidden = self._layer(layer, hidden, last=layer == self._shape.layers - 1)
-        for name, activation in self._shape.head:
+        for layer in range(layers):
+            hidden = self._layer(layer, hidden, first_only=bool(head) and layer == layers - 1)
+        for name, activation in head:
             hidden = self._linear(hidden, name, activation, exact=True)
-        return hidden
+        return self._graph.drop_token_axis(hidden) if head else hidden
 
     def _embeddings(self) -> Any:
         graph, shape = self._graph, self._shape
-        prefix = shape.names.prefix + "embeddings."
+        prefix = shape.prefix + "embeddings."
         types = prefix + "token_type_embeddings.weight"
-        projection = shape.names.prefix + "embeddings_project"
+        projection = shape.prefix + "embeddings_project"
         projected = projection + ".weight" in self._weights
         positions = self._tensor(prefix + "position_embeddings.weight", None, None if projected else shape.hidden)
         width = positions.shape[1]
@@ -129,12 +123,12 @@ class BertWriter:
         rows = self._normalise(rows, prefix + "LayerNorm", width)
         return self._linear(rows, projection) if projected else rows
 
-    def _layer(self, layer: int, hidden: Any, *, last: bool) -> Any:
+    def _layer(self, layer: int, hidden: Any, *, first_only: bool) -> Any:
         graph, names = self._graph, self._shape.names
-        prefix = f"{names.prefix}{names.layer}.{layer}."
-        rows = graph.first_token(hidden) if last else hidden
-        # What one token of many needs takes no time to speak of, in single precision neither.
-        first = partial(self._linear, exact=last)
+        prefix = f"{self._shape.prefix}{names.layer}.{layer}."
+        rows = graph.first_token(hidden) if first_only else hidden
+        # For one token only, single precision costs nothing.
+        first = partial(self._linear, exact=first_only)
         attention = graph.attention(
             first(rows, prefix + names.query),
             self._linear(hidden, prefix + names.key),
@@ -147,16 +141,30 @@ class BertWriter:
         rows = graph.add(first(inner, prefix + names.down), rows)
         return self._normalise(rows, prefix + names.norm, self._shape.hidden)
 
-    def _linear(self, rows: Any, name: str, activation: Activation | None = None, *, exact: bool = False) -> Any:
+    def _linear(
+        self, rows: Any, name: str, activation: HiddenActivation | None = None, *, exact: bool = False
+    ) -> Any:
         weight = self._tensor(name + ".weight", None, None)
         bias = self._tensor(name + ".bias", weight.shape[0])
         return self._graph.linear(rows, weight, bias, activation, exact=exact)
 
     def _normalise(self, rows: Any, name: str, width: int) -> Any:
-        # Checkpoints of before 2019 call them as TensorFlow does.
-        scale = self._tensor((name + ".weight", name + ".gamma"), width)
-        shift = self._tensor((name + ".bias", name + ".beta"), width)
+        # Checkpoints from before 2019 use TensorFlow's names.
+        old = name + ".gamma" in self._weights
+        scale = self._tensor(name + (".gamma" if old else ".weight"), width)
+        shift = self._tensor(name + (".beta" if old else ".bias"), width)
         return self._graph.normalise(rows, scale, shift, self._shape.epsilon)
 
-    def _tensor(self, names: str | Sequence[str], *shape: int | None) -> Array:
-        return self._weights.tensor(names, shape)
+    def _tensor(self, name: str, *shape: int | None) -> Any:
+        """Return a tensor of this shape; None stands for any size."""
+        if name not in self._weights:
+            raise ConfigurationError(f"the weights have no tensor {name!r}")
+        tensor = self._weights[name]
+        if len(shape) != len(tensor.shape) or any(
+            size not in (None, given) for size, given in zip(shape, tensor.shape, strict=True)
+        ):
+            expected = " x ".join("any" if size is None else str(size) for size in shape)
+            raise ConfigurationError(
+                f"the tensor {name!r} is {' x '.join(map(str, tensor.shape))}, and config.json says {expected}"
+            )
+        return tensor

@@ -1,31 +1,33 @@
-"""The writer of BERT graphs in ONNX Runtime's fused operators."""
+"""Writes BERT graphs in ONNX Runtime's fused operators."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rerank_core.local.formats.onnx import GraphBuilder
-from rerank_core.local.onnx.bert.graph import Activation, Array
-from rerank_core.local.onnx.bert.int8 import Rounding
+from rerank_core.local.onnx.bert.families import HiddenActivation
+from rerank_core.local.onnx.bert.graph import Array, QuantizedRows
+from rerank_core.local.onnx.bert.int8 import RowQuantizer
 from rerank_core.local.runtimes.onnxruntime import OrtSession
-from rerank_core.local.runtimes.session import Session, SessionOptions
+from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
 __all__ = ["OrtGraph"]
 
 _FUSED = "com.microsoft"
-_INT32, _INT64 = 6, 7
-# Rounded rows are bytes around 128, 1 / 127 of the row's largest magnitude apart.
+_FLOAT, _INT32, _INT64 = 1, 6, 7
+# A quantised row is unsigned bytes around 128, in steps of 1 / 127 of the row's largest magnitude.
 _STEP = np.array(1 / 127, np.float32)
 _MIDDLE = np.array(128, np.uint8)
 _LEAST = np.array(1e-30, np.float32)
 """What a row of zeros is divided by."""
 
 _SMALL = 1024
-"""Values of a constant that is written into the model; larger ones stay where they lie."""
+"""Constants of fewer values are written into the model; larger ones stay where they are in memory."""
 
-_OPERATORS: dict[Activation, tuple[str, str]] = {
+_OPERATORS: dict[HiddenActivation, tuple[str, str]] = {
     "gelu": ("Gelu", _FUSED),
     "relu": ("Relu", ""),
     "tanh": ("Tanh", ""),
@@ -33,30 +35,33 @@ _OPERATORS: dict[Activation, tuple[str, str]] = {
 
 
 class OrtGraph:
-    """See :class:`GraphWriter`; a value is a name in the model."""
+    """A :class:`GraphWriter` whose values are names in the model.
 
-    def __init__(self, rounding: Rounding | None) -> None:
-        self._rounding = rounding
-        self._rounded_rows: dict[str, tuple[str, str]] = {}
+    Args:
+        quantizer: makes matrices int8; None for single precision.
+    """
+
+    def __init__(self, quantizer: RowQuantizer | None) -> None:
+        self._quantizer = quantizer
+        self._dimensions: tuple[str, ...] = ("batch", "tokens", "width")
+        self._quantized_rows: dict[str, tuple[str, str]] = {}
         self._graph = GraphBuilder(opset=18)
         self._inputs = ["input_ids", "attention_mask"]
         self._mask = self._graph.node("Cast", ["attention_mask"], {"to": _INT32})
 
-    def session(self, logits: str, options: SessionOptions, scorer: str) -> Session:
-        """Return the session whose output is the logits."""
-        flat = self._graph.node("Squeeze", [logits, self._numbers(1)])
-        model = self._graph.model(self._inputs, flat, ("batch", "labels"))
-        return OrtSession(
-            model,
-            threads=options.threads,
-            scorer=scorer,
-            weights=self._graph.externals,
-        )
+    def session(self, output: str, options: SessionOptions) -> ModelSession:
+        """Return the session with one output."""
+        model = self._graph.model(self._inputs, output, self._dimensions)
+        return OrtSession(model, threads=options.threads, weights=self._graph.externals)
 
-    def look_up(self, table: Array, input_name: str) -> str:
+    def look_up(self, table: Array | QuantizedRows, input_name: str) -> str:
         """Return the rows of a table that an input's ids choose."""
         if input_name not in self._inputs:
             self._inputs.append(input_name)
+        if isinstance(table, QuantizedRows):
+            parts = (table.values, table.scales[:, None])
+            values, scales = (self._graph.node("Gather", [self._constant(part), input_name]) for part in parts)
+            return self._graph.node("Mul", [self._graph.node("Cast", [values], {"to": _FLOAT}), scales])
         return self._graph.node("Gather", [self._constant(table), input_name])
 
     def first_rows(self, table: Array) -> str:
@@ -77,12 +82,18 @@ class OrtGraph:
         return self._graph.node("Add", [left, right])
 
     def linear(
-        self, rows: str, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+        self,
+        rows: str,
+        weight: Array,
+        bias: Array,
+        activation: HiddenActivation | None = None,
+        *,
+        exact: bool = False,
     ) -> str:
         """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         graph = self._graph
-        if self._rounding is not None and not exact:
-            out = self._int8_product(rows, *self._rounding(weight))
+        if self._quantizer is not None and not exact:
+            out = self._int8_product(rows, self._quantizer(weight))
         else:
             # The matrices of a checkpoint lie transposed, and are packed from there: no copy in between.
             out = graph.node("FusedMatMul", [rows, self._constant(weight)], {"transB": 1}, _FUSED)
@@ -111,33 +122,40 @@ class OrtGraph:
         one = self._numbers(1)
         return self._graph.node("Slice", [rows, self._numbers(0), one, one])
 
-    def _int8_product(self, rows: str, values: Any, scales: Any) -> str:
-        """Multiply in int8, each row rounded to a scale of its own.
+    def drop_token_axis(self, rows: str) -> str:
+        """Return (batch, width) from (batch, 1, width)."""
+        self._dimensions = ("batch", "width")
+        return self._graph.node("Squeeze", [rows, self._numbers(1)])
 
-        DynamicQuantizeMatMul, one operator, has one scale for all rows, so that a score would depend on its batch.
+    def _int8_product(self, rows: str, weight: QuantizedRows) -> str:
+        """Multiply in int8, with one scale per row of activations.
+
+        The one operator that does all of this, DynamicQuantizeMatMul, has one scale for all rows, so that a score
+        would depend on the rest of its batch.
         """
         graph = self._graph
-        rounded, peaks = self._rounded(rows)
-        matrix = self._graph.external(np.ascontiguousarray(values.T))
+        values, scales = weight
+        quantized, peaks = self._quantize(rows)
+        matrix = self._constant(np.ascontiguousarray(values.T))
         step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
         out = graph.node(
-            "MatMulIntegerToFloat", [rounded, matrix, step, graph.weight(scales), middle], domain=_FUSED
+            "MatMulIntegerToFloat", [quantized, matrix, step, graph.weight(scales), middle], domain=_FUSED
         )
         return graph.node("Mul", [out, peaks])
 
-    def _rounded(self, rows: str) -> tuple[str, str]:
+    def _quantize(self, rows: str) -> tuple[str, str]:
         """Return rows as bytes, and each row's largest magnitude."""
-        if rows not in self._rounded_rows:
+        if rows not in self._quantized_rows:
             graph = self._graph
             largest = graph.node("ReduceMax", [graph.node("Abs", [rows]), self._numbers(-1)])
             peaks = graph.node("Max", [largest, graph.weight(_LEAST)])
             relative = graph.node("Div", [rows, peaks])
             step, middle = graph.weight(_STEP), graph.weight(_MIDDLE)
-            self._rounded_rows[rows] = graph.node("QuantizeLinear", [relative, step, middle]), peaks
-        return self._rounded_rows[rows]
+            self._quantized_rows[rows] = graph.node("QuantizeLinear", [relative, step, middle]), peaks
+        return self._quantized_rows[rows]
 
     def _numbers(self, *values: int) -> str:
         return self._graph.weight(np.array(values, np.int64))
 
-    def _constant(self, value: Array) -> str:
+    def _constant(self, value: npt.NDArray[Any]) -> str:
         return self._graph.weight(value) if value.size < _SMALL else self._graph.external(value)

@@ -1,4 +1,4 @@
-"""The writer of BERT graphs in OpenVINO's operators."""
+"""Writes BERT graphs in OpenVINO's operators."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ from typing import Any
 
 import numpy as np
 
-from rerank_core._support.extras import require
-from rerank_core.local.onnx.bert.graph import Activation, Array
-from rerank_core.local.onnx.bert.int8 import Rounding
-from rerank_core.local.runtimes.openvino import EXTRA, OpenVinoSession, openvino
-from rerank_core.local.runtimes.session import Session, SessionOptions
+from rerank_core.local.onnx.bert.families import HiddenActivation
+from rerank_core.local.onnx.bert.graph import Array, QuantizedRows
+from rerank_core.local.onnx.bert.int8 import RowQuantizer
+from rerank_core.local.runtimes.openvino import OpenVinoSession, require_openvino
+from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
 __all__ = ["OpenVinoGraph"]
 
 
 class OpenVinoGraph:
-    """See :class:`GraphWriter`; a value is a node."""
+    """A :class:`GraphWriter` whose values are nodes.
 
-    def __init__(self, scorer: str, rounding: Rounding | None) -> None:
-        self._openvino = openvino(scorer)
-        self._ops = require("openvino.opset13", extra=EXTRA, purpose=scorer)
-        self._rounding = rounding
+    Args:
+        quantizer: makes matrices int8; None for single precision.
+    """
+
+    def __init__(self, quantizer: RowQuantizer | None) -> None:
+        self._openvino = require_openvino()
+        self._ops = require_openvino("openvino.opset13")
+        self._quantizer = quantizer
         self._inputs = {name: self._input(name) for name in ("input_ids", "attention_mask")}
         self._mask = self._additive_mask()
 
-    def session(self, logits: Any, options: SessionOptions, scorer: str) -> Session:
-        """Return the session whose output is the logits."""
-        flat = self._ops.squeeze(logits, self._numbers(1))
-        model = self._openvino.Model([flat], list(self._inputs.values()))
-        return OpenVinoSession(model, threads=options.threads, precision=options.precision, scorer=scorer)
+    def session(self, output: Any, options: SessionOptions) -> ModelSession:
+        """Return the session with one output."""
+        model = self._openvino.Model([output], list(self._inputs.values()))
+        return OpenVinoSession(model, threads=options.threads, precision=options.precision)
 
-    def look_up(self, table: Array, input_name: str) -> Any:
+    def look_up(self, table: Array | QuantizedRows, input_name: str) -> Any:
         """Return the rows of a table that an input's ids choose."""
         if input_name not in self._inputs:
             self._inputs[input_name] = self._input(input_name)
-        return self._ops.gather(self._constant(table), self._inputs[input_name], self._numbers(0))
+        return self._ops.gather(self._matrix(table), self._inputs[input_name], self._numbers(0))
 
     def first_rows(self, table: Array) -> Any:
         """Return as many rows of a table as there are tokens."""
@@ -56,15 +59,17 @@ class OpenVinoGraph:
         return self._ops.add(left, right)
 
     def linear(
-        self, rows: Any, weight: Array, bias: Array, activation: Activation | None = None, *, exact: bool = False
+        self,
+        rows: Any,
+        weight: Array,
+        bias: Array,
+        activation: HiddenActivation | None = None,
+        *,
+        exact: bool = False,
     ) -> Any:
         """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         ops = self._ops
-        if self._rounding is not None and not exact:
-            values, scales = self._rounding(weight)
-            matrix = ops.multiply(ops.convert(self._constant(values), "f32"), self._constant(scales[:, None]))
-        else:
-            matrix = self._constant(weight)
+        matrix = self._matrix(self._quantizer(weight) if self._quantizer is not None and not exact else weight)
         out = ops.add(ops.matmul(rows, matrix, False, True), self._constant(bias[None, None]))  # noqa: FBT003
         if activation is None:
             return out
@@ -91,6 +96,10 @@ class OpenVinoGraph:
         zero, one = self._numbers(0), self._numbers(1)
         return self._ops.slice(rows, zero, one, one, one)
 
+    def drop_token_axis(self, rows: Any) -> Any:
+        """Return (batch, width) from (batch, 1, width)."""
+        return self._ops.squeeze(rows, self._numbers(1))
+
     def _split(self, rows: Any, heads: int) -> Any:
         ops = self._ops
         width = rows.get_output_partial_shape(0)[2].get_length() // heads
@@ -111,6 +120,12 @@ class OpenVinoGraph:
 
     def _numbers(self, *values: int) -> Any:
         return self._ops.constant(np.array(values, np.int64))
+
+    def _matrix(self, value: Array | QuantizedRows) -> Any:
+        if not isinstance(value, QuantizedRows):
+            return self._constant(value)
+        converted = self._ops.convert(self._constant(value.values), "f32")
+        return self._ops.multiply(converted, self._constant(value.scales[:, None]))
 
     def _constant(self, value: Any) -> Any:
         return self._ops.constant(value, shared_memory=True)

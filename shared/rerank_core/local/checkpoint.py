@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["PROBE_SECONDS", "Checkpoint", "is_hub_id", "is_hub_out_of_reach", "unavailable"]
+__all__ = [
+    "PROBE_SECONDS",
+    "Checkpoint",
+    "fetch_checkpoint",
+    "is_hub_id",
+    "is_hub_out_of_reach",
+    "unavailable",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NO_LIMIT = 1_000_000
@@ -20,6 +28,23 @@ _POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xl
 """Model types whose position ids begin after the padding id, so that as many positions are never used."""
 _GENERIC_CLASS = "TokenizersBackend"
 """The tokenizer class that transformers 5 saves for model types without one of their own; has no token types."""
+_SHOWN = 6
+"""Names of weights in an error."""
+_KINDS = {
+    "SentenceTransformer": "an embedding model: use it as a first stage",
+    "SparseEncoder": "a SPLADE model, which makes sparse vectors: use it as a first stage",
+    "ColBERT": "a ColBERT checkpoint, for late interaction: use 'late:'",
+    "text-to-text": "a text-to-text model such as monoT5, whose score is the probability of a word: give a model "
+    "with a trained classifier",
+    "causal": "a language model, whose score is the logit of a word: use 'cross-encoder:'",
+    "masked": "a masked language model, from which rerankers are trained: give one of those",
+}
+_MODULES = {
+    "SpladePooling": "SparseEncoder",
+    "MultiVectorMask": "ColBERT",
+    "Pooling": "SentenceTransformer",
+}
+"""Modules of sentence-transformers that rerankers do not have."""
 PROBE_SECONDS = 10.0
 """How long the hub may take for one request."""
 
@@ -50,6 +75,33 @@ def unavailable(model: str) -> ScorerUnavailableError:
         f"and the network, or run 'hf download {model} --local-dir FOLDER' where there is one, and give "
         "the folder instead of the hub id"
     )
+
+
+def fetch_checkpoint(model: str, *, revision: str | None, offline: bool) -> Path:
+    """Return a model's folder, with all but its weights fetched from the hub where it is a hub id.
+
+    Args:
+        model: a folder or a hub id; without an owner, sentence-transformers' own.
+        revision: branch, tag or commit on the hub.
+        offline: never ask the hub; use what its cache on this machine has.
+
+    Raises:
+        ScorerUnavailableError: the hub does not have it or cannot be reached.
+    """
+    if not is_hub_id(model):
+        return Path(model).expanduser()
+    hub = require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
+    try:
+        return Path(
+            hub.snapshot_download(
+                model if "/" in model else f"cross-encoder/{model}",
+                revision=revision,
+                allow_patterns=["*.json", "*.jinja", "artifact.metadata"],
+                local_files_only=offline,
+            )
+        )
+    except Exception as exc:
+        raise unavailable(model) from exc
 
 
 class Checkpoint:
@@ -109,6 +161,54 @@ class Checkpoint:
         if names is None:
             return self._tokenizer_config.get("tokenizer_class") != _GENERIC_CLASS
         return "token_type_ids" in names
+
+    def weights_folder(self) -> Path:
+        """Return the folder of the weights, for which sentence-transformers may have made one."""
+        modules = self._list("modules.json")
+        return self.folder / (modules[0].get("path", "") if modules else "")
+
+    def describe(self) -> str:
+        """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
+        architecture = (self.config.get("architectures") or [""])[0]
+        kind = self._library_kind()
+        if (self.folder / "artifact.metadata").is_file() or "ColBERT" in architecture:
+            kind = "ColBERT"
+        if not kind and architecture.endswith("ForMaskedLM"):
+            kind = "SparseEncoder" if "splade" in str(self.folder).lower() else "masked"
+        endings = {
+            "Model": "SentenceTransformer",
+            "ForConditionalGeneration": "text-to-text",
+            "ForCausalLM": "causal",
+        }
+        for ending, found in endings.items():
+            kind = kind or (found if architecture.endswith(ending) else "")
+        return _KINDS.get(kind, f"a checkpoint of {architecture or 'no known kind'}, not a trained reranker")
+
+    def is_of_another_kind(self) -> bool:
+        """Tell whether sentence-transformers' files say that this is no reranker, such as an embedding model."""
+        return self._library_kind() != ""
+
+    def untrained(self, missing: Sequence[str]) -> ConfigurationError:
+        """Return the error for a model some of whose weights are in no file."""
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        return ConfigurationError(
+            f"the files hold no weights for {', '.join(missing[:_SHOWN])}{more}, so scores would be random: it "
+            f"looks like {self.describe()}"
+        )
+
+    def _library_kind(self) -> str:
+        """Return the class of sentence-transformers that saved a checkpoint; "" for rerankers and other files."""
+        stated = self._json("config_sentence_transformers.json").get("model_type")
+        modules = [module.get("type", "").rpartition(".")[2] for module in self._list("modules.json")]
+        if stated == "CrossEncoder" or not modules:
+            return ""
+        return next((kind for module, kind in _MODULES.items() if module in modules), "") or (
+            "ColBERT" if stated in ("ColBERT", "MultiVectorEncoder") else "SentenceTransformer"
+        )
+
+    def _list(self, name: str) -> list[dict[str, Any]]:
+        content: Any = self._json(name)
+        return content if isinstance(content, list) else []
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_choice, check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.engine import Engine, LocalModel, ModelJob, shared_engine
 from rerank_core.reading import Reading, WindowRequest
@@ -65,7 +65,7 @@ class LocalOptions(ScorerOptions):
     def __post_init__(self) -> None:
         for name in ("max_length", "tokens_per_batch", "threads"):
             if getattr(self, name) is not None:
-                checked_count(name, getattr(self, name), least=1)
+                check_count(name, getattr(self, name))
 
 
 class LocalScorer(ConfiguredScorer):
@@ -169,10 +169,7 @@ class PairOptions(LocalOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in get_args(Activation):
-            raise ConfigurationError(
-                f"activation is {self.activation!r}: give one of {', '.join(get_args(Activation))}"
-            )
+        check_choice("activation", self.activation, get_args(Activation))
 
 
 class PairModel(LocalModel[Any, float], Protocol):

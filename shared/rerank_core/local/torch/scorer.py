@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, name_scorer
-from rerank_core.local.checkpoint import is_hub_id, is_hub_out_of_reach, unavailable
+from rerank_core.local.checkpoint import fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.local.torch.loading import check_trained, keep_class_unpatched
 from rerank_core.local.torch.model import TorchPairs
 from rerank_core.local.torch.readers import choose_reader
 from rerank_core.local.torch.replicas import Replica, Replicas, choose_tokens_per_batch
@@ -118,7 +119,9 @@ class CrossEncoderScorer(PairScorer):
         offline = options.local_files_only or (
             is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=options.revision)
         )
+        folder = fetch_checkpoint(self.model, revision=options.revision, offline=offline)
         models = [self._load_on(device, offline=offline) for device in options.devices]
+        check_trained(models[0], folder)
         reader = choose_reader(models[0], instruction=options.instruction)
         replicas = [Replica(model) for model in models]
         if options.compile:
@@ -138,15 +141,18 @@ class CrossEncoderScorer(PairScorer):
         options = self.options
         attention = {} if options.attention is None else {"attn_implementation": options.attention}
         try:
-            model = library.CrossEncoder(
-                self.model,
-                device=device,
-                max_length=options.max_length,
-                revision=options.revision,
-                local_files_only=offline,
-                trust_remote_code=options.trust_remote_code,
-                model_kwargs={"dtype": options.dtype, **attention},
-            )
+            with keep_class_unpatched():
+                model = library.CrossEncoder(
+                    self.model,
+                    device=device,
+                    max_length=options.max_length,
+                    revision=options.revision,
+                    local_files_only=offline,
+                    trust_remote_code=options.trust_remote_code,
+                    model_kwargs={"dtype": options.dtype, **attention},
+                )
+        except ConfigurationError:
+            raise
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.model) from exc

@@ -1,0 +1,114 @@
+"""Loading a ``CrossEncoder``, and refusing one that would score at random."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rerank_core._support.extras import require
+from rerank_core.errors import ConfigurationError
+from rerank_core.local.checkpoint import Checkpoint
+
+__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers"]
+
+
+def check_trained(model: Any, folder: Path) -> None:
+    """Check that all weights of a ``CrossEncoder`` come from its files.
+
+    For a checkpoint without a trained classifier, transformers makes one up at random, and only logs it.
+
+    Args:
+        model: the ``CrossEncoder``.
+        folder: its files.
+
+    Raises:
+        ConfigurationError: weights are missing, or the checkpoint is no reranker; says what it looks like.
+    """
+    checkpoint = Checkpoint(folder)
+    missing = _missing_weights(model.transformers_model, checkpoint.weights_folder())
+    if missing:
+        raise checkpoint.untrained(missing)
+    if checkpoint.is_of_another_kind():
+        raise ConfigurationError(f"the model is no reranker: it looks like {checkpoint.describe()}")
+
+
+def _missing_weights(network: Any, folder: Path) -> list[str]:
+    """Return the names of a transformer's weights that its files do not hold.
+
+    transformers tells them when it loads weights, so it is given hollow ones of the names and shapes in the files,
+    which takes neither time nor memory.
+    """
+    weights = _hollow_weights(folder, network.dtype)
+    if not weights or getattr(network.config, "quantization_config", None):
+        return []  # the files hold other tensors than the model, such as an adapter's
+    with quiet_transformers():
+        _, loading = type(network).from_pretrained(
+            None,
+            config=network.config,
+            state_dict=weights,
+            dtype=network.dtype,
+            output_loading_info=True,
+        )
+    return sorted(loading["missing_keys"])
+
+
+def _hollow_weights(folder: Path, dtype: Any) -> Mapping[str, Any]:
+    """Return tensors by the names and of the shapes of a checkpoint's, which share one number each."""
+    torch = require("torch", extra="local", purpose="reading a checkpoint")
+    shapes: dict[str, Any] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with require("safetensors", extra="local", purpose="reading a checkpoint").safe_open(path, "pt") as file:
+            shapes.update({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+    if not shapes:
+        for path in sorted(folder.glob("pytorch_model*.bin")):
+            tensors = torch.load(path, map_location="meta", weights_only=True)
+            shapes.update({name: tensor.shape for name, tensor in tensors.items()})
+    return {name: torch.zeros((), dtype=dtype).expand(tuple(shape)) for name, shape in shapes.items()}
+
+
+@contextmanager
+def keep_class_unpatched() -> Iterator[None]:
+    """Undo what a model's remote code changes in the ``CrossEncoder`` class, which is all models'.
+
+    Raises:
+        ConfigurationError: it did change something, so that the model alone does not score as it was trained.
+    """
+    kind = require("sentence_transformers", extra="local", purpose="a cross-encoder on torch").CrossEncoder
+    before, imported = dict(vars(kind)), set(sys.modules)
+    changed: set[str] = set()
+    try:
+        yield
+    finally:
+        changed = {name for name, value in vars(kind).items() if value is not before.get(name)}
+        for name in changed:
+            if name in before:
+                setattr(kind, name, before[name])
+            else:
+                delattr(kind, name)
+        for name in set(sys.modules) - imported if changed else ():
+            if name.startswith("transformers_modules"):
+                del sys.modules[name]  # so that it is noticed the next time, too
+    if changed:
+        names = ", ".join(f"CrossEncoder.{name}" for name in sorted(changed))
+        raise ConfigurationError(
+            f"the model's own code replaces {names} for all models of the process, which was undone: use a model "
+            "without such code, or its vendor's service"
+        )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and reports off the terminal."""
+    logging: Any = require("transformers", extra="local", purpose="loading a model").utils.logging
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

@@ -14,6 +14,7 @@ import anyio
 from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
+from rerank_core._call.consumption import count_consumption
 from rerank_core._call.fan_out import fan_out
 from rerank_core._call.request import Request
 from rerank_core._support.checks import check_choice, check_seconds
@@ -205,15 +206,20 @@ class Reranker:
             return self._empty(request)
         with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
             try:
-                scored = await self._score(request)
+                with count_consumption() as consumed:
+                    scored = await self._score(request)
             except ScorerError as exc:
                 exc.partial = request.spread_some(exc.partial)
-                usage = self._report(span, request, self.scorer.name, exc.usage or Usage(), exc)
+                exc.usage = consumed.usage
+                usage = self._report(span, request, self.scorer.name, consumed.usage, exc)
                 if self.on_error == "raise":
                     raise
                 return self._passthrough(request, usage, exc)
+            except BaseException:
+                self._total_usage += consumed.usage
+                raise
             model = scored.model or self.scorer.name
-            usage = self._report(span, request, model, scored.usage)
+            usage = self._report(span, request, model, consumed.usage)
         scores = request.spread(scored.scores, blank=0.0)
         tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = request.spread(scored.passages, blank=None) if scored.passages else ()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from rerank_core._call.consumption import add_consumption, count_consumption
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, name_scorer
 from rerank_core.scorer import Scorer
@@ -19,6 +20,8 @@ T = TypeVar("T")
 async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Scored:
     """Return a scorer's answer, with relevance scores in [0, 1], the model's name and the number of documents.
 
+    What the call consumed is added to the caller's :func:`~rerank_core._call.consumption.count_consumption`.
+
     Args:
         scorer: on any scale.
         query: not blank.
@@ -28,12 +31,20 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
         ScorerError: the scorer failed (``partial`` is in [0, 1] too), or its answer cannot be trusted.
     """
     try:
-        scored: object = await translate_errors(scorer, scorer.score, query, texts)
+        with count_consumption(pass_on=False) as consumed:
+            answer: object = await translate_errors(scorer, scorer.score, query, texts)
     except ScorerError as exc:
         exc.partial = _partial_probabilities(exc.partial, scorer)
+        exc.usage = exc.usage or consumed.usage
+        add_consumption(exc.usage)
+        raise
+    except BaseException:
+        add_consumption(consumed.usage)
         raise
     with name_scorer(scorer.name):
-        return _validate(scored, scorer, len(texts))
+        scored = _validate(answer, scorer, len(texts))
+    add_consumption(scored.usage)
+    return scored
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 import anyio
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.consumption import Consumption, add_consumption, count_consumption
 from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
 from rerank_core.policies.base import Policy
@@ -93,11 +94,12 @@ class Cached(Policy):
             joined.add(flight)
         for flight in joined:
             flight.waiting += 1
-        try:
-            await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            await self._leave(joined)
-        return _merge(keys, joined)
+        with count_consumption() as consumed:
+            try:
+                await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
+            finally:
+                await self._leave(joined)
+            return _merge(keys, joined, consumed)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -117,12 +119,13 @@ class Cached(Policy):
     async def _fly(self, flight: _Flight, query: str) -> None:
         """Look up, score what is missing, and store it, for all calls that wait."""
         try:
-            flight.entries.update(await self._look_up(flight.work))
-            missing = {key: part for key, part in flight.work.items() if key not in flight.entries}
-            if missing:
-                await self._score_missing(flight, query, missing)
-                if flight.answer is None or not flight.answer.attempts:
-                    await self._store({key: _to_bytes(flight.entries[key]) for key in missing})
+            with count_consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
+                flight.entries.update(await self._look_up(flight.work))
+                missing = {key: part for key, part in flight.work.items() if key not in flight.entries}
+                if missing:
+                    await self._score_missing(flight, query, missing)
+                    if not flight.attempts:
+                        await self._store({key: _to_bytes(flight.entries[key]) for key in missing})
         finally:
             self._end(flight)
 
@@ -134,7 +137,7 @@ class Cached(Policy):
             if not self.listwise:
                 flight.partial = {keys[slot]: score for slot, score in exc.partial.items()}
             raise
-        flight.answer, flight.fresh = scored, frozenset(missing)
+        flight.attempts, flight.fresh = scored.attempts, frozenset(missing)
         start = 0
         for key, part in missing.items():
             flight.entries[key] = _Entry.slice(scored, start, start + len(part))
@@ -177,6 +180,8 @@ class Cached(Policy):
         if ending:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([flight.task for flight in ending])
+            for flight in ending:
+                flight.report()
 
     def _end(self, flight: _Flight) -> None:
         """Let no further call join."""
@@ -247,8 +252,8 @@ class _Flight:
         entries: what was found or scored.
         fresh: keys that the scorer was asked for.
         partial: scores that arrived before the scorer failed.
-        answer: the scorer's.
-        is_reported: a call has reported what the answer, or the failure, consumed.
+        attempts: the answer's.
+        consumed: what the scorer consumed, until a call has reported it.
         task: does the work.
     """
 
@@ -257,34 +262,39 @@ class _Flight:
     entries: dict[bytes, _Entry] = field(default_factory=dict)
     fresh: frozenset[bytes] = frozenset()
     partial: Mapping[bytes, float] = field(default_factory=dict)
-    answer: Scored | None = None
-    is_reported: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
+
+    def report(self) -> bool:
+        """Add what was consumed to the call that asks first; return whether that is this one."""
+        is_first = self.consumed.usage != Usage()
+        add_consumption(self.consumed.usage)
+        self.consumed.usage = Usage()
+        return is_first
 
     @property
     def error(self) -> BaseException | None:
         return self.task.exception() if self.task.done() and not self.task.cancelled() else None
 
 
-def _merge(keys: Sequence[bytes], flights: Set[_Flight]) -> Scored:
+def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) -> Scored:
     """Return the answer to a call from the flights that it joined; the first call to ask reports their usage.
 
     Raises:
         ScorerError: one of them failed. Each call gets a copy, because calls add to it.
     """
     entries: dict[bytes, _Entry] = {}
-    usage, paid = Usage(), set[bytes]()
+    paid: set[bytes] = set()
     attempts: list[Attempt] = []
     for flight in flights:
         entries.update(flight.entries)
-        if flight.answer is not None and not flight.is_reported:
-            flight.is_reported = True
-            usage += flight.answer.usage
-            attempts += flight.answer.attempts
+        if flight.report():
+            attempts += flight.attempts
             paid |= flight.fresh
     for flight in flights:
         if flight.error is not None:
-            raise _copy_error(flight.error, flight, keys, entries, usage)
+            raise _copy_error(flight.error, flight, keys, entries, consumed.usage)
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
@@ -293,7 +303,7 @@ def _merge(keys: Sequence[bytes], flights: Set[_Flight]) -> Scored:
     tiers = [tier for entry in found for tier in entry.tiers]
     return Scored(
         [score for entry in found for score in entry.scores],
-        replace(usage, cached=usage.cached + cached),
+        replace(consumed.usage, cached=consumed.usage.cached + cached),
         found[0].model,
         tuple(attempts),
         passages if any(passages) else (),
@@ -312,6 +322,5 @@ def _copy_error(
         known = {key: entry.scores[0] for key, entry in entries.items() if len(entry.scores) == 1}
         known.update(flight.partial)
         copied.partial = {slot: known[key] for slot, key in enumerate(keys) if key in known}
-        copied.usage = usage if flight.is_reported else usage + (copied.usage or Usage())
-        flight.is_reported = True
+        copied.usage = usage
     return copied

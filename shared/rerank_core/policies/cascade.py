@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.consumption import count_consumption
 from rerank_core._support.checks import checked_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
 from rerank_core.types import Attempt, Passage, Scored
-from rerank_core.usage import Usage
 
 __all__ = ["Cascade"]
 
@@ -60,18 +60,19 @@ class Cascade(Policy):
         """Return the last scorer's scores of the texts that survive, and lower scores of the pruned ones."""
         stages: list[_Stage] = []
         left = list(range(len(texts)))
-        for position, scorer in enumerate(self.scorers):
-            try:
-                scored = await call_scorer(scorer, query, [texts[index] for index in left])
-            except ScorerError as exc:
-                exc.usage = sum((stage.scored.usage for stage in stages), exc.usage or Usage())
-                exc.partial = {left[slot]: score for slot, score in exc.partial.items()}
-                raise
-            stages.append(_Stage(left, scored))
-            if position < len(self.keep):
-                order = Selection(top_n=self.keep[position]).select(scored.scores, scored.tiers)
-                left = sorted(left[slot] for slot in order)
-        return _merge(stages, len(texts))
+        with count_consumption() as consumed:
+            for position, scorer in enumerate(self.scorers):
+                try:
+                    scored = await call_scorer(scorer, query, [texts[index] for index in left])
+                except ScorerError as exc:
+                    exc.usage = consumed.usage
+                    exc.partial = {left[slot]: score for slot, score in exc.partial.items()}
+                    raise
+                stages.append(_Stage(left, scored))
+                if position < len(self.keep):
+                    order = Selection(top_n=self.keep[position]).select(scored.scores, scored.tiers)
+                    left = sorted(left[slot] for slot in order)
+            return replace(_merge(stages, len(texts)), usage=consumed.usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ def _merge(stages: Sequence[_Stage], count: int) -> Scored:
             floor = min(scores[stage.indices[slot]] for slot in fresh)
             tier = 1 + max(tiers[stage.indices[slot]] for slot in fresh)
         attempts = [*scored.attempts, *attempts]
-    usage = sum((stage.scored.usage for stage in stages), Usage())
-    return Scored(scores, usage, attempts=tuple(attempts), passages=passages, tiers=tiers)
+    return Scored(scores, attempts=tuple(attempts), passages=passages, tiers=tiers)
 
 
 def _check_list(keep: object) -> Sequence[object]:

@@ -10,6 +10,7 @@ from time import monotonic
 import anyio
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.consumption import count_consumption
 from rerank_core._support.checks import checked_count, checked_seconds
 from rerank_core.errors import (
     ConfigurationError,
@@ -113,20 +114,19 @@ class Fallback(Policy):
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the answer of the first scorer that gives one."""
         attempts: list[Attempt] = []
-        usage = Usage()
-        for position, scorer in enumerate(self.scorers):
-            try:
-                with name_scorer(scorer.name), self._circuits[position].watch(self.on):
-                    scored = await self._call_in_time(position, query, texts)
-            except self.on as exc:
-                attempts.append(Attempt(scorer.name, exc))
-                usage += exc.usage or Usage()
-            except ScorerError as exc:
-                exc.usage = usage + (exc.usage or Usage())
-                raise
-            else:
-                return replace(scored, usage=usage + scored.usage, attempts=(*attempts, *scored.attempts))
-        raise _nobody_answered(attempts, usage)
+        with count_consumption() as consumed:
+            for position, scorer in enumerate(self.scorers):
+                try:
+                    with name_scorer(scorer.name), self._circuits[position].watch(self.on):
+                        scored = await self._call_in_time(position, query, texts)
+                except self.on as exc:
+                    attempts.append(Attempt(scorer.name, exc))
+                except ScorerError as exc:
+                    exc.usage = consumed.usage
+                    raise
+                else:
+                    return replace(scored, usage=consumed.usage, attempts=(*attempts, *scored.attempts))
+            raise _nobody_answered(attempts, consumed.usage)
 
     async def _call_in_time(self, position: int, query: str, texts: Sequence[str]) -> Scored:
         is_last = position == len(self.scorers) - 1

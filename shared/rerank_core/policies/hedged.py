@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.consumption import Consumption, count_consumption
 from rerank_core._support.checks import checked_seconds
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
@@ -31,8 +32,7 @@ class Hedged(Policy):
 
     This cuts the slowest answers of a service that is mostly quick (Dean & Barroso, "The Tail at Scale", 2013). It
     costs as many more requests as are slower than the quantile: 5 % by default. It does nothing for a model in
-    this process. ``usage`` counts both requests; no service reports the cost of a cancelled request, so it is
-    assumed to be the cost of the other one.
+    this process. ``usage`` counts both requests; the cost of a cancelled one is estimated.
 
     Args:
         scorer: a scorer or its name.
@@ -75,12 +75,13 @@ class Hedged(Policy):
         race = _Race(self.scorer, query, texts)
         started = perf_counter()
         hedge_delay = self.hedge_delay
-        async with anyio.create_task_group() as group:
-            group.start_soon(race.run, group)
-            with anyio.move_on_after(hedge_delay):
-                await race.over.wait()
-            if not race.over.is_set():
+        with count_consumption() as race.consumed:
+            async with anyio.create_task_group() as group:
                 group.start_soon(race.run, group)
+                with anyio.move_on_after(hedge_delay):
+                    await race.over.wait()
+                if not race.over.is_set():
+                    group.start_soon(race.run, group)
         # If the second request won, the first would have taken longer than this. Such calls are counted all the
         # same: leaving them out would make the learned delay ever shorter.
         self._seconds.append(perf_counter() - started)
@@ -89,38 +90,47 @@ class Hedged(Policy):
 
 @dataclass(slots=True)
 class _Race:
-    """One or two requests for the same scores; it ends with the first answer or with the last failure."""
+    """One or two requests for the same scores; it ends with the first answer or with the last failure.
+
+    Attributes:
+        is_cost_unknown: a request was cancelled, and the scorer did not count what it had consumed.
+    """
 
     scorer: Scorer
     query: str
     texts: Sequence[str]
+    consumed: Consumption = field(default_factory=Consumption)
     over: anyio.Event = field(default_factory=anyio.Event)
     started: int = 0
+    is_cost_unknown: bool = False
     answer: Scored | None = None
     failures: list[Exception] = field(default_factory=list)
 
     async def run(self, group: TaskGroup) -> None:
         self.started += 1
         try:
-            answer = await call_scorer(self.scorer, self.query, self.texts)
+            with count_consumption() as consumed:
+                answer = await call_scorer(self.scorer, self.query, self.texts)
         except Exception as exc:  # a task group would wrap it
             self.failures.append(exc)
             if len(self.failures) == self.started:
                 self.over.set()
+        except BaseException:
+            self.is_cost_unknown = consumed.usage == Usage()
+            raise
         else:
             self.answer = answer
             self.over.set()
             group.cancel_scope.cancel()
 
     def result(self) -> Scored:
-        usage = sum((getattr(exc, "usage", None) or Usage() for exc in self.failures), Usage())
+        usage = self.consumed.usage
         if self.answer is None:
             error = self.failures[0]
             if isinstance(error, ScorerError):
                 error.usage = usage
             raise error
-        usage += self.answer.usage
-        if self.started - len(self.failures) > 1:
+        if self.is_cost_unknown:
             usage += replace(self.answer.usage, estimated=True)
         attempts = [Attempt(self.scorer.name, exc) for exc in self.failures if isinstance(exc, ScorerError)]
         return replace(self.answer, usage=usage, attempts=(*attempts, *self.answer.attempts))

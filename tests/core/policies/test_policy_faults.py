@@ -30,8 +30,8 @@ QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it", "leak of memory", "nothing at all"]
 SCORES = tuple(score(QUERY, text) for text in TEXTS)
 PROVIDERS = ["cohere", "voyage", "http"]
-PROMPTNESS = 0.15
-"""Seconds after its deadline that an answer must be there, on any machine; the benchmark measures the rest."""
+PROMPTNESS = 3.0
+"""Seconds after its deadline that an answer must be there, on a busy machine; the benchmark measures the rest."""
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
-from pydantic import model_validator
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from llamaindex_rerankers._events import CallRecord, send_events
 from llamaindex_rerankers._nodes import add_metadata, find_own_passage, is_blank, is_multimodal, replace_text
@@ -60,6 +60,10 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         if isinstance(data, dict) and data.get("class_name") == cls.class_name():
             return {name: value for name, value in data.items() if name != "class_name"}
         return data
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return {**super()._dump(handler, info), "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     InstanceOf,
     PrivateAttr,
     SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -23,6 +27,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import OnError, Reranker
 from rerank_core.selection import Selection
+from rerank_core.serialization import dump_reranker, restore_reranker
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,12 +38,18 @@ _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
 _SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
 
 
+def _restore(value: Any) -> Any:
+    return restore_reranker(value) if isinstance(value, dict) else value
+
+
 class RerankSettings(BaseModel):
     """Options of a reranker inside a framework; an unknown option is an error.
 
     The scorer is made at once, so a wrong name or a missing key raises here; weights are loaded and connections
     opened by the first call. A changed option applies from the next call on. Copies share the scorer or the
-    ``reranker``. Pickles and dumps never hold a key: a copy made from one reads the environment again.
+    ``reranker``. Pickles and dumps never hold a key; what is made from one reads the environment. A dump holds
+    the ``reranker`` if that is made of scorers with names, in any policies; what a dump cannot hold is named in it
+    (``not_serialized``), and loading it raises until that is given again.
 
     Raises:
         pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.
@@ -75,7 +86,9 @@ class RerankSettings(BaseModel):
     """Function from a document to the text that the model reads, instead of its text and ``metadata_fields``."""
     return_passage: bool = False
     """Return only the passage that a document's score is about, where the scorer names one."""
-    reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = Field(default=None, exclude=True)
+    reranker: SkipJsonSchema[Annotated[InstanceOf[Reranker] | None, BeforeValidator(_restore)]] = Field(
+        default=None, exclude=True
+    )
     """A ready reranker, instead of the options that would make one. Its selection applies, except for the options
     that are given here."""
 
@@ -103,6 +116,33 @@ class RerankSettings(BaseModel):
                 for error in exc.errors(include_input=False)
             ]
             raise ValidationError.from_exception_data(exc.title, errors, hide_input=True) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_dump(cls, data: Any) -> Any:
+        """Refuse a dump without what it could not hold."""
+        if not isinstance(data, dict) or "not_serialized" not in data:
+            return data
+        data = dict(data)
+        missing = [f"{name} ({why})" for name, why in data.pop("not_serialized").items() if data.get(name) is None]
+        if missing:
+            raise ConfigurationError(f"the dump has no {' and no '.join(missing)}: give it again")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        missing = {} if self.text_fn is None else {"text_fn": "a function"}
+        if self.reranker is not None:
+            # An option that was not given leaves the reranker's own selection alone, also after loading.
+            data = {name: data[name] for name in data if name not in set(_SELECTION) - self.model_fields_set}
+            try:
+                data["reranker"] = dump_reranker(self.reranker)
+            except ConfigurationError as exc:
+                missing["reranker"] = str(exc)
+        if missing:
+            data["not_serialized"] = missing
+        return {name: value for name, value in data.items() if _is_wanted(name, info)}
 
     def _check_reranker_alone(self) -> None:
         fields = type(self).model_fields
@@ -158,6 +198,11 @@ class RerankSettings(BaseModel):
             if name not in values:
                 values[name] = field.get_default(call_default_factory=True)
         BaseModel.__setstate__(self, {**state, "__dict__": values})
+
+
+def _is_wanted(name: str, info: SerializationInfo) -> bool:
+    """Tell whether a dump was asked to hold a field."""
+    return (info.include is None or name in info.include) and (info.exclude is None or name not in info.exclude)
 
 
 def prepend_metadata(content: str, metadata: Mapping[str, Any], fields: Sequence[str]) -> str:

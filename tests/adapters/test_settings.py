@@ -462,7 +462,7 @@ def test_a_dump_leaves_functions_and_rerankers_out(kind: type[Any]) -> None:
     dumped = json.loads(settings.model_dump_json())
     assert dumped["top_n"] == 2
     assert not {"reranker", "text_fn", "api_key", "callback_manager"} & set(dumped)
-    rebuilt = kind.model_validate({**dumped, "reranker": settings.reranker})
+    rebuilt = kind.model_validate({**dumped, "reranker": settings.reranker, "text_fn": settings.text_fn})
     assert (rebuilt.get_reranker(), rebuilt.top_n) == (settings.get_reranker(), 2)
 
 

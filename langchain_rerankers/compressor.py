@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import Callbacks
@@ -134,7 +133,7 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
 
     def _finish_run(self, run: Run, ranking: Ranking[Document]) -> list[Document]:
         documents = [self._document(ranked) for ranked in ranking]
-        run.outputs = {"documents": documents, "model": ranking.model, "usage": asdict(ranking.usage)}
+        run.outputs = {"documents": documents, "model": ranking.model, "usage": ranking.usage.to_dict()}
         if ranking.error is not None:
             run.outputs["error"] = f"{type(ranking.error).__name__}: {ranking.error}"
         return documents

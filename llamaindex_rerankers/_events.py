@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
@@ -34,7 +34,7 @@ class CallRecord:
 
     def add_ranking(self, ranking: Ranking[Any]) -> None:
         """Take model, usage and error from a ranking."""
-        self.facts = {"model": ranking.model, "usage": asdict(ranking.usage)}
+        self.facts = {"model": ranking.model, "usage": ranking.usage.to_dict()}
         if ranking.error is not None:
             self.facts["error"] = type(ranking.error).__name__
 
@@ -43,7 +43,7 @@ class CallRecord:
         self.facts["error"] = type(error).__name__
         usage = getattr(error, "usage", None) if isinstance(error, RerankError) else None
         if usage is not None:
-            self.facts["usage"] = asdict(usage)
+            self.facts["usage"] = usage.to_dict()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_choice, check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Attempt, RankedDocument, Ranking
@@ -57,9 +57,8 @@ def fuse(
     >>> [(ranked.document, round(ranked.score, 3)) for ranked in fused]
     [('a leak', 0.992), ('a leak in the roof', 0.992), ('tea', 0.968)]
     """
-    if method not in get_args(FusionMethod):
-        raise ConfigurationError(f"method is {method!r}: give one of {', '.join(get_args(FusionMethod))}")
-    checked_count("rank_constant", rank_constant, least=1)
+    check_choice("method", method, get_args(FusionMethod))
+    check_count("rank_constant", rank_constant)
     check_selection(selection)
     if not others:
         raise ConfigurationError("there is nothing to fuse the ranking with: give scores or other rankings too")
@@ -109,7 +108,7 @@ def fuse_ranks(
     >>> fuse_ranks([["a", "b"], ["b", "c"]])
     {'b': 0.9919354838709677, 'a': 0.5, 'c': 0.49193548387096775}
     """
-    checked_count("rank_constant", rank_constant, least=1)
+    check_count("rank_constant", rank_constant)
     # Backwards, so that a key's best rank is the one that stays.
     parts = [
         {key: (rank_constant + 1) / (rank_constant + rank) for rank, key in reversed([*enumerate(keys, start=1)])}

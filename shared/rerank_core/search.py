@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio.to_thread
 
 from rerank_core._call.request import check_query
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import Scorer
@@ -132,7 +132,7 @@ def _text(candidate: _Candidate[Any]) -> str:
 def _second_stage(
     reranker: Reranker | Scorer | str, candidates: object, top_n: int | None
 ) -> tuple[Reranker, Selection]:
-    checked_count("candidates", candidates, least=1)
+    check_count("candidates", candidates)
     stage = reranker if isinstance(reranker, Reranker) else Reranker(reranker)
     return stage, replace(stage.selection, top_n=top_n)
 

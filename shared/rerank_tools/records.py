@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
 
 __all__ = [
@@ -96,8 +97,7 @@ def parse_records(
     >>> [record.text for record in parse_records(b'{"text": "a"}\n{"text": "b"}\n', source="standard input")]
     ['a', 'b']
     """
-    if format not in get_args(RecordFormat):
-        raise ConfigurationError(f"format is {format!r}: give one of {', '.join(get_args(RecordFormat))}")
+    check_choice("format", format, get_args(RecordFormat))
     content = decode(data, source=source)
     parser = _PARSERS[_guess_format(content) if format == "auto" else format]
     records = list(parser(content, source, text_field))

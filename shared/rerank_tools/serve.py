@@ -17,7 +17,7 @@ import anyio
 from pydantic import BaseModel, BeforeValidator, Field
 
 from rerank_core import errors
-from rerank_core._support.checks import checked_count, checked_seconds
+from rerank_core._support.checks import check_count, check_seconds
 from rerank_core._support.extras import check_installed
 from rerank_core.reranker import Reranker
 from rerank_core.types import Ranking
@@ -97,9 +97,9 @@ def create_app(
     Raises:
         ConfigurationError: a limit is out of its range.
     """
-    checked_count("max_documents", max_documents, least=1)
-    checked_count("max_bytes", max_bytes, least=1)
-    checked_seconds("body_seconds", body_seconds)
+    check_count("max_documents", max_documents)
+    check_count("max_bytes", max_bytes)
+    check_seconds("body_seconds", body_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

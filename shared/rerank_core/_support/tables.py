@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-__all__ = ["UNSAFE_CHARACTERS", "Cell", "Column", "Table", "movement", "one_line", "terminal_text"]
+__all__ = ["UNSAFE_CHARACTERS", "Cell", "Column", "Table", "movement", "one_line"]
 
 _CELL_CHARS = 160
 _AROUND_CHARS = 40  # shown before and after a mark
@@ -178,17 +178,18 @@ class Table:
         for column in self.columns:
             numbers = column.align == "right"
             table.add_column(
-                terminal_text(column.name, column.detail),
+                _terminal_text(column.name, column.detail),
                 justify=column.align,
                 no_wrap=numbers,
                 min_width=None if numbers else 8,
                 overflow="fold",
             )
         for row in self.rows:
-            table.add_row(*(terminal_text(cell.short_text(), cell.detail) for cell in _cells(row)))
+            table.add_row(*(_terminal_text(cell.short_text(), cell.detail) for cell in _cells(row)))
         title = " · ".join(filter(None, (self.title, self.subtitle)))
         above, *below = (
-            terminal_text(line, style="italic", max_chars=_LINE_CHARS) for line in (title, self.warning, self.note)
+            _terminal_text(line, style="italic", max_chars=_LINE_CHARS)
+            for line in (title, self.warning, self.note)
         )
         group: RenderableType = _rich("console").Group(*filter(None, (above, table, *below)))
         return group
@@ -209,7 +210,7 @@ def one_line(text: str, max_chars: int) -> str:
     return line if len(line) <= max_chars and len(head) == len(text) else line[: max_chars - 1] + "…"
 
 
-def terminal_text(*lines: str, style: str = "", max_chars: int = _CELL_CHARS) -> Text:
+def _terminal_text(*lines: str, style: str = "", max_chars: int = _CELL_CHARS) -> Text:
     """Return lines for rich, each cut to ``max_chars``; empty ones are left out.
 
     Brackets mean nothing in them, and control characters are replaced.

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.scores import sigmoid
+from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
@@ -77,9 +78,7 @@ class Calibration:
     after: CalibrationQuality | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(CalibrationMethod):
-            known = ", ".join(get_args(CalibrationMethod))
-            raise ConfigurationError(f"method is {self.method!r}: give one of {known}")
+        check_choice("method", self.method, get_args(CalibrationMethod))
         if not 0.0 < self.slope < math.inf or not abs(self.intercept) < math.inf:
             raise ConfigurationError(
                 f"slope is {self.slope!r} and intercept {self.intercept!r}: both must be finite, the slope above 0"

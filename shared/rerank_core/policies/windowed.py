@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import anyio.to_thread
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._support.checks import checked_count
-from rerank_core.errors import ConfigurationError, ScorerError
+from rerank_core._support.checks import check_choice, check_count, check_fraction
+from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.windows import cut_windows
 from rerank_core.reading import Reading, ReadsTokens, WindowRequest, estimate_token_ends
@@ -75,15 +75,12 @@ class Windowed(Policy):
         max_windows: int = 32,
     ) -> None:
         super().__init__("windowed", [scorer])
-        self.window = None if window is None else checked_count("window", window, least=1)
-        if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0.0 <= overlap < 1.0:
-            raise ConfigurationError(f"overlap is {overlap!r}: give a share of at least 0.0 and below 1.0")
-        self.overlap = float(overlap)
-        if aggregate not in get_args(Aggregate):
-            raise ConfigurationError(f"aggregate is {aggregate!r}: give one of {', '.join(get_args(Aggregate))}")
+        self.window = None if window is None else check_count("window", window)
+        self.overlap = check_fraction("overlap", overlap, below_1=True)
+        check_choice("aggregate", aggregate, get_args(Aggregate))
         self.aggregate = aggregate
-        self.best = checked_count("best", best, least=1)
-        self.max_windows = checked_count("max_windows", max_windows, least=1)
+        self.best = check_count("best", best)
+        self.max_windows = check_count("max_windows", max_windows)
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score per text; that of a long text follows from its windows."""

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core._support.files import (
     digest,
@@ -123,7 +123,7 @@ class CorpusIndex:
         Raises:
             ConfigurationError: ``candidates`` is no whole number of at least 1.
         """
-        candidates = checked_count("candidates", candidates, least=1)
+        candidates = check_count("candidates", candidates)
         terms = list(dict.fromkeys(_Terms().split(query)))  # a stemmer must not be shared by threads
         return [Hit(_parse(self._chunks[row]), score) for row, score in self._bm25.search(terms, candidates)]
 

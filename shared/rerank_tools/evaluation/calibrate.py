@@ -7,6 +7,7 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any, get_args
 
+from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.policies.calibrated import Calibration, CalibrationMethod, CalibrationQuality, log_odds
@@ -116,8 +117,7 @@ def measure_quality(scores: Sequence[float], labels: Sequence[bool]) -> Calibrat
 
 
 def _prepare(reranker: object, labelled_pairs: Iterable[Any], method: object) -> tuple[Reranker, _Groups]:
-    if method not in get_args(CalibrationMethod):
-        raise ConfigurationError(f"method is {method!r}: give one of {', '.join(get_args(CalibrationMethod))}")
+    check_choice("method", method, get_args(CalibrationMethod))
     timeout = reranker.timeout if isinstance(reranker, Reranker) else None
     scorer: Any = reranker.scorer if isinstance(reranker, Reranker) else reranker
     groups: _Groups = {}

@@ -7,7 +7,7 @@ from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import RankedDocument, Ranking
 from rerank_tools.plots._style import BLUE, GREY, ORANGE, axes, label, set_title
@@ -41,7 +41,7 @@ def rank_movement(
         MissingExtraError: matplotlib is not installed (extra ``notebook``).
     """
     named = {rankings.model: rankings} if isinstance(rankings, Ranking) else dict(rankings)
-    top = checked_count("top", top, least=1)
+    top = check_count("top", top)
     sizes = {len(ranking.scores) for ranking in named.values()}
     if len(sizes) != 1 or not max(sizes):
         raise ConfigurationError(

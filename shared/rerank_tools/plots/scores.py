@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import Ranking
 from rerank_tools.plots._style import BLUE, GREY, ORANGE, axes, set_title
@@ -32,7 +32,7 @@ def score_distribution(
         MissingExtraError: matplotlib is not installed (extra ``notebook``).
     """
     several = [rankings] if isinstance(rankings, Ranking) else list(rankings)
-    bins = checked_count("bins", bins, least=1)
+    bins = check_count("bins", bins)
     kept: list[float] = []
     dropped: list[float] = []
     for ranking in several:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.scorer import LocalOptions, LocalScorer
@@ -71,9 +71,9 @@ class EmbeddedOptions(LocalOptions):
         super().__post_init__()
         if self.precision not in _PRECISIONS:
             raise ConfigurationError(f"precision is {self.precision!r}: give one of {', '.join(_PRECISIONS)}")
-        if checked_count("max_length", self.max_length, least=1) not in _LENGTHS:
+        if check_count("max_length", self.max_length) not in _LENGTHS:
             raise ConfigurationError(f"max_length is {self.max_length}: give 3 to 512 tokens")
-        checked_count("cache_bytes", self.cache_bytes, least=0)
+        check_count("cache_bytes", self.cache_bytes, least=0)
 
 
 class EmbeddedScorer(LocalScorer):

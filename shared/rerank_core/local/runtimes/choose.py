@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 from typing import Literal, get_args
 
+from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import multiplies_bytes
@@ -24,12 +25,8 @@ def choose_runtime(runtime: Runtime, precision: Precision) -> Literal["onnxrunti
         ConfigurationError: an unknown runtime or precision, or one that do not go together.
         MissingExtraError: the runtime is not installed; names its extra.
     """
-    for option, value, known in (
-        ("runtime", runtime, get_args(Runtime)),
-        ("precision", precision, get_args(Precision)),
-    ):
-        if value not in known:
-            raise ConfigurationError(f"{option} is {value!r}: give one of {', '.join(known)}")
+    check_choice("runtime", runtime, get_args(Runtime))
+    check_choice("precision", precision, get_args(Precision))
     if runtime == "onnxruntime" and precision == "bf16":
         raise ConfigurationError("precision='bf16' needs runtime='openvino'; 'onnxruntime' has no bf16")
     if runtime == "openvino" or precision == "bf16":

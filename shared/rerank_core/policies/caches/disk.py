@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from rerank_core._call.reaper import clean_up_after
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.policies.caches.base import Cache
 
@@ -47,7 +47,7 @@ class DiskCache(Cache):
         self.path = Path(path).expanduser().absolute()
         if self.path.is_dir():
             raise ConfigurationError(f"the cache's path {self.path} is a folder: give a file in it")
-        self.max_bytes = checked_count("max_bytes", max_bytes, least=_MIN_BYTES)
+        self.max_bytes = check_count("max_bytes", max_bytes, least=_MIN_BYTES)
         self._open_file: _OpenFile | None = None
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:

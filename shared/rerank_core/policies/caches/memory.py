@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.policies.caches.base import Cache
 
 __all__ = ["MemoryCache"]
@@ -24,7 +24,7 @@ class MemoryCache(Cache):
     """
 
     def __init__(self, max_entries: int = 100_000) -> None:
-        self.max_entries = checked_count("max_entries", max_entries, least=1)
+        self.max_entries = check_count("max_entries", max_entries)
         self._values: OrderedDict[bytes, bytes] = OrderedDict()
 
     def __len__(self) -> int:

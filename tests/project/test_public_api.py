@@ -1,8 +1,8 @@
 """The public names of every module, and what importing the package loads.
 
 The rule: a module without a leading underscore anywhere in its path lists in ``__all__`` every name that it
-defines without a leading underscore (type variables apart). So a helper for the module alone has an underscore, and
-one for other modules is listed. Every ``__all__``, of private modules too, is sorted and can be imported.
+defines without a leading underscore (type variables apart). So a helper for the module alone has an underscore,
+and one for other modules is listed. Every ``__all__``, of private modules too, is sorted and can be imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batching: batches within a budget of tokens, and answers that can be trusted."""
+"""Answers of scorers: checked, and converted to relevance scores in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,42 +14,8 @@ from hypothesis import strategies as st
 
 from rerank_core import InvalidResponseError
 from rerank_core._call.scores import sigmoid, validate_scores
-from rerank_core.local.scheduler import batch_end
 
 HUGE = pytest.param(10**400, id="10**400")
-LENGTHS = st.lists(st.integers(0, 600), min_size=1, max_size=50).map(lambda lengths: sorted(lengths, reverse=True))
-
-
-@given(LENGTHS, st.integers(1, 2000))
-def test_batches_cover_everything_within_the_budget(lengths: list[int], budget: int) -> None:
-    """Batch after batch takes each sequence once; a batch over the budget holds one sequence."""
-    start = 0
-    while start < len(lengths):
-        end = batch_end(lengths, start, budget)
-        assert start < end <= len(lengths)
-        assert end - start == 1 or lengths[start] * (end - start) <= budget
-        start = end
-
-
-@given(LENGTHS, st.integers(1, 2000))
-def test_a_batch_takes_as_many_as_pay(lengths: list[int], budget: int) -> None:
-    """One more sequence would burst the budget or cost more padding than another batch, unless none is left."""
-    end = batch_end(lengths, 0, budget)
-    longest = max(1, lengths[0])
-    more = sum(longest - max(1, length) for length in lengths[: end + 1])
-    assert end == len(lengths) or longest * (end + 1) > budget or more > budget // 64
-    assert end == 1 or sum(longest - max(1, length) for length in lengths[:end]) <= budget // 64
-
-
-def test_padding_costs_little_more_than_nothing() -> None:
-    """Lengths of real texts, 16 to 256 tokens, are run with less than a tenth of padding and batch costs."""
-    lengths = [round(256 * (1 - position / 105) ** 1.5) + 16 for position in range(100)]
-    start = cost = 0
-    while start < len(lengths):
-        end = batch_end(lengths, start, 1024)
-        cost += (end - start) * lengths[start] + 16
-        start = end
-    assert sum(lengths) < cost < 1.1 * sum(lengths)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

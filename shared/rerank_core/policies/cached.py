@@ -14,7 +14,7 @@ import anyio
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import Consumption, add_consumption, count_consumption
-from rerank_core._support.checks import checked_seconds
+from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.caches import Cache, MemoryCache
@@ -69,7 +69,7 @@ class Cached(Policy):
             raise ConfigurationError(f"version is {version!r}: give a text")
         self.cache = MemoryCache() if cache is None else cache
         self.version = version
-        self.cache_timeout = checked_seconds("cache_timeout", cache_timeout)
+        self.cache_timeout = check_seconds("cache_timeout", cache_timeout)
         self._digest = blake2b(f"{version}\0{self.scorer.cache_key()}".encode(), digest_size=32).digest()
         self._flights: dict[bytes, _Flight] = {}
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import count_consumption
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
@@ -43,7 +43,7 @@ class Cascade(Policy):
 
     def __init__(self, scorers: Iterable[Scorer | str], *, keep: Sequence[int]) -> None:
         super().__init__("cascade", scorers)
-        self.keep = tuple(checked_count("keep", count, least=1) for count in _check_list(keep))
+        self.keep = tuple(check_count("keep", count) for count in _check_list(keep))
         if len(self.scorers) < 2:
             raise ConfigurationError(
                 "a cascade of one scorer: give two or more, from the lightest model to the heaviest"

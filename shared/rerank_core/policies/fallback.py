@@ -11,7 +11,7 @@ import anyio
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import count_consumption
-from rerank_core._support.checks import checked_count, checked_seconds
+from rerank_core._support.checks import check_count, check_seconds
 from rerank_core.errors import (
     ConfigurationError,
     RateLimitError,
@@ -45,8 +45,8 @@ class Breaker:
     reset_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        checked_count("failures", self.failures, least=1)
-        checked_seconds("reset_seconds", self.reset_seconds)
+        check_count("failures", self.failures)
+        check_seconds("reset_seconds", self.reset_seconds)
 
 
 class Fallback(Policy):
@@ -91,7 +91,7 @@ class Fallback(Policy):
         for kind in self.on:
             if not (isinstance(kind, type) and issubclass(kind, ScorerError)):
                 raise ConfigurationError(f"on holds {kind!r}: give classes of ScorerError")
-        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
+        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         if not (breaker is None or isinstance(breaker, Breaker)):
             raise ConfigurationError(f"breaker is {breaker!r}: give a Breaker, or None for none")
         self.breaker = breaker

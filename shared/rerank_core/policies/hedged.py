@@ -12,8 +12,8 @@ from anyio.abc import TaskGroup
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import Consumption, count_consumption
-from rerank_core._support.checks import checked_seconds
-from rerank_core.errors import ConfigurationError, ScorerError
+from rerank_core._support.checks import check_fraction, check_seconds
+from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
 from rerank_core.types import Attempt, Scored
@@ -54,10 +54,8 @@ class Hedged(Policy):
 
     def __init__(self, scorer: Scorer | str, *, delay: float | None = None, quantile: float = 0.95) -> None:
         super().__init__("hedged", [scorer])
-        self.delay = None if delay is None else checked_seconds("delay", delay)
-        if isinstance(quantile, bool) or not isinstance(quantile, float) or not 0.0 < quantile < 1.0:
-            raise ConfigurationError(f"quantile is {quantile!r}: give a number above 0.0 and below 1.0")
-        self.quantile = quantile
+        self.delay = None if delay is None else check_seconds("delay", delay)
+        self.quantile = check_fraction("quantile", quantile, above_0=True, below_1=True)
         self._seconds: deque[float] = deque(maxlen=_OBSERVED)
 
     @property

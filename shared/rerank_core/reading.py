@@ -11,13 +11,16 @@ __all__ = [
     "Reading",
     "ReadsTokens",
     "WindowRequest",
+    "estimate_reading",
     "estimate_token_ends",
     "estimate_tokens",
     "least_tokens",
+    "max_tokens",
     "offsets_to_ends",
 ]
 
 _BYTES_PER_TOKEN = 3
+_SPECIAL_TOKENS = 4
 _USUAL_MAX_TOKENS = 512
 """Tokens that nearly every reranker reads."""
 
@@ -66,6 +69,12 @@ class ReadsTokens(Protocol):
         """Return how the scorer splits texts into tokens, and how many fit beside the query."""
 
 
+def estimate_reading(texts: Sequence[str], request: WindowRequest, max_text_tokens: int | None = None) -> Reading:
+    """Return about how a scorer splits texts into tokens, if it reads so many of each; None if that is unknown."""
+    size = request.window_tokens(max_text_tokens)
+    return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
+
+
 def estimate_token_ends(text: str, limit: int) -> Sequence[int]:
     """Return about where a text's first tokens end, taking one token per three bytes of UTF-8.
 
@@ -94,6 +103,11 @@ def estimate_tokens(text: str) -> int:
     English has about a quarter fewer, Chinese and Japanese about as many.
     """
     return max(1, -(-(len(text) if text.isascii() else len(text.encode(errors="replace"))) // 3))
+
+
+def max_tokens(text: str) -> int:
+    """Return a number of tokens that a text cannot exceed: one per byte of UTF-8, and special ones."""
+    return (len(text) if text.isascii() else len(text.encode(errors="replace"))) + _SPECIAL_TOKENS
 
 
 def least_tokens(text: str) -> int:

@@ -23,7 +23,9 @@ class Usage:
         truncated: texts that were certainly cut, because they are longer than what the model reads; there may
             be more.
         cost: US dollars, 0.0 for a local model, None where the price is unknown.
-        estimated: True where tokens or search units are our estimate, because the service did not report them.
+        cost_margin: US dollars that the call may have cost beyond ``cost``, where that is estimated.
+        estimated: True where tokens or search units are our estimate, because the service did not report them, or
+            because its answer was lost.
         cached: texts whose score came from a cache, at no cost.
     """
 
@@ -35,6 +37,7 @@ class Usage:
     search_units: float = 0.0
     truncated: int = 0
     cost: float | None = 0.0
+    cost_margin: float = 0.0
     estimated: bool = False
     cached: int = 0
 
@@ -50,6 +53,7 @@ class Usage:
             search_units=self.search_units + other.search_units,
             truncated=self.truncated + other.truncated,
             cost=None if self.cost is None or other.cost is None else self.cost + other.cost,
+            cost_margin=self.cost_margin + other.cost_margin,
             estimated=self.estimated or other.estimated,
             cached=self.cached + other.cached,
         )

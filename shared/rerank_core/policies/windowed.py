@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, get_args
 
 import anyio.to_thread
@@ -14,12 +13,12 @@ from rerank_core._support.checks import check_choice, check_count, check_fractio
 from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.windows import cut_windows
-from rerank_core.reading import Reading, ReadsTokens, WindowRequest, estimate_token_ends
+from rerank_core.reading import Reading, ReadsTokens, WindowRequest, estimate_reading
 from rerank_core.scorer import Scorer
 from rerank_core.types import Passage, Scored
 from rerank_core.usage import Usage
 
-__all__ = ["Aggregate", "Windowed"]
+__all__ = ["Aggregate", "WindowPlan", "Windowed"]
 
 Aggregate = Literal["max", "first", "mean"]
 """How a document's score follows from those of its windows (Dai & Callan, "Deeper Text Understanding", 2019).
@@ -82,15 +81,27 @@ class Windowed(Policy):
         self.best = check_count("best", best)
         self.max_windows = check_count("max_windows", max_windows)
 
+    @property
+    def reader(self) -> Scorer:
+        """The scorer whose tokens are counted: the innermost one, or a policy of several scorers."""
+        scorer = self.scorer
+        while isinstance(scorer, Policy) and len(scorer.scorers) == 1:
+            scorer = scorer.scorer
+        return scorer
+
+    @property
+    def window_request(self) -> WindowRequest:
+        """How much of each text is wanted."""
+        return WindowRequest(self.window, 1 if self.aggregate == "first" else self.max_windows)
+
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score per text; that of a long text follows from its windows."""
-        max_windows = 1 if self.aggregate == "first" else self.max_windows
-        request = WindowRequest(self.window, max_windows)
-        reading = await self._read_tokens(query, texts, request)
+        if isinstance(self.reader, ReadsTokens):
+            reading = await self.reader.read_tokens(query, texts, self.window_request)
+        else:
+            reading = estimate_reading(texts, self.window_request)
         # In a thread, because cutting a book takes long, and everybody shares the loop.
-        plan = await anyio.to_thread.run_sync(
-            partial(_make_plan, texts, reading, request, self.overlap), abandon_on_cancel=True
-        )
+        plan = await anyio.to_thread.run_sync(self.plan, texts, reading, abandon_on_cancel=True)
         truncated = Usage(truncated=plan.truncated)
         try:
             scored = await call_scorer(self.scorer, query, plan.parts)
@@ -107,14 +118,30 @@ class Windowed(Policy):
             tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
         )
 
-    async def _read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
-        scorer = self.scorer
-        while isinstance(scorer, Policy) and len(scorer.scorers) == 1:
-            scorer = scorer.scorers[0]
-        if isinstance(scorer, ReadsTokens):
-            return await scorer.read_tokens(query, texts, request)
-        size = request.window_tokens(None)
-        return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
+    def plan(self, texts: Sequence[str], reading: Reading) -> WindowPlan:
+        """Return what to send to the scorer."""
+        positions: dict[str, int] = {}
+        slots: list[list[int]] = []
+        places: list[dict[int, Passage] | None] = []
+        truncated = 0
+        request = self.window_request
+        limit = request.tokens_to_read(reading.window_tokens)
+        size = max(1, reading.window_tokens - _MARGIN)
+        overlap = int(self.overlap * size)
+        for text, ends in zip(texts, reading.token_ends, strict=True):
+            if len(ends) <= reading.window_tokens:
+                slots.append([positions.setdefault(text, len(positions))])
+                places.append(None)
+                continue
+            seen = text if len(ends) < limit else text[: ends[-1]]
+            found = cut_windows(seen, ends, size=size, overlap=overlap, max_windows=request.max_windows)
+            truncated += found.is_cut
+            placed: dict[int, Passage] = {}
+            for passage in found.passages:
+                placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
+            slots.append(list(placed))
+            places.append(placed)
+        return WindowPlan(list(positions), slots, places, truncated)
 
     def _aggregate(self, scores: Sequence[float]) -> float:
         """Return a document's score from those of its windows, best first."""
@@ -123,7 +150,7 @@ class Windowed(Policy):
         taken = scores[: self.best]
         return sum(taken) / len(taken)
 
-    def _partial(self, plan: _Plan, partial: Mapping[int, float]) -> dict[int, float]:
+    def _partial(self, plan: WindowPlan, partial: Mapping[int, float]) -> dict[int, float]:
         """Return the scores of the texts all of whose windows have one."""
         return {
             text: self._aggregate(sorted((partial[part] for part in parts), reverse=True))
@@ -138,7 +165,7 @@ def _rank(parts: Sequence[int], scores: Sequence[float], tiers: Sequence[int]) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class WindowPlan:
     """What to send to the scorer.
 
     Attributes:
@@ -161,25 +188,3 @@ class _Plan:
             return found
         place = places[part]
         return place if found is None else Passage(place.start + found.start, place.start + found.end)
-
-
-def _make_plan(texts: Sequence[str], reading: Reading, request: WindowRequest, overlap: float) -> _Plan:
-    positions: dict[str, int] = {}
-    slots: list[list[int]] = []
-    places: list[dict[int, Passage] | None] = []
-    truncated = 0
-    size = max(1, reading.window_tokens - _MARGIN)
-    for text, ends in zip(texts, reading.token_ends, strict=True):
-        if len(ends) <= reading.window_tokens:
-            slots.append([positions.setdefault(text, len(positions))])
-            places.append(None)
-            continue
-        seen = text if len(ends) < request.tokens_to_read(reading.window_tokens) else text[: ends[-1]]
-        found = cut_windows(seen, ends, size=size, overlap=int(overlap * size), max_windows=request.max_windows)
-        truncated += found.is_cut
-        placed: dict[int, Passage] = {}
-        for passage in found.passages:
-            placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
-        slots.append(list(placed))
-        places.append(placed)
-    return _Plan(list(positions), slots, places, truncated)

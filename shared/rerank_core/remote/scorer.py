@@ -17,7 +17,7 @@ from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
 from rerank_core.pricing import Price, price_of
-from rerank_core.reading import Reading, WindowRequest, estimate_token_ends, estimate_tokens
+from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
 from rerank_core.remote.client import check_address, find_key, first_variable
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.rate_limit import Limiter, RateLimiter
@@ -103,14 +103,16 @@ class RemoteScorer(ConfiguredScorer):
         """
         return await RemoteCall(self, await self._open_session(), query, texts).run()
 
-    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
-        """Return an estimate: a service's tokens are not known here."""
+    def max_text_tokens(self, query: str) -> int | None:
+        """Return about how many tokens of a text are read beside a query; None where no limit is known."""
         limits = self.model_facts.limits
         length = estimate_tokens(self.full_query(query))
         read = [max(limit - length, limit // 2) for limit in (limits.pair, limits.tokens) if limit is not None]
-        read += [] if limits.document is None else [limits.document]
-        size = request.window_tokens(min(read, default=None))
-        return Reading(size, [estimate_token_ends(text, request.tokens_to_read(size)) for text in texts])
+        return min([*read, *([] if limits.document is None else [limits.document])], default=None)
+
+    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        """Return an estimate: a service's tokens are not known here."""
+        return estimate_reading(texts, request, self.max_text_tokens(query))
 
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""

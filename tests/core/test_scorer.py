@@ -89,6 +89,16 @@ def test_a_pickle_drops_the_key() -> None:
     assert twin != scorer
 
 
+def test_some_options_can_be_changed() -> None:
+    """In a copy, which keeps the rest; the original stays as it was."""
+    scorer = Guess("wild", seed=7, api_key=KEY)
+    changed = scorer.with_options(seed=8)
+    assert (changed.model, changed.options) == ("wild", GuessOptions(seed=8, api_key=KEY))
+    assert scorer.options.seed == 7
+    with pytest.raises(ConfigurationError, match="takes no option 'sede'"):
+        scorer.with_options(sede=8)
+
+
 def test_scorers_with_other_options_are_not_equal() -> None:
     """Neither are those of another model or of another class."""
 

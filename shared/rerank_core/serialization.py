@@ -75,10 +75,10 @@ def _dump(value: Any) -> Any:
     if _KINDS.get(kind.__name__) is kind:
         names = inspect.signature(kind).parameters
         return {"$kind": kind.__name__, **{name: _dump(getattr(value, name)) for name in names}}
-    if isinstance(value, type) and getattr(errors, value.__name__, None) is value:
-        return {"$error": value.__name__}
     if value is None or kind in (bool, int, float, str):
         return value
+    if isinstance(value, type) and vars(errors).get(value.__name__) is value:
+        return {"$error": value.__name__}
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, (list, tuple)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -111,18 +112,35 @@ def test_a_format_of_ones_own(is_async: bool) -> None:
     assert message.content == "[1] finding a memory leak\n[2] memory"
 
 
-def test_a_message_that_cannot_be_taken_apart_is_refused(is_async: bool) -> None:
-    """Instead of a message that does not say what the artifact holds."""
+@tool(response_format="content_and_artifact")
+def summary(query: str) -> tuple[str, list[Document]]:
+    """Find documents."""
+    return "I found much.", documents()
 
-    @tool(response_format="content_and_artifact")
-    def summary(query: str) -> tuple[str, list[Document]]:
-        """Find documents."""
-        return "I found much.", documents()
 
-    with pytest.raises(ConfigurationError, match="give the tool's separator, or format_documents="):
-        told([summary], middleware(), is_async=is_async)
-    with pytest.raises(ConfigurationError, match="the message of the tool 'search' is not its 4 documents"):
-        told([search(document_separator=" ")], middleware(separator="+"), is_async=is_async)
+def test_a_message_that_cannot_be_taken_apart_stays(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning that says the fix, however often the tool is called; or it is refused."""
+    for given, reranks in (
+        (summary, middleware()),
+        (search(document_separator=" "), middleware(separator="+")),
+    ):
+        plain = told([given], RerankMiddleware(tools=["other"]), is_async=is_async).content
+        for _ in range(2):
+            assert told([given], reranks, is_async=is_async).content == plain
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    assert warnings[0].startswith(
+        "what the tool 'summary' returned was not reranked: ConfigurationError: its message"
+    )
+    assert "give the tool's separator=, or format_documents=" in warnings[1]
+    with pytest.raises(ConfigurationError, match="its message is not its 4 documents"):
+        told([summary], middleware(on_error="raise"), is_async=is_async)
+
+
+def test_the_separator_of_a_retriever_tool_is_known(is_async: bool) -> None:
+    """Whatever it was told."""
+    message = told([search(document_separator="\n--\n")], middleware(), is_async=is_async)
+    assert message.content == "\n--\n".join(BEST_FIRST[:2])
 
 
 def test_nothing_relevant_is_said(is_async: bool) -> None:
@@ -152,30 +170,117 @@ def latest(count: int) -> tuple[str, list[Document]]:
     return "\n\n".join(TEXTS), documents()
 
 
+@tool
+def listed(query: str) -> list[Document]:
+    """Return documents, which LangChain writes as text."""
+    return documents()
+
+
+@tool
+def plain_json(query: str) -> list[dict[str, Any]]:
+    """Return texts and pages."""
+    return [{"text": text, "page": number} for number, text in enumerate(TEXTS)]
+
+
+@tool
+def dumped(query: str) -> list[dict[str, Any]]:
+    """Return dumped documents."""
+    return [{"page_content": text, "metadata": {"page": number}} for number, text in enumerate(TEXTS)]
+
+
+@tool
+def blocks(query: str) -> list[dict[str, Any]]:
+    """Return content blocks, as MCP tools do."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/leak.png"}}
+    return [image, *({"type": "text", "text": text} for text in TEXTS)]
+
+
+@pytest.mark.parametrize("separator", ["\n\n", "\n--\n"])
+def test_a_retriever_tool_without_artifact_is_reranked(is_async: bool, separator: str) -> None:
+    """Its message is cut at its own separator."""
+    given = search(response_format="content", document_separator=separator)
+    message = told([given], middleware(), is_async=is_async)
+    assert (message.content, message.artifact) == (separator.join(BEST_FIRST[:2]), None)
+
+
+def test_a_list_of_documents_is_reranked(is_async: bool) -> None:
+    """The message is the list of the best, ids and metadata included."""
+    message = told([listed], middleware(), is_async=is_async)
+    assert message.content.startswith("[Document(id='id-1', metadata={'page': 1, 'relevance_score': ")
+    assert message.content.count("Document(") == 2
+
+
+def test_json_is_reranked(is_async: bool) -> None:
+    """Dumped documents of any tool; other objects and texts of the tools that are named."""
+    message = told([dumped], middleware(), is_async=is_async)
+    assert [found["metadata"]["page"] for found in json.loads(message.content)] == [1, 2]
+    message = told([plain_json], middleware(tools=["plain_json"]), is_async=is_async)
+    assert json.loads(message.content) == [{"text": BEST_FIRST[0], "page": 1}, {"text": BEST_FIRST[1], "page": 2}]
+
+
+def test_text_blocks_are_reranked(is_async: bool) -> None:
+    """Of the tools that are named; other blocks stay, after them."""
+    message = told([blocks], middleware(tools=["blocks"]), is_async=is_async)
+    assert [block.get("text") for block in message.content] == [*BEST_FIRST[:2], None]
+
+
+@pytest.mark.parametrize("given", [plain_json, blocks], ids=["JSON", "blocks"])
+def test_what_may_be_documents_is_not_passed_silently(
+    is_async: bool, given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning says how to have it reranked."""
+    reranks = middleware()
+    for _ in range(2):
+        told([given], reranks, is_async=is_async)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"what the tool {given.name!r} returned was not reranked: name it in tools= if these are documents"
+    ]
+
+
 @pytest.mark.parametrize(
     ("other", "args", "content"),
     [
         (shout, {"text": "hey"}, "HEY"),
         (table, {"query": QUERY}, "1, 2"),
-        (latest, {"count": 4}, "\n\n".join(TEXTS)),
-        (search(response_format="content"), {"query": QUERY}, "\n\n".join(TEXTS)),
         (search([]), {"query": QUERY}, ""),
+        (search([], response_format="content"), {"query": QUERY}, ""),
     ],
-    ids=["text", "no documents", "no query", "no artifact", "nothing found"],
+    ids=["text", "no documents", "nothing found", "nothing found, no artifact"],
 )
-def test_other_messages_pass_as_they_are(is_async: bool, other: Any, args: dict[str, Any], content: str) -> None:
-    """Of tools that return no documents, or have no query."""
+def test_other_messages_pass_as_they_are(
+    is_async: bool, other: Any, args: dict[str, Any], content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of tools that return no documents."""
     scorer = FakeScorer()
     assert told([other], middleware(scorer=scorer), is_async=is_async, args=args).content == content
-    assert scorer.calls == 0
+    assert (scorer.calls, caplog.records) == (0, [])
 
 
-def test_only_the_named_tools_are_reranked(is_async: bool) -> None:
-    """And of those a call without a query is refused."""
+def test_only_the_named_tools_are_reranked(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """And of those a call without a query, or a message without documents, is not passed silently."""
     assert told([search()], middleware(tools=["other"]), is_async=is_async).content == "\n\n".join(TEXTS)
     assert len(told([search()], middleware(tools=["search"]), is_async=is_async).artifact) == 2
-    with pytest.raises(ConfigurationError, match="'latest' was called without a query in 'query'"):
-        told([latest], middleware(tools=["latest"]), is_async=is_async, args={"count": 4})
+    assert caplog.records == []
+    told([latest], middleware(tools=["latest"]), is_async=is_async, args={"count": 4})
+    told([latest], middleware(), is_async=is_async, args={"count": 4})
+    assert all("'query' holds no query: give query_argument=" in record.getMessage() for record in caplog.records)
+    assert len(caplog.records) == 2
+    with pytest.raises(ConfigurationError, match="'query' holds no query"):
+        told([latest], middleware(tools=["latest"], on_error="raise"), is_async=is_async, args={"count": 4})
+
+
+@pytest.mark.parametrize(
+    "content", ["[Document(", "[Document(x=1)]", "[Document(page_content=open('/'))]", "[[[", '["a", 1]', "[]"]
+)
+def test_odd_messages_harm_nobody(content: str) -> None:
+    """What only looks like documents passes; nothing in it is evaluated."""
+
+    @tool
+    def odd(query: str) -> str:
+        """Return something."""
+        return content
+
+    assert told([odd], middleware(), is_async=False).content == content
 
 
 def test_the_query_may_be_called_otherwise(is_async: bool) -> None:
@@ -201,14 +306,25 @@ def test_a_command_passes_as_it_is(is_async: bool) -> None:
     assert told([jump], middleware(), is_async=is_async).content == "jumped"
 
 
-def test_a_failure_reaches_the_agents_caller(is_async: bool) -> None:
-    """The model does not read documents that were not reranked."""
+def test_a_failure_leaves_the_message_or_is_raised(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The agent goes on with what the tool found, and each failure is a warning."""
+    failing = FakeScorer(error=RuntimeError("down"))
+    reranks = middleware(scorer=failing)
+    for _ in range(2):
+        assert told([search()], reranks, is_async=is_async).content == "\n\n".join(TEXTS)
+    assert len(caplog.records) == 2
+    assert "ScorerError: fake: failed with RuntimeError" in caplog.records[0].getMessage()
     with pytest.raises(ScorerError):
-        told([search()], middleware(scorer=FakeScorer(error=RuntimeError("down"))), is_async=is_async)
+        told([search()], middleware(scorer=failing, on_error="raise"), is_async=is_async)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"tools": "search"}, "tools is 'search'"), ({"separator": ""}, "separator is empty")]
+    ("wrong", "message"),
+    [
+        ({"tools": "search"}, "tools is 'search'"),
+        ({"separator": ""}, "separator is empty"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'"),
+    ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any], message: str) -> None:
     """When it is made."""

@@ -146,7 +146,8 @@ class ConfiguredScorer(Scorer):
         return self.with_options()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {getattr(self, 'name', '')}>"  # a traceback may show one that is half made
+        # A traceback may show one that is half made.
+        return f"<{type(self).__name__} {getattr(self, 'name', '')} {getattr(self, 'options', '')}>"
 
 
 def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -> None:

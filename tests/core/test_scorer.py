@@ -52,7 +52,8 @@ def test_the_options_are_an_object_and_the_name_says_the_model() -> None:
     """As given, the rest by default."""
     scorer = Guess("wild", seed=7)
     assert (scorer.name, scorer.model, scorer.options) == ("guess:wild", "wild", GuessOptions(seed=7))
-    assert (Guess().name, repr(scorer)) == ("guess", "<Guess guess:wild>")
+    assert Guess().name == "guess"
+    assert repr(scorer) == "<Guess guess:wild GuessOptions(seed=7, timeout=30.0, api_key=None)>"
 
 
 def test_an_unknown_option_is_named_with_those_that_there_are() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 from rerank_core.types import Scale
 
-__all__ = ["MODELS", "Limits", "ModelFacts", "find_model_facts"]
+__all__ = ["MODELS", "Limits", "ModelFacts", "find_model_facts", "look_up"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +91,27 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
         "qwen3-reranker*": _QWEN3,
     }
 )
-"""Facts by the last part of a model's name, in lower case; a name that ends in ``*`` is a prefix."""
+"""Facts by model: see :func:`look_up` for the keys."""
 
 
 def find_model_facts(model: str, *, exact: bool = False) -> ModelFacts | None:
-    """Return what is known of a model, by its exact name, else by the longest prefix; None for nothing.
+    """Return what is known of a model, None for nothing; see :func:`look_up`."""
+    return look_up(MODELS, model, exact=exact)
+
+
+def look_up(table: Mapping[str, T], model: str, *, exact: bool = False) -> T | None:
+    """Return a model's entry in a table: that of its exact name, else of the longest prefix, else None.
 
     Args:
+        table: its keys are the last part of a model's name, in lower case; a key that ends in ``*`` is a prefix.
         model: such as ``"Qwen/Qwen3-Reranker-0.6B"``; the part after the last slash counts, in any case.
-        exact: whether prefixes count for nothing.
+        exact: leave prefixes out.
 
-    >>> find_model_facts("jinaai/jina-reranker-v3.5").scale
+    >>> look_up({"jina-reranker-v3*": "cosine"}, "jinaai/jina-reranker-v3.5")
     'cosine'
     """
     name = model.rpartition("/")[2].lower()
-    if name in MODELS or exact:
-        return MODELS.get(name)
-    prefixes = [key for key in MODELS if key.endswith("*") and name.startswith(key[:-1])]
-    return MODELS[max(prefixes, key=len)] if prefixes else None
+    if name in table or exact:
+        return table.get(name)
+    prefixes = [key for key in table if key.endswith("*") and name.startswith(key[:-1])]
+    return table[max(prefixes, key=len)] if prefixes else None

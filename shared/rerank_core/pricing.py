@@ -47,6 +47,10 @@ PRICES_AS_OF = datetime.date(2026, 11, 1)
 
 PRICES: Mapping[str, Price] = MappingProxyType(
     {
+        "azure:cohere-rerank-v4.0-fast": Price(per_1k_search_units=2.00),
+        "azure:cohere-rerank-v4.0-pro": Price(per_1k_search_units=2.50),
+        "azure:cohere-rerank-v5-fast": Price(per_1m_tokens=0.02),
+        "azure:cohere-rerank-v5-pro": Price(per_1m_tokens=0.05),
         "cohere:rerank-english-v3.0": Price(per_1k_search_units=2.00),
         "cohere:rerank-multilingual-v3.0": Price(per_1k_search_units=2.00),
         "cohere:rerank-v3.5": Price(per_1k_search_units=2.00),
@@ -54,12 +58,29 @@ PRICES: Mapping[str, Price] = MappingProxyType(
         "cohere:rerank-v4.0-pro": Price(per_1k_search_units=2.50),
         "cohere:rerank-v5.0-fast": Price(per_1m_tokens=0.02),
         "cohere:rerank-v5.0-pro": Price(per_1m_tokens=0.05),
+        "dashscope:gte-rerank-v2": Price(per_1m_tokens=0.115),
+        "dashscope:qwen3-rerank": Price(per_1m_tokens=0.069),
+        "fireworks:accounts/fireworks/models/qwen3-reranker-8b": Price(per_1m_tokens=0.20),
+        "jina:jina-reranker-m0": Price(per_1m_tokens=0.05),
+        "jina:jina-reranker-v2-base-multilingual": Price(per_1m_tokens=0.05),
+        "jina:jina-reranker-v3": Price(per_1m_tokens=0.05),
+        "jina:jina-reranker-v3.5": Price(per_1m_tokens=0.05),
+        "mixedbread:mxbai-rerank-base-v1": Price(per_1m_tokens=0.15),
+        "mixedbread:mxbai-rerank-base-v2": Price(per_1m_tokens=0.15),
+        "mixedbread:mxbai-rerank-large-v1": Price(per_1m_tokens=0.15),
+        "mixedbread:mxbai-rerank-large-v2": Price(per_1m_tokens=0.15),
+        "novita:baai/bge-reranker-v2-m3": Price(per_1m_tokens=0.01),
+        "vertex:semantic-ranker-default-004": Price(per_1k_search_units=1.00),
+        "vertex:semantic-ranker-fast-004": Price(per_1k_search_units=1.00),
         "voyage:rerank-2": Price(per_1m_tokens=0.05),
         "voyage:rerank-2-lite": Price(per_1m_tokens=0.02),
         "voyage:rerank-2.5": Price(per_1m_tokens=0.05),
         "voyage:rerank-2.5-lite": Price(per_1m_tokens=0.02),
         "voyage:rerank-3": Price(per_1m_tokens=0.05),
         "voyage:rerank-3-lite": Price(per_1m_tokens=0.02),
+        "zeroentropy:zerank-1": Price(per_1m_tokens=0.025),
+        "zeroentropy:zerank-1-small": Price(per_1m_tokens=0.025),
+        "zeroentropy:zerank-2": Price(per_1m_tokens=0.025),
     }
 )
 """List prices by the scorer's name. Of a model that is not listed the cost is unknown (None)."""

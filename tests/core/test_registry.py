@@ -84,7 +84,7 @@ def test_options_reach_the_scorer() -> None:
 def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
     """So that a typing error shows at once."""
     with pytest.raises(
-        ConfigurationError, match=r"no scorer is called 'coher': known are cohere, cross-encoder, embedded, http, "
+        ConfigurationError, match=r"no scorer is called 'coher': known are azure, cohere, contextual, "
     ):
         load_scorer("coher:rerank-v3.5")
 
@@ -120,7 +120,7 @@ def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     load_scorer("embedded")
     load_scorer("onnx:some/model")
     assert len(scans) == 0
-    with pytest.raises(ConfigurationError, match="known are cohere"):
+    with pytest.raises(ConfigurationError, match="known are azure"):
         load_scorer("late")
     metadata = tmp_path / "late_scorers-1.0.dist-info"
     metadata.mkdir()

@@ -64,6 +64,23 @@ ROW_FAULTS = (
 )
 FAULTS = (*STATUS_FAULTS, "429-retry-after", *BODY_FAULTS, *WIRE_FAULTS, *ROW_FAULTS, "usage-missing")
 
+DOCUMENT_KEYS = ("documents", "texts", "input", "inputs", "passages", "records")
+RESULTS = {
+    "deepinfra": "scores",
+    "elasticsearch": "rerank",
+    "fireworks": "data",
+    "mixedbread": "data",
+    "nvidia": "rankings",
+    "pinecone": "data",
+    "vertex": "records",
+    "voyage": "data",
+}
+"""Where an answer has its results, if not under ``results``; sglang and tei answer with a bare list."""
+SCORES = {"nvidia": "logit"} | dict.fromkeys(
+    ("isaacus", "mixedbread", "pinecone", "sglang", "tei", "vertex", "watsonx"), "score"
+)
+LOGITS = ("llamacpp", "nvidia", "watsonx")
+
 _STATUS_TEXT = {429: "Too Many Requests", 529: "Overloaded"}
 
 
@@ -89,6 +106,8 @@ class _Service:
         self.message: str = plan.get("message", "the service refuses this on demand")
         self.only: str | None = plan.get("only")
         self.record: bool = plan.get("record", True)
+        self.reply: Any = plan.get("reply")
+        self.models: Any = plan.get("models")
         self.flat: bool = plan.get("flat", False)
         self.replies: dict[tuple[str, int], bytes] = {}
         self.random = random.Random(plan.get("seed", 0))
@@ -127,6 +146,9 @@ class _Service:
                     path = "/" + path.split("/", 3)[3]
                 if path.startswith("/_"):
                     self._control(path, body, writer)
+                elif head[0].startswith("GET "):
+                    self.counts["models"] += 1
+                    _send(writer, 200, json.dumps(self.models).encode())
                 else:
                     if not counted:
                         self.connections += 1
@@ -158,7 +180,7 @@ class _Service:
         """Answer a request; False where the connection ends with it."""
         shape = path.split("/")[1]
         request = json.loads(body)
-        texts = request.get("documents") or request.get("texts") or request.get("input") or []
+        query, texts = _query_and_texts(request)
         fault = self.fault(texts)
         self.counts["requests"] += 1
         self.counts[fault or "answered"] += 1
@@ -171,7 +193,7 @@ class _Service:
             if not await self._patient(reader):
                 self.counts["abandoned"] += 1
                 return False
-            return await self._answer(shape, request, texts, fault, writer)
+            return await self._answer(shape, {**request, "query": query}, texts, fault, writer)
         finally:
             self.active -= 1
 
@@ -203,8 +225,12 @@ class _Service:
             return False
         status, extra = 200, {"x-request-id": "req-1"}
         reply = self._flat_reply(shape, texts) if self.flat else _reply(shape, request, texts, fault)
+        if self.reply is not None:
+            reply = json.dumps(self.reply).encode()
         if shape == "tei" and fault != "usage-missing":
             extra["x-compute-tokens"] = str(7 * len(texts))
+        if shape == "litellm" and fault != "usage-missing":
+            extra["x-litellm-response-cost"] = "0.0063"
         if fault is not None and fault[:3].isdigit():
             status = int(fault[:3])
             reply = json.dumps({"detail": self.message, "message": self.message}).encode()
@@ -238,39 +264,68 @@ class _Service:
         return True
 
 
+def _query_and_texts(request: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return what a request asks, under whatever names and in whatever objects."""
+    query = request.get("query") or request["queries"][0]
+    documents = next((request[key] for key in DOCUMENT_KEYS if key in request), [])
+    texts = [
+        text if isinstance(text, str) else text["text"] if "text" in text else text["content"]
+        for text in documents
+    ]
+    return (query if isinstance(query, str) else query["text"]), texts
+
+
 def _rows(shape: str, request: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
-    key = "score" if shape in ("tei", "mixedbread") else "relevance_score"
+    key = SCORES.get(shape, "relevance_score")
     rows = [{"index": index, key: score(request["query"], text)} for index, text in enumerate(texts)]
-    rows.sort(key=lambda row: -row[key])
+    if shape != "deepinfra":
+        rows.sort(key=lambda row: -row[key])
+    model = request.get("model") or ""
     for row in rows:
-        if shape == "llamacpp":
+        if shape in LOGITS and "qwen3" not in model.lower():
             row[key] = math.log(row[key] / (1.0 - row[key]))
-        if request.get("model") == "jina-reranker-v3":
+        if model.rpartition("/")[2].startswith("jina-reranker-v3"):
             row[key] = 2.0 * row[key] - 1.0
+        if shape == "vertex":
+            row[key] = round(row[key], 2)
+        if shape in ("litellm", "openrouter", "vllm"):
+            row["document"] = {"text": texts[row["index"]]}
     return rows
 
 
 def _reply(shape: str, request: dict[str, Any], texts: list[str], fault: str | None) -> bytes:
     rows: Any = _rows(shape, request, texts)
-    key = "score" if shape in ("tei", "mixedbread") else "relevance_score"
     if fault in ROW_FAULTS:
-        rows = _broken(rows, key, fault)
-    tokens = 7 * len(texts)
-    payload: Any = {"data" if shape in ("voyage", "mixedbread") else "results": rows}
-    if fault == "results-missing":
-        payload = {}
+        rows = _broken(rows, SCORES.get(shape, "relevance_score"), fault)
+    if isinstance(rows, list) and shape == "deepinfra":
+        rows = [row.get("relevance_score") if isinstance(row, dict) else row for row in rows]
+    if isinstance(rows, list) and shape == "vertex":
+        rows = [{**row, "id": str(row["index"]), "index": None} if isinstance(row, dict) else row for row in rows]
+    if shape in ("sglang", "tei") and fault != "results-missing":
+        return json.dumps(rows).encode()
+    payload: dict[str, Any] = {} if fault == "results-missing" else {RESULTS.get(shape, "results"): rows}
     if fault != "usage-missing":
-        payload["usage"] = {"total_tokens": tokens}
-        if shape == "cohere":
-            units = {"search_units": float(-(-len(texts) // 100))}
-            payload = {
-                "id": "req-1",
-                **payload,
-                "meta": {"billed_units": units, "tokens": {"input_tokens": tokens}},
-            }
-    if shape == "tei" and fault != "results-missing":
-        payload = rows
-    return json.dumps(payload).encode()
+        payload |= _usage(shape, len(texts))
+    return json.dumps({"id": "req-1", **payload}).encode()
+
+
+def _usage(shape: str, documents: int) -> dict[str, Any]:
+    """Return what a service says of what a request consumed."""
+    tokens, units = 7 * documents, -(-documents // 100)
+    if shape in ("azure", "cohere", "litellm", "xinference"):
+        return {"meta": {"billed_units": {"search_units": float(units)}, "tokens": {"input_tokens": tokens}}}
+    return {
+        "contextual": {},
+        "deepinfra": {"input_tokens": tokens, "inference_status": {"status": "succeeded", "cost": 0.0021}},
+        "elasticsearch": {},
+        "isaacus": {"usage": {"input_tokens": tokens}},
+        "nvidia": {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}},
+        "openrouter": {"usage": {"cost": 0.0042, "search_units": units, "total_tokens": tokens}},
+        "pinecone": {"usage": {"rerank_units": units}},
+        "vertex": {},
+        "watsonx": {"input_token_count": tokens},
+        "zeroentropy": {"total_bytes": 4 * tokens, "total_tokens": tokens},
+    }.get(shape, {"usage": {"total_tokens": tokens}})
 
 
 def _broken(rows: list[dict[str, Any]], key: str, fault: str) -> Any:

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from support.loopback import Loopback
 
 from rerank_core import Scorer, load_scorer
 
-__all__ = ["KEY", "MODELS", "scorer_of"]
+__all__ = ["ENVIRONMENT", "KEY", "MODELS", "scorer_of"]
 
 KEY = "key-Zq7PvT4mXw9LrB2n"
 """What the tests use for a key: no piece of it may show anywhere."""
 
 MODELS = {
+    "azure": "cohere-rerank-v4.0-fast",
     "cohere": "rerank-v3.5",
+    "contextual": "ctxl-rerank-v2-instruct-multilingual",
+    "dashscope": "qwen3-rerank",
+    "deepinfra": "Qwen/Qwen3-Reranker-8B",
+    "elasticsearch": "my-endpoint",
+    "fireworks": "accounts/fireworks/models/qwen3-reranker-8b",
     "http": "any-model",
     "infinity": "BAAI/bge-reranker-v2-m3",
+    "isaacus": "kanon-2-reranker",
     "jina": "jina-reranker-v2-base-multilingual",
     "litellm": "any-model",
     "llamacpp": "BAAI/bge-reranker-v2-m3",
     "mixedbread": "mxbai-rerank-large-v2",
+    "novita": "baai/bge-reranker-v2-m3",
+    "nvidia": "nvidia/llama-nemotron-rerank-1b-v2",
     "openrouter": "cohere/rerank-v3.5",
+    "pinecone": "bge-reranker-v2-m3",
+    "scaleway": "any-model",
+    "sglang": "Qwen/Qwen3-Reranker-8B",
+    "siliconflow": "Qwen/Qwen3-Reranker-8B",
     "tei": "",
     "together": "any-model",
+    "vertex": "semantic-ranker-default-004",
     "vllm": "Qwen/Qwen3-Reranker-0.6B",
     "voyage": "rerank-2.5",
+    "watsonx": "cross-encoder/ms-marco-minilm-l-12-v2",
+    "xinference": "bge-reranker-v2-m3",
+    "zeroentropy": "zerank-2",
 }
 """A model of each provider, by what stands before the colon."""
+
+
+ENVIRONMENT = {"GOOGLE_CLOUD_PROJECT": "my-project", "WATSONX_PROJECT_ID": "my-project-id"}
+"""Variables that some services need beside a key."""
 
 
 def scorer_of(provider: str, loopback: Loopback, model: str | None = None, **options: Any) -> Scorer:
     """Return a provider's scorer that asks the loopback service."""
     name = f"{provider}:{MODELS[provider] if model is None else model}"
+    os.environ.update(ENVIRONMENT)
     return load_scorer(name, **{"api_key": KEY, "base_url": loopback.url(provider), "timeout": 20.0, **options})

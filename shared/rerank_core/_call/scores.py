@@ -47,7 +47,7 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
             if not lowest - _ROUNDING <= number <= 1.0 + _ROUNDING:
                 raise InvalidResponseError(
                     f"returned {number!r} for text {index}, outside [{lowest:g}, 1]: "
-                    "if it returns logits, its scale must be 'logit'"
+                    "if it returns logits, its scale must be 'logit' (option score_scale=)"
                 )
             numbers[index] = min(1.0, max(lowest, number))
     return [(1.0 + number) / 2.0 for number in numbers] if scale == "cosine" else numbers

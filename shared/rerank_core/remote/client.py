@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+import anyio.to_thread
 import httpx
 from pydantic import SecretStr
 
 from rerank_core.errors import AuthenticationError, ConfigurationError
-from rerank_core.remote.response import RequestFailure
+from rerank_core.remote.failure import RequestFailure
 
-__all__ = ["check_address", "failure_of", "find_key", "first_variable"]
+__all__ = [
+    "call_for_key",
+    "check_address",
+    "check_key",
+    "failure_of",
+    "find_key",
+    "first_variable",
+    "join_address",
+    "lower_names",
+]
 
 
 def first_variable(names: Sequence[str]) -> str | None:
@@ -26,15 +39,51 @@ def find_key(given: SecretStr | str | None, variables: Sequence[str], *, require
     Raises:
         AuthenticationError: there is none and one is required (names the variables), or it cannot be sent.
     """
-    key = given if isinstance(given, SecretStr) else SecretStr(given or "")
-    key = SecretStr(key.get_secret_value().strip()) or SecretStr(first_variable(variables) or "")
+    key = check_key(given or "") or SecretStr(first_variable(variables) or "")
     if not key and required:
-        raise AuthenticationError(
-            f"no key: set the environment variable {' or '.join(variables)}, or give api_key="
-        )
+        where = f"set the environment variable {' or '.join(variables)}, or give api_key=" if variables else ""
+        raise AuthenticationError(f"no key: {where or 'give api_key='}")
+    return check_key(key)
+
+
+def check_key(key: SecretStr | str) -> SecretStr:
+    """Return a key without white space around it.
+
+    Raises:
+        AuthenticationError: no HTTP header can carry it.
+    """
+    key = SecretStr((key if isinstance(key, str) else key.get_secret_value()).strip())
     if not key.get_secret_value().isascii() or not key.get_secret_value().isprintable():
         raise AuthenticationError("the key holds characters that no HTTP header can carry: copy it again")
     return key
+
+
+async def call_for_key(function: Callable[[], Any]) -> SecretStr:
+    """Return the key that a function returns, or that its awaitable gives; it may block, so a thread runs it.
+
+    Raises:
+        AuthenticationError: it returns no key.
+    """
+    key = await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+    if inspect.isawaitable(key):
+        key = await key
+    if not isinstance(key, (SecretStr, str)) or not key:
+        raise AuthenticationError(f"the function that api_key= names returned a {type(key).__name__}, no key")
+    return check_key(key)
+
+
+def join_address(base_url: str, path: str) -> str:
+    """Return an endpoint's address; what the base's end and the path's beginning have in common is there once.
+
+    >>> join_address("https://host/v1", "/v1/rerank"), join_address("https://host", "/v1/rerank")
+    ('https://host/v1/rerank', 'https://host/v1/rerank')
+    """
+    folders = path.split("/")
+    for count in range(len(folders), 1, -1):
+        common = "/".join(folders[:count])
+        if base_url.endswith(common):
+            return base_url + path[len(common) :]
+    return base_url + path
 
 
 def check_address(address: object) -> str:
@@ -59,9 +108,14 @@ def check_address(address: object) -> str:
     return text.rstrip("/")
 
 
+def lower_names(headers: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return headers by lower-case names."""
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
 def failure_of(error: Exception) -> RequestFailure:
     """Return what an exception of httpx, or of a client on top of it, means; its message stays out."""
-    if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+    if isinstance(error, (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError)):
         return RequestFailure("timeout", message="no answer in time")
     if isinstance(error, httpx.DecodingError):
         return RequestFailure("invalid", message="the reply's content encoding is broken")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
+from pydantic import SecretStr
 
-from rerank_core._support.checks import checked_count
+from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.client import failure_of
+from rerank_core.remote.client import failure_of, lower_names
+from rerank_core.remote.failure import RequestFailure, read_refusal
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import ParsedReply, RequestFailure, find_number, read_refusal
+from rerank_core.remote.response import ParsedReply, find_number, find_value
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
+from rerank_core.types import Passage
 
 if TYPE_CHECKING:
     import cohere
 
 __all__ = ["SERVICE", "CohereOptions", "CohereScorer"]
 
+_TOKENS = ("meta.billed_units.input_tokens", "meta.billed_units.text_tokens", "meta.tokens.input_tokens")
 _KNOWN = ModelFacts(Limits(document=4096))
 
 SERVICE = Service(
@@ -52,14 +56,22 @@ class CohereOptions(RemoteOptions):
 
     Attributes:
         max_tokens_per_doc: tokens of a document that are read, at least 1; Cohere's default is 4,096.
+        priority: how early Cohere handles the request under load, from 0, which is first.
+        relevant_spans: ask for the spans that a score is about (models from rerank-v5.0 on); the best one is the
+            ranked document's passage.
     """
 
     max_tokens_per_doc: int | None = None
+    priority: int | None = None
+    relevant_spans: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_tokens_per_doc is not None:
-            checked_count("max_tokens_per_doc", self.max_tokens_per_doc, least=1)
+            check_count("max_tokens_per_doc", self.max_tokens_per_doc, least=1)
+        if self.priority is not None:
+            check_count("priority", self.priority, least=0)
+        check_choice("relevant_spans", self.relevant_spans, (True, False))
 
 
 class CohereScorer(RemoteScorer):
@@ -96,40 +108,61 @@ class _CohereTransport:
         sdk: Any = require("cohere", extra="cohere", purpose=scorer.name)
         self._api_error: type[Any] = require("cohere.core", extra="cohere", purpose=scorer.name).ApiError
         options = scorer.options
-        self._http = httpx.AsyncClient(timeout=options.timeout)  # ours, so that it can be closed
+        self._own = options.http_client is None
+        self._http = options.http_client or httpx.AsyncClient()
         self._client: cohere.AsyncClientV2 = sdk.AsyncClientV2(
-            scorer.secret(),
+            "sent with each request",
             **({"base_url": scorer.base_url} if scorer.base_url else {}),
             timeout=options.timeout,
             httpx_client=self._http,
         )
-        self._options: dict[str, Any] = {"model": scorer.model}
-        if options.max_tokens_per_doc is not None:
-            self._options["max_tokens_per_doc"] = options.max_tokens_per_doc
+        fields: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc, "priority": options.priority}
+        if options.relevant_spans:
+            fields["relevant_spans"] = {"mode": "enabled"}
+        self._fields = {name: value for name, value in {**fields, **options.body}.items() if value is not None}
+        self._headers = options.headers
+        self._model = scorer.model
 
-    async def send(self, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+        request_options: Any = {
+            "max_retries": 0,
+            "additional_headers": {"Authorization": f"Bearer {key.get_secret_value()}", **self._headers},
+            "additional_body_parameters": self._fields,
+        }
         try:
             reply = await self._client.rerank(
+                model=self._model,
                 query=query,
                 documents=texts,
                 top_n=len(texts),
-                request_options={"max_retries": 0},
-                **self._options,
+                request_options=request_options,
             )
             # The SDK checks no type, so what it returns may be anything.
             rows = [(result.index, result.relevance_score) for result in reply.results]
+            passages = dict(_read_passages(reply.results, texts))
         except self._api_error as exc:
-            headers = {name.lower(): value for name, value in (exc.headers or {}).items()}
-            return read_refusal(exc.status_code, headers, exc.body)
+            return read_refusal(exc.status_code, lower_names(exc.headers), exc.body)
         except Exception as exc:
             return failure_of(exc)
-        tokens = find_number(reply, "meta.tokens.input_tokens")
+        tokens = find_number(reply, *_TOKENS)
         return ParsedReply(
             rows,
-            None if tokens is None else int(tokens),
-            find_number(reply, "meta.billed_units.search_units"),
-            reply.id if isinstance(reply.id, str) else None,
+            tokens=None if tokens is None else int(tokens),
+            search_units=find_number(reply, "meta.billed_units.search_units"),
+            request_id=reply.id if isinstance(reply.id, str) else None,
+            passages=passages,
         )
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        if self._own:
+            await self._http.aclose()
+
+
+def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:
+    """Return the best span of each result that has one within its text."""
+    for result in results:
+        spans = getattr(result, "relevant_spans", None)
+        if isinstance(spans, list) and spans:
+            start, end = find_value(spans[0], "start"), find_value(spans[0], "end")
+            if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[result.index]):
+                yield result.index, Passage(start, end)

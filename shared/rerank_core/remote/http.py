@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import httpx
+from pydantic import SecretStr
 
+from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
-from rerank_core.remote.client import failure_of
-from rerank_core.remote.endpoints import ENDPOINTS, Endpoint
+from rerank_core.model_facts import ModelFacts
+from rerank_core.reading import Reading, WindowRequest
+from rerank_core.remote.client import check_address, failure_of, first_variable, join_address, lower_names
+from rerank_core.remote.endpoint import Endpoint
+from rerank_core.remote.endpoints import ENDPOINTS
+from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import HttpReply, ParsedReply, RequestFailure, ResponseFormat, read_reply
+from rerank_core.remote.response import HttpReply, ParsedReply, parse_json, read_reply
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Transport
 from rerank_core.scorer import Scale
 
 __all__ = ["HttpOptions", "HttpScorer"]
 
-_Row = TypeVar("_Row", Endpoint, ResponseFormat)
+_logger = logging.getLogger("rerank_core")
+
+_CHANGES = {
+    "path": "path",
+    "documents": "documents_key",
+    "top": "top_key",
+    "instruction": "instruction_key",
+    "results": "results_key",
+    "score": "score_key",
+    "tokens": "tokens_key",
+}
+"""Fields of an endpoint's row, and the options that change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,28 +50,33 @@ class HttpOptions(RemoteOptions):
         path: of the endpoint, after the address, such as ``"/v2/rerank"``.
         documents_key: request key of the documents.
         top_key: request key of how many results to return; empty to send none.
+        instruction_key: request key of the instruction; empty to write it before the query.
         results_key: where the response keeps the list of results, keys joined by dots; empty where it is that
             list.
         score_key: key of a result's score.
         tokens_key: where the response keeps the number of tokens, keys joined by dots.
-        score_scale: what the server returns: ``"probability"``, ``"logit"`` or ``"cosine"``.
+        score_scale: what the server returns: ``"probability"``, ``"logit"`` or ``"cosine"``; by default what is
+            known of the model and the server.
+        listwise: whether a score depends on the other texts of the request, so that a call is never split
+            silently; by default what is known of the model.
     """
 
     endpoint: Endpoint | str = "http"
     path: str | None = None
     documents_key: str | None = None
     top_key: str | None = None
+    instruction_key: str | None = None
     results_key: str | None = None
     score_key: str | None = None
     tokens_key: str | None = None
     score_scale: Scale | None = None
+    listwise: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.score_scale not in (None, *get_args(Scale)):
-            raise ConfigurationError(
-                f"score_scale is {self.score_scale!r}: give one of {', '.join(get_args(Scale))}"
-            )
+        if self.score_scale is not None:
+            check_choice("score_scale", self.score_scale, get_args(Scale))
+        check_choice("listwise", self.listwise, (None, True, False))
 
 
 class HttpScorer(RemoteScorer):
@@ -74,47 +97,94 @@ class HttpScorer(RemoteScorer):
         self.provider = self.endpoint.provider
         super().__init__(given, **options)
         self.name = f"{self.provider}:{given or self.base_url}"
-        self.scale = self.options.score_scale or self.model_facts.scale or self.endpoint.scale
+        self.scale = self.options.score_scale or self.model_facts.scale or self.endpoint.scale_of(given)
+        self.url = join_address(self.base_url or "", self.endpoint.fill_path(given))
+        self.headers = {**self.endpoint.fill_headers(), **self.options.headers}
+        self.fields = self.endpoint.make_fields(given, self.options.instruction, self.options.body)
+        self._context_asked = not self.endpoint.context_path
 
     def open_transport(self) -> Transport:
         """Return an HTTP client."""
         return _HttpTransport(self)
 
+    def full_query(self, query: str) -> str:
+        """Return the query as it is sent: with the instruction, unless the request has a field for that."""
+        return query if self.endpoint.instruction else super().full_query(query)
+
+    async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
+        """Return an estimate, for a window of which the server is asked once how much its model reads."""
+        if not self._context_asked and self.model_facts.limits.pair is None:
+            self._context_asked = True
+            transport = cast("_HttpTransport", (await self._open_session()).transport)
+            pair = await transport.fetch_context(await self.fetch_key(), self.model)
+            limits = replace(self.model_facts.limits, pair=pair)
+            self.model_facts = replace(self.model_facts, limits=limits)
+        return await super().read_tokens(query, texts, request)
+
     def _check_model(self) -> None:
-        if not self.options.base_url and not self.service.base_url:
-            raise ConfigurationError(f"has no address: give '{self.provider}:http://host:port' or base_url=")
+        if not (self.options.base_url or first_variable(self.service.address_variables) or self.service.base_url):
+            variables = "".join(f", or set {name}" for name in self.service.address_variables)
+            raise ConfigurationError(
+                f"has no address: give '{self.provider}:http://host:port' or base_url={variables}"
+            )
         if self.service.key_required:
             super()._check_model()
+
+    def _find_model_facts(self) -> ModelFacts:
+        facts = super()._find_model_facts()
+        return facts if self.options.listwise is None else replace(facts, listwise=self.options.listwise)
 
 
 class _HttpTransport:
     def __init__(self, scorer: HttpScorer) -> None:
-        self._endpoint = endpoint = scorer.endpoint
-        base_url = scorer.base_url or ""
-        versioned = base_url.endswith("/v1") and endpoint.path.startswith("/v1/")
-        self._url = (base_url.removesuffix("/v1") if versioned else base_url) + endpoint.path
-        self._body = {**endpoint.body, **({"model": scorer.model} if scorer.model else {})}
-        connections = scorer.options.max_concurrency
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {scorer.secret()}"} if scorer.secret() else {},
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=scorer.options.timeout,
+        # Not the scorer itself: what closes the connections once it is gone would keep it.
+        self._endpoint, self._headers, self._fields = scorer.endpoint, scorer.headers, scorer.fields
+        self._url = scorer.url
+        self._context_url = join_address(scorer.base_url or "", scorer.endpoint.context_path)
+        options = scorer.options
+        connections = options.max_concurrency
+        self._timeout = options.timeout
+        self._own = options.http_client is None
+        self._client = options.http_client or httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         )
 
-    async def send(self, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
-        endpoint = self._endpoint
-        body = {**self._body, "query": query, endpoint.documents: texts}
-        if endpoint.top:
-            body[endpoint.top] = len(texts)
+    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+        body = {**self._fields, **self._endpoint.make_request(query, texts)}
         try:
-            response = await self._client.post(self._url, json=body)
-        except httpx.HTTPError as exc:
+            response = await self._client.post(
+                self._url,
+                json=body,
+                headers=self._with_key(key),
+                timeout=self._timeout,
+                follow_redirects=False,
+            )
+        except Exception as exc:
             return failure_of(exc)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return read_reply(HttpReply(response.status_code, headers, response.content), endpoint.response)
+        reply = HttpReply(response.status_code, lower_names(response.headers), response.content)
+        return read_reply(reply, self._endpoint)
+
+    async def fetch_context(self, key: SecretStr, model: str) -> int | None:
+        """Return how many tokens of query and document the served model reads, None where the server says none."""
+        try:
+            response = await self._client.get(
+                self._context_url, headers=self._with_key(key), timeout=self._timeout
+            )
+            models = parse_json(response.content)["data"]
+            served = next((entry for entry in models if entry["id"] == model), models[0])
+            return int(served["max_model_len"])
+        except Exception as exc:
+            _logger.debug("%s says no context length: %s", self._context_url, type(exc).__name__)
+            return None
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        if self._own:
+            await self._client.aclose()
+
+    def _with_key(self, key: SecretStr) -> dict[str, str]:
+        name, _, value = self._endpoint.auth.partition(": ")
+        secret = {name: value.replace("{key}", key.get_secret_value())} if key else {}
+        return {**secret, **self._headers}
 
 
 def _find_endpoint(options: dict[str, Any]) -> Endpoint:
@@ -124,12 +194,9 @@ def _find_endpoint(options: dict[str, Any]) -> Endpoint:
         if row not in ENDPOINTS:
             raise ConfigurationError(f"endpoint is {row!r}: give one of {', '.join(ENDPOINTS)}")
         row = ENDPOINTS[row]
-    fields = {"results": "results_key", "score": "score_key", "tokens": "tokens_key"}
-    response = _with(row.response, fields, options)
-    fields = {"path": "path", "documents": "documents_key", "top": "top_key"}
-    return replace(_with(row, fields, options), response=response)
-
-
-def _with(row: _Row, fields: dict[str, str], options: dict[str, Any]) -> _Row:
-    given = {field: options[name] for field, name in fields.items() if options.get(name) is not None}
-    return replace(row, **given)
+    changes = {field: options[name] for field, name in _CHANGES.items() if options.get(name) is not None}
+    if row.own_path:
+        address = options.get("base_url") or first_variable(row.address_variables)
+        if address and check_address(address) != row.base_url:
+            changes = {"path": row.own_path, "key_required": False, **changes}
+    return replace(row, **changes)

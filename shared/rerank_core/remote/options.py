@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
-from rerank_core._support.checks import checked_count, checked_seconds
+from rerank_core._support.checks import check_count, check_seconds
 from rerank_core.errors import ConfigurationError
 from rerank_core.pricing import Price
 from rerank_core.scorer import ScorerOptions
@@ -30,11 +31,15 @@ class RemoteOptions(ScorerOptions):
     """Options of a scorer that asks a service.
 
     Attributes:
-        api_key: by default the provider's environment variable.
+        api_key: by default the provider's environment variable. A function that returns it, async or not, is
+            called for each request, as for tokens that expire (Entra, Google, IAM); it may block.
         base_url: the service's address, where it is not the usual one; no password in it.
+        headers: further headers of each request.
+        body: further fields of each request; a value of None removes the field.
+        http_client: an ``httpx.AsyncClient`` to send by, for proxies, certificates and gateways; not closed.
         timeout: seconds that one request may take, above 0; a request that takes longer is repeated.
         max_retries: how often a request is repeated at most, at least 0, where that may help: after statuses
-            408, 409, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially from
+            408, 409, 424, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially from
             0.5 s to 20 s with full jitter, or last as long as the service asks (up to 60 s), and never go
             beyond the call's deadline.
         max_concurrency: requests under way at once, at least 1, of all calls together.
@@ -51,8 +56,11 @@ class RemoteOptions(ScorerOptions):
         ConfigurationError: an option is out of its range.
     """
 
-    api_key: SecretStr | str | None = field(default=None, repr=False)
+    api_key: SecretStr | str | Callable[[], Any] | None = field(default=None, repr=False)
     base_url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    http_client: httpx.AsyncClient | None = field(default=None, repr=False)
     timeout: float = 60.0
     max_retries: int = 4
     max_concurrency: int = 16
@@ -64,14 +72,26 @@ class RemoteOptions(ScorerOptions):
     prices: Mapping[str, Price | Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checked_seconds("timeout", self.timeout)
+        check_seconds("timeout", self.timeout)
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL_COUNTS:
-                checked_count(name, value, least=least)
-        if self.api_key is not None and not isinstance(self.api_key, (SecretStr, str)):
+                check_count(name, value, least=least)
+        if not (self.api_key is None or isinstance(self.api_key, (SecretStr, str)) or callable(self.api_key)):
             raise ConfigurationError(
-                f"api_key is a {type(self.api_key).__name__}: give a string or a pydantic.SecretStr"
+                f"api_key is a {type(self.api_key).__name__}: give a string, a pydantic.SecretStr or a function"
+            )
+        if not isinstance(self.headers, Mapping) or not all(map(_is_header, self.headers.items())):
+            raise ConfigurationError("headers are no dictionary of printable ASCII strings")
+        if not isinstance(self.body, Mapping):
+            raise ConfigurationError(f"body is a {type(self.body).__name__}: give a dictionary of request fields")
+        if self.http_client is not None and not isinstance(self.http_client, httpx.AsyncClient):
+            raise ConfigurationError(
+                f"http_client is a {type(self.http_client).__name__}: give an httpx.AsyncClient"
             )
         if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
             raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
+
+
+def _is_header(item: tuple[object, object]) -> bool:
+    return all(isinstance(part, str) and part.isascii() and part.isprintable() for part in item)

@@ -1,70 +1,39 @@
-"""From an HTTP reply to (index, score) pairs, or to the error that says what went wrong. Pure."""
+"""From an HTTP reply to pairs of index and score. Pure."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
-from rerank_core.errors import (
-    AuthenticationError,
-    InvalidResponseError,
-    RateLimitError,
-    RequestTooLargeError,
-    ScorerError,
-    ScorerTimeoutError,
-    ScorerUnavailableError,
-)
+from rerank_core.errors import InvalidResponseError
+from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal, to_number
+from rerank_core.types import Passage
 
 __all__ = [
     "HttpReply",
     "ParsedReply",
-    "RequestFailure",
     "ResponseFormat",
     "find_number",
+    "find_value",
     "parse_json",
-    "read_refusal",
     "read_reply",
-    "read_retry_after",
     "scores_by_index",
 ]
 
-_RETRIED = frozenset({408, 409, 425, 429})
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id")
-_REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
-_MAX_MESSAGE_CHARS = 200
-_QUOTE_CHARS = 12
-_MAX_COMPARED_CHARS = 1_000_000
-
-_REFUSED_KEY = (AuthenticationError, "check the key, its permissions and the account's plan")
-_UNAVAILABLE = (ScorerUnavailableError, "try again later, or see the service's status page")
-_ERROR_BY_KIND: dict[str, tuple[type[ScorerError], str]] = {
-    "connection": (ScorerUnavailableError, "check base_url, the network and proxies, and that the service is up"),
-    "invalid": (InvalidResponseError, "check base_url and the service; nothing can be ranked from that"),
-    "timeout": (ScorerTimeoutError, "give a longer timeout, or send fewer or shorter documents"),
-    "too_large": (
-        RequestTooLargeError,
-        "set documents_per_request to what the service takes, or cut the documents",
-    ),
-}
-_ERROR_BY_STATUS: dict[int, tuple[type[ScorerError], str]] = {
-    401: _REFUSED_KEY,
-    402: _REFUSED_KEY,
-    403: _REFUSED_KEY,
-    404: (ScorerError, "check the model's name and base_url"),
-    408: (ScorerTimeoutError, "send fewer or shorter documents, or try again later"),
-    429: (
-        RateLimitError,
-        "set requests_per_minute, tokens_per_minute or max_concurrency to what your plan allows",
-    ),
-    498: _REFUSED_KEY,
-}
+_TOKENS = (
+    "usage.total_tokens",
+    "usage.input_tokens",
+    "meta.tokens.input_tokens",
+    "meta.billed_units.total_tokens",
+    "total_tokens",
+    "input_tokens",
+)
+_SEARCH_UNITS = ("meta.billed_units.search_units", "usage.search_units", "usage.rerank_units")
+_COSTS = ("usage.cost", "inference_status.cost")
+_TOKENS_HEADER = "x-compute-tokens"  # Text Embeddings Inference
+_COST_HEADER = "x-litellm-response-cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,168 +45,102 @@ class HttpReply:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ResponseFormat:
-    """Field names of a service's JSON response; paths are keys joined by dots.
+    """Field names of a service's JSON responses; paths are keys joined by dots.
 
     Attributes:
         results: path of the list of results; empty where the response is that list.
-        score: key of a result's score.
-        tokens: path of the number of tokens.
-        search_units: path of the number of search units.
-        tokens_header: header with the number of tokens, lower-case.
+        index: key of a result's position in the request; under another key than ``index`` it may be a string.
+        score: key of a result's score; empty where the list holds the scores, in the order of the request.
+        tokens: path of the number of tokens, where it is not one of the usual ones.
         too_large: statuses that mean more documents or tokens than the service takes.
+        too_long: words in the message of a 400 that mean a document is longer than the model reads.
+        error_codes: statuses by the beginning of an error's code, for services whose errors have status 200.
     """
 
     results: str = "results"
+    index: str = "index"
     score: str = "relevance_score"
-    tokens: str = "usage.total_tokens"
-    search_units: str = "meta.billed_units.search_units"
-    tokens_header: str | None = None
+    tokens: str = ""
     too_large: frozenset[int] = frozenset({413})
+    too_long: str = ""
+    error_codes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply's pairs of index and score, not yet checked, and the usage that it reports (None: not reported)."""
+    """A reply's scores by index, not yet checked, and the usage that it reports.
+
+    Attributes:
+        rows: pairs of index and score.
+        tokens: as reported, None where they are not; the same of the next two.
+        search_units: or what else the service bills.
+        cost: US dollars.
+        request_id: the service's name for the request.
+        passages: by index, the passage that the score is about.
+    """
 
     rows: Sequence[tuple[object, object]]
     tokens: int | None = None
     search_units: float | None = None
+    cost: float | None = None
     request_id: str | None = None
+    passages: Mapping[int, Passage] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFailure:
-    """Why a request brought no scores.
-
-    Attributes:
-        kind: ``status``: the service refused; ``timeout``, ``connection``: no reply came; ``too_large``: more
-            than the service takes; ``invalid``: a reply that cannot be read.
-        status: HTTP status, None where no reply came.
-        message: what is known, for people; the service's own message may quote the request, see
-            :meth:`without_quotes`.
-        retry_after: seconds that the service asks to wait, None where it does not.
-        request_id: the service's name for the request.
-    """
-
-    kind: Literal["connection", "invalid", "status", "timeout", "too_large"]
-    status: int | None = None
-    message: str = ""
-    retry_after: float | None = None
-    request_id: str | None = None
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed later."""
-        if self.kind == "status":
-            return self.status is not None and (self.status in _RETRIED or self.status >= 500)
-        return self.kind in ("connection", "timeout")
-
-    def without_quotes(self, private: Sequence[str]) -> RequestFailure:
-        """Return the failure without its message where that holds a piece of a private string.
-
-        Services repeat what they refuse (a validation error often holds the whole input), so a message is only
-        passed on when no private string is in it, and no twelve characters of it are in a private string, and
-        never where comparing would take longer than some milliseconds.
-        """
-        message = self.message
-        if self.kind not in ("status", "too_large") or not message:
-            return self  # our own words
-        if sum(map(len, private)) > _MAX_COMPARED_CHARS:
-            return replace(self, message="")
-        last = max(1, len(message) - _QUOTE_CHARS + 1)
-        windows = [message[start : start + _QUOTE_CHARS] for start in range(last)]
-        for text in private:
-            if text and (text in message or any(window in text for window in windows)):
-                return replace(self, message="")
-        return self
-
-    def to_error(self, attempts: int) -> ScorerError:
-        """Return the exception for a request that failed for good; repeats the message, so remove quotes first."""
-        kind, fix = self._class_and_fix()
-        facts = [f"{attempts} attempt{'s' if attempts != 1 else ''}"]
-        if self.status is not None:
-            facts.insert(0, f"status {self.status}{_phrase(self.status)}")
-        if self.retry_after is not None:
-            facts.append(f"it asks to wait {self.retry_after:g} s")
-        if self.request_id is not None:
-            facts.append(f"request id {self.request_id}")
-        message = f": {self.message}" if self.message else ""
-        error = kind(f"failed{message} ({', '.join(facts)}); {fix}")
-        error.attempts, error.status, error.request_id = attempts, self.status, self.request_id
-        return error
-
-    def _class_and_fix(self) -> tuple[type[ScorerError], str]:
-        if self.kind != "status" or self.status is None:
-            return _ERROR_BY_KIND[self.kind]
-        if self.status >= 500:
-            return _UNAVAILABLE
-        if self.status < 400:
-            return ScorerError, "check base_url: a redirect is not followed, because the key would go with it"
-        refused = (ScorerError, "check the model's name and the options")
-        return _ERROR_BY_STATUS.get(self.status, _UNAVAILABLE if self.may_pass else refused)
-
-
-def read_reply(reply: HttpReply, response_format: ResponseFormat) -> ParsedReply | RequestFailure:
+def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestFailure:
     """Return a reply's indices and scores, or what is wrong with it."""
     payload = parse_json(reply.body)
     if not 200 <= reply.status < 300:
-        return read_refusal(reply.status, reply.headers, payload, too_large=response_format.too_large)
-    request_id = _request_id(reply.headers)
+        return read_refusal(reply.status, reply.headers, payload, too_large=form.too_large, too_long=form.too_long)
+    request_id = find_request_id(reply.headers)
 
     def invalid(message: str) -> RequestFailure:
         return RequestFailure("invalid", reply.status, message, request_id=request_id)
 
     if payload is None:
         return invalid("the reply is not JSON")
-    rows = payload if isinstance(payload, list) else _find(payload, response_format.results)
-    if not isinstance(rows, list):
-        return invalid(f"the reply has no list{response_format.results and f' at {response_format.results!r}'}")
-    score = response_format.score
-    if not all(isinstance(row, dict) and "index" in row and score in row for row in rows):
-        return invalid(f"a result without 'index' or {score!r}")
-    tokens = find_number(payload, response_format.tokens)
-    if response_format.tokens_header is not None:
-        tokens = _number(reply.headers.get(response_format.tokens_header))
+    results = payload if isinstance(payload, list) else find_value(payload, form.results)
+    if not isinstance(results, list):
+        status = _status_of_code(payload, form)
+        if status is not None:
+            return read_refusal(status, reply.headers, payload)
+        return invalid(f"the reply has no list{form.results and f' at {form.results!r}'}")
+    if form.score:
+        if not all(isinstance(row, dict) and form.index in row and form.score in row for row in results):
+            return invalid(f"a result without {form.index!r} or {form.score!r}")
+        rows = [(row[form.index], row[form.score]) for row in results]
+    else:
+        rows = list(enumerate(results))
+    if form.index != "index":
+        rows = [(_whole_number(index), score) for index, score in rows]
+    tokens = to_number(reply.headers.get(_TOKENS_HEADER))
+    if tokens is None:
+        tokens = find_number(payload, *((form.tokens,) if form.tokens else _TOKENS))
+    cost = to_number(reply.headers.get(_COST_HEADER))
     return ParsedReply(
-        [(row["index"], row[score]) for row in rows],
-        None if tokens is None else int(tokens),
-        find_number(payload, response_format.search_units),
-        request_id,
+        rows,
+        tokens=None if tokens is None else int(tokens),
+        search_units=find_number(payload, *_SEARCH_UNITS),
+        cost=find_number(payload, *_COSTS) if cost is None else cost,
+        request_id=request_id,
     )
 
 
-def read_refusal(
-    status: int | None,
-    headers: Mapping[str, str],
-    payload: object,
-    *,
-    too_large: frozenset[int] = frozenset({413}),
-) -> RequestFailure:
-    """Return why a service refused a request, of its status, its headers (in lower case) and its JSON body."""
-    if status is None or 200 <= status < 300:
-        return RequestFailure("invalid", status, "the reply cannot be read", request_id=_request_id(headers))
-    kind: Literal["status", "too_large"] = "too_large" if status in too_large else "status"
-    return RequestFailure(kind, status, _message(payload), read_retry_after(headers), _request_id(headers))
+def _status_of_code(payload: object, form: ResponseFormat) -> int | None:
+    """Return the status that the code of an error with status 200 stands for, None where there is no code."""
+    for path in ("error.code", "code"):
+        code = find_value(payload, path)
+        if isinstance(code, int) and 400 <= code < 600:
+            return code
+        if isinstance(code, str) and code:
+            return next((status for known, status in form.error_codes.items() if code.startswith(known)), 400)
+    return None
 
 
-def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds a reply asks to wait: a number or a date (RFC 9110), None where it says nothing."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000.0
-    value = headers.get("retry-after")
-    seconds = _number(value)
-    if seconds is not None or value is None:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+def _whole_number(index: object) -> object:
+    return int(index) if isinstance(index, str) and index.isdecimal() and len(index) < 10 else index
 
 
 def parse_json(body: bytes | str) -> Any:
@@ -248,51 +151,19 @@ def parse_json(body: bytes | str) -> Any:
         return None
 
 
-def find_number(payload: object, path: str) -> float | None:
-    """Return the count at a path of keys or attributes, None where there is none.
+def find_number(payload: object, *paths: str) -> float | None:
+    """Return the count at the first of these paths that has one, of keys or attributes; None where none has.
 
     Nothing is raised, because a call shall not fail for its usage.
     """
-    return _number(_find(payload, path))
+    return next((number for path in paths if (number := to_number(find_value(payload, path))) is not None), None)
 
 
-def _find(payload: Any, path: str) -> Any:
+def find_value(payload: Any, path: str) -> Any:
+    """Return what is at a path of keys or attributes, None where there is nothing."""
     for key in path.split("."):
         payload = payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
     return payload
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _message(payload: object) -> str:
-    """Return what an error's body says, where it says it in one of the usual places."""
-    for key in ("message", "detail", "error"):
-        value = payload.get(key) if isinstance(payload, dict) else None
-        if isinstance(value, dict):
-            value = value.get("message")
-        if isinstance(value, str) and value.strip():
-            return " ".join(value.split())[:_MAX_MESSAGE_CHARS]
-    return ""
-
-
-def _request_id(headers: Mapping[str, str]) -> str | None:
-    values = (headers.get(name, "") for name in _REQUEST_ID_HEADERS)
-    return next((value for value in values if _REQUEST_ID.fullmatch(value)), None)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        return ""
 
 
 def scores_by_index(rows: Iterable[tuple[object, object]], *, expected: int) -> list[object]:

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -18,7 +19,7 @@ from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
 from rerank_core.pricing import Price, price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
-from rerank_core.remote.client import check_address, find_key, first_variable
+from rerank_core.remote.client import call_for_key, check_address, find_key, first_variable
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.rate_limit import Limiter, RateLimiter
 from rerank_core.remote.scoring import RemoteCall
@@ -55,7 +56,15 @@ class RemoteScorer(ConfiguredScorer):
     service: Service
 
     options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(
-        {"max_concurrency", "max_retries", "prices", "requests_per_minute", "timeout", "tokens_per_minute"}
+        {
+            "http_client",
+            "max_concurrency",
+            "max_retries",
+            "prices",
+            "requests_per_minute",
+            "timeout",
+            "tokens_per_minute",
+        }
     )
 
     def __init__(self, model: str = "", **options: Any) -> None:
@@ -64,10 +73,10 @@ class RemoteScorer(ConfiguredScorer):
         super().__init__(model, **options)
         with name_scorer(self.name):
             self._check_model()
-            self._key = self._find_key()
             address = self.options.base_url or first_variable(self.service.address_variables)
             address = address or self.service.base_url
             self.base_url = None if address is None else check_address(address)
+            self._key = SecretStr("") if callable(self.options.api_key) else self._find_key()
             self.model_facts = self._find_model_facts()
             self.listwise = self.model_facts.listwise
             self._check_prices_and_instruction()
@@ -84,9 +93,13 @@ class RemoteScorer(ConfiguredScorer):
         """The price of the model, None where it is not known."""
         return price_of(self.name, self.model, self.options.prices)
 
-    def secret(self) -> str:
-        """Return the key for the one expression that needs it; keep it in no variable."""
-        return self._key.get_secret_value()
+    async def fetch_key(self) -> SecretStr:
+        """Return the key to send with the next request, empty for none.
+
+        Raises:
+            AuthenticationError: the function that ``api_key`` names returned no key.
+        """
+        return await call_for_key(self.options.api_key) if callable(self.options.api_key) else self._key
 
     def full_query(self, query: str) -> str:
         """Return the query as it is sent: with the instruction before it, where there is one."""
@@ -151,8 +164,10 @@ class RemoteScorer(ConfiguredScorer):
             raise ConfigurationError(f"names no model: give '{self.provider}:<model>'")
 
     def _find_key(self) -> SecretStr:
-        service = self.service
-        return find_key(self.options.api_key, service.key_variables, required=service.key_required)
+        service, host = self.service, urlsplit(self.base_url or "").hostname or ""
+        by_host = [name for ending, name in service.keys_by_host.items() if host.endswith(ending)]
+        given = None if callable(self.options.api_key) else self.options.api_key
+        return find_key(given, [*service.key_variables, *by_host], required=service.key_required)
 
     def _find_model_facts(self) -> ModelFacts:
         service, documents = self.service, self.options.documents_per_request

@@ -9,15 +9,17 @@ from functools import cached_property
 from time import perf_counter
 
 import anyio
+from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens
-from rerank_core.remote.response import ParsedReply, RequestFailure, scores_by_index
+from rerank_core.remote.failure import RequestFailure
+from rerank_core.remote.response import ParsedReply, scores_by_index
 from rerank_core.remote.service import ClientSession, RemoteModel
 from rerank_core.remote.splitting import count_search_units, split
-from rerank_core.types import Scored
+from rerank_core.types import Passage, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["RemoteCall"]
@@ -25,6 +27,7 @@ __all__ = ["RemoteCall"]
 _logger = logging.getLogger("rerank_core")
 
 _LONGEST_PAUSE_SECONDS = 60.0
+_MIN_SCORES_TO_DOUBT = 3
 _backoff = wait_random_exponential(multiplier=0.5, max=20.0)
 
 
@@ -43,10 +46,13 @@ class RemoteCall:
         self._session = session
         self._query = scorer.full_query(query)
         self._texts = texts
+        self._key = SecretStr("")
         self._scores: dict[int, float] = {}
+        self._passages: dict[int, Passage] = {}
         self._error: ScorerError | None = None
         self._requests = self._retries = self._tokens = 0
-        self._search_units = 0.0
+        self._search_units = self._cost = 0.0
+        self._cost_known = True
         self._estimated = False
         self._deadline = _deadline()
 
@@ -74,7 +80,9 @@ class RemoteCall:
             self._error.partial = self._scores
             self._error.usage = self._usage()
             raise self._error
-        return Scored([self._scores[position] for position in range(len(self._texts))], self._usage())
+        positions = range(len(self._texts))
+        passages = [self._passages.get(position) for position in positions] if self._passages else []
+        return Scored([self._scores[position] for position in positions], self._usage(), passages=passages)
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -115,7 +123,7 @@ class RemoteCall:
         if isinstance(outcome, ParsedReply):
             self._accept(batch, outcome, attempts)
         else:
-            failure = outcome.without_quotes([self._scorer.secret(), self._query, *self._texts])
+            failure = outcome.without_quotes([self._key.get_secret_value(), self._query, *self._texts])
             self._fail(failure.to_error(attempts))
 
     async def _attempt(self, batch: range) -> ParsedReply | RequestFailure:
@@ -130,7 +138,12 @@ class RemoteCall:
             self._requests += 1
             started = perf_counter()
             with anyio.move_on_after(timeout):
-                outcome = await self._session.transport.send(self._query, texts)
+                try:
+                    self._key = await self._scorer.fetch_key()
+                except Exception as exc:
+                    # Its message stays out: it may quote the key.
+                    return RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
+                outcome = await self._session.transport.send(self._key, self._query, texts)
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "%s: %d texts, %s, %.0f ms, request id %s",
@@ -169,13 +182,27 @@ class RemoteCall:
     def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
             scores = scores_by_index(reply.rows, expected=len(batch))
+            self._doubt_scale(scores)
             validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
         except InvalidResponseError as exc:
             exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
             self._fail(exc)
         else:
             self._scores.update(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
+            self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
         self._count(batch, reply)
+
+    def _doubt_scale(self, scores: Sequence[object]) -> None:
+        """Warn once where a server of logits returns what looks like probabilities."""
+        if self._scorer.scale != "logit" or self._session.scale_doubted or len(scores) < _MIN_SCORES_TO_DOUBT:
+            return
+        if all(isinstance(score, (int, float)) and 0 <= score <= 1 for score in scores):
+            self._session.scale_doubted = True
+            _logger.warning(
+                "%s: all scores of an answer lie in [0, 1], which is rare for logits: "
+                "if they are probabilities, give score_scale='probability'",
+                self._scorer.name,
+            )
 
     def _count(self, batch: range, reply: ParsedReply) -> None:
         """Add what a reply cost: what it reports, else an estimate of the unit that the price is in."""
@@ -189,12 +216,17 @@ class RemoteCall:
             self._estimated = True
         self._tokens += tokens or 0
         self._search_units += units or 0.0
+        if reply.cost is not None:
+            self._cost += reply.cost
+        elif price is not None:
+            self._cost += price.cost(search_units=units or 0.0, tokens=tokens or 0)
+        else:
+            self._cost_known = False
 
     def _estimate_tokens(self, batch: range) -> int:
         return sum(self._limits.tokens_read(self._query_length, self._lengths[position]) for position in batch)
 
     def _usage(self) -> Usage:
-        price = self._price
         return Usage(
             requests=self._requests,
             retries=self._retries,
@@ -202,7 +234,7 @@ class RemoteCall:
             tokens=self._tokens,
             search_units=self._search_units,
             truncated=self._truncated(),
-            cost=None if price is None else price.cost(search_units=self._search_units, tokens=self._tokens),
+            cost=self._cost if self._cost_known and (self._scores or self._price is not None) else None,
             estimated=self._estimated,
         )
 

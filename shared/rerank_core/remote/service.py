@@ -7,17 +7,20 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic import SecretStr
+
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price
+from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.rate_limit import Limiter
-from rerank_core.remote.response import ParsedReply, RequestFailure
+from rerank_core.remote.response import ParsedReply
 from rerank_core.scorer import Scale
 
 __all__ = ["ClientSession", "RemoteModel", "Service", "Transport"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Service:
     """A provider, or a kind of server.
 
@@ -27,6 +30,7 @@ class Service:
         address_variables: environment variables that may hold another address.
         key_variables: environment variables that may hold the key; the first one that is set wins.
         key_required: whether there must be a key.
+        keys_by_host: variables that are looked at for hosts that end in this, and for no others.
         limits: of one request, whatever the model.
         models: what is known of its models, by name.
         default: what holds for models that are known nowhere.
@@ -37,6 +41,7 @@ class Service:
     address_variables: Sequence[str] = ()
     key_variables: Sequence[str] = ()
     key_required: bool = True
+    keys_by_host: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     default: ModelFacts = field(default_factory=ModelFacts)
@@ -45,7 +50,7 @@ class Service:
 class Transport(Protocol):
     """One service's client: sends a request once each time it is told to."""
 
-    async def send(self, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
         """Send one request; a failure is returned, not raised, so that no traceback holds a key or a text."""
 
     def aclose(self) -> Coroutine[Any, Any, None]:
@@ -71,14 +76,22 @@ class RemoteModel(Protocol):
     def full_query(self, query: str) -> str:
         """Return the query as it is sent."""
 
-    def secret(self) -> str:
-        """Return the key."""
+    async def fetch_key(self) -> SecretStr:
+        """Return the key to send, empty for none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientSession:
-    """What belongs to one event loop: the client with its connections, and the limiter."""
+    """What belongs to one event loop: the client with its connections, and the limiter.
+
+    Attributes:
+        loop: the event loop.
+        transport: the client.
+        limiter: says when a request may be sent.
+        scale_doubted: whether it was said that the scores do not look like the scale's.
+    """
 
     loop: asyncio.AbstractEventLoop
     transport: Transport
     limiter: Limiter
+    scale_doubted: bool = False

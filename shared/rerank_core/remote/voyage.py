@@ -13,12 +13,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
+from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import AuthenticationError, ConfigurationError
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.client import failure_of
+from rerank_core.remote.client import failure_of, join_address, lower_names
+from rerank_core.remote.failure import RequestFailure, read_refusal
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import ParsedReply, RequestFailure, find_number, parse_json, read_refusal
+from rerank_core.remote.response import ParsedReply, find_number, parse_json
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
 
@@ -27,6 +29,7 @@ __all__ = ["SERVICE", "VoyageOptions", "VoyageScorer"]
 _FOLLOWS = ModelFacts(instructions="{instruction}\n{query}")
 _FOLLOWS_32K = replace(_FOLLOWS, limits=Limits(pair=32_000))
 _KEY_FILE = "VOYAGE_API_KEY_PATH"
+_ADDRESS = "https://api.voyageai.com/v1"  # or MongoDB's, for keys that begin with "al-": the SDK chooses
 _STATUSES_OF_SDK = frozenset({502, 503, 504})
 
 
@@ -40,8 +43,8 @@ SERVICE = Service(
             "rerank-2-lite": ModelFacts(Limits(pair=8_000)),
             "rerank-2.5": _FOLLOWS_32K,
             "rerank-2.5-lite": _FOLLOWS_32K,
-            "rerank-3": _FOLLOWS,
-            "rerank-3-lite": _FOLLOWS,
+            "rerank-3": _FOLLOWS_32K,
+            "rerank-3-lite": _FOLLOWS_32K,
         }
     ),
     default=_FOLLOWS,
@@ -60,8 +63,12 @@ class VoyageOptions(RemoteOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.truncation, bool):
-            raise ConfigurationError(f"truncation is {self.truncation!r}: give True or False")
+        check_choice("truncation", self.truncation, (True, False))
+        if self.body or self.http_client is not None:
+            raise ConfigurationError(
+                "Voyage AI's SDK takes neither body= nor http_client=: send without it, by "
+                "'http:https://api.voyageai.com/v1#<model>' with results_key='data' and top_key='top_k'"
+            )
 
 
 class VoyageScorer(RemoteScorer):
@@ -106,22 +113,23 @@ class _VoyageTransport:
         self._sdk: Any = require("voyageai", extra="voyage", purpose=scorer.name)
         self._aiohttp: Any = require("aiohttp", extra="voyage", purpose=scorer.name)
         options = scorer.options
-        address = scorer.base_url or self._sdk.util.get_default_base_url(scorer.secret())
-        self._address = address if address.endswith("/v1") else f"{address}/v1"
-        self._client: Any = self._sdk.AsyncClient(
-            scorer.secret(), max_retries=0, timeout=options.timeout, base_url=self._address
-        )
+        self._address = join_address(scorer.base_url, "/v1") if scorer.base_url else None
+        self._timeout = options.timeout
+        self._headers = options.headers
         self._options = {"model": scorer.model, "truncation": options.truncation}
         self._connections = options.max_concurrency
         self._session: Any = None
 
-    async def send(self, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
         if self._session is None:
             self._session = self._open_session()
+        client = self._sdk.AsyncClient(
+            key.get_secret_value(), max_retries=0, timeout=self._timeout, base_url=self._address
+        )
         # The SDK's own switch: without a session given it opens one for each request.
         token = self._sdk.aiosession.set(self._session)
         try:
-            reply = await self._client.rerank(query, list(texts), top_k=len(texts), **self._options)
+            reply = await client.rerank(query, list(texts), top_k=len(texts), **self._options)
             rows = [(result.index, result.relevance_score) for result in reply.results]
         except Exception as exc:
             return self._read_error(exc)
@@ -142,7 +150,7 @@ class _VoyageTransport:
         success, redirects and statuses such as 501, 520 and 529, is raised here, with its status.
         """
         aiohttp = self._aiohttp
-        parts = urlsplit(self._address)
+        parts = urlsplit(self._address or _ADDRESS)
 
         async def refuse_status(response: Any) -> None:
             if response.status > 500 and response.status not in _STATUSES_OF_SDK:
@@ -155,6 +163,7 @@ class _VoyageTransport:
         tracing = aiohttp.TraceConfig()
         tracing.on_request_redirect.append(refuse_redirect)
         return aiohttp.ClientSession(
+            headers=self._headers,
             connector=aiohttp.TCPConnector(limit=self._connections),
             proxy=None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme),
             raise_for_status=refuse_status,
@@ -167,15 +176,11 @@ class _VoyageTransport:
         if isinstance(error, errors.Timeout):
             return RequestFailure("timeout", message="no answer in time")
         if isinstance(cause, self._aiohttp.ClientResponseError) and cause.status >= 300:
-            return read_refusal(cause.status, _lower(cause.headers), None)
+            return read_refusal(cause.status, lower_names(cause.headers), None)
         if isinstance(error, errors.APIConnectionError) or isinstance(cause, self._aiohttp.ClientError):
             message = f"no connection, or it broke ({type(cause or error).__name__})"
             return RequestFailure("connection", message=message)
         if isinstance(error, errors.VoyageError):
             payload = error.json_body or parse_json(error.http_body or "")
-            return read_refusal(error.http_status, _lower(error.headers), payload)
+            return read_refusal(error.http_status, lower_names(error.headers), payload)
         return failure_of(error)
-
-
-def _lower(headers: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in (headers or {}).items()}

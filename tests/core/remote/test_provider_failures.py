@@ -185,7 +185,7 @@ def test_passthrough_degrades_on_a_service_that_is_down(loopback: Loopback, prov
         ("jina:jina-reranker-v3", ["JINA_API_KEY", "JINAAI_API_KEY", "JINA_AI_API_KEY"]),
         ("mixedbread:mxbai-rerank-large-v2", ["MXBAI_API_KEY"]),
         ("openrouter:cohere/rerank-v3.5", ["OPENROUTER_API_KEY"]),
-        ("together:some-model", ["TOGETHER_API_KEY"]),
+        ("together:some-model", ["TOGETHER_API_KEY", "TOGETHERAI_API_KEY"]),
     ],
 )
 def test_no_key_is_an_error_at_once_that_names_the_variables(provider: str, variables: list[str]) -> None:

@@ -18,14 +18,13 @@ from rerank_core.model_facts import Limits, ModelFacts, find_model_facts
 from rerank_core.reading import estimate_tokens, least_tokens
 from rerank_core.registry import known_providers
 from rerank_core.remote.endpoints import ENDPOINTS
+from rerank_core.remote.failure import RequestFailure, read_retry_after
 from rerank_core.remote.rate_limit import RateLimiter, _Window
 from rerank_core.remote.response import (
     HttpReply,
     ParsedReply,
-    RequestFailure,
     ResponseFormat,
     read_reply,
-    read_retry_after,
     scores_by_index,
 )
 from rerank_core.remote.splitting import count_search_units, split

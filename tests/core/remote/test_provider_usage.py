@@ -31,7 +31,7 @@ TEXTS = [f"text {number} about a leak" for number in range(6)]
         ),
         ("voyage", "rerank-2.5", Usage(requests=1, documents=6, tokens=42, cost=42 * 0.05e-6)),
         ("tei", "", Usage(requests=1, documents=6, tokens=42, cost=None)),
-        ("jina", "jina-reranker-v2-base-multilingual", Usage(requests=1, documents=6, tokens=42, cost=None)),
+        ("jina", "brand-new", Usage(requests=1, documents=6, tokens=42, cost=None)),
     ],
 )
 def test_usage_is_what_the_provider_reports(loopback: Loopback, provider: str, model: str, usage: Usage) -> None:
@@ -50,7 +50,7 @@ def test_usage_that_is_not_reported_is_estimated_and_says_so(loopback: Loopback,
     usage = Reranker(scorer_of(provider, loopback)).rerank(QUERY, TEXTS).usage
     assert usage.estimated
     assert (usage.search_units == 1.0) if provider == "cohere" else (0 < usage.tokens < 200)
-    assert usage.cost is None if provider == "jina" else 0 < (usage.cost or 0) <= 0.002
+    assert 0 < (usage.cost or 0) <= 0.002
 
 
 def test_prices_can_be_overridden_and_added(loopback: Loopback) -> None:

@@ -1,0 +1,212 @@
+"""Why a request brought no scores, and the exception that says so. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Literal
+
+from rerank_core.errors import (
+    AuthenticationError,
+    InvalidResponseError,
+    RateLimitError,
+    RequestTooLargeError,
+    ScorerError,
+    ScorerTimeoutError,
+    ScorerUnavailableError,
+)
+
+__all__ = ["RequestFailure", "find_request_id", "read_refusal", "read_retry_after", "to_number"]
+
+_RETRIED = frozenset({408, 409, 424, 425, 429})
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id")
+_REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
+_MAX_MESSAGE_CHARS = 200
+_QUOTE_CHARS = 12
+_MAX_COMPARED_CHARS = 1_000_000
+
+_REFUSED_KEY = (AuthenticationError, "check the key, its permissions and the account's plan")
+_UNAVAILABLE = (ScorerUnavailableError, "try again later, or see the service's status page")
+_ERROR_BY_KIND: dict[str, tuple[type[ScorerError], str]] = {
+    "connection": (ScorerUnavailableError, "check base_url, the network and proxies, and that the service is up"),
+    "invalid": (InvalidResponseError, "check base_url and the service; nothing can be ranked from that"),
+    "key": (AuthenticationError, "see to the function that api_key= names"),
+    "timeout": (ScorerTimeoutError, "give a longer timeout, or send fewer or shorter documents"),
+    "too_large": (
+        RequestTooLargeError,
+        "set documents_per_request to what the service takes, or cut the documents",
+    ),
+    "too_long": (
+        RequestTooLargeError,
+        "cut the documents, or wrap the scorer in rerank_core.policies.Windowed",
+    ),
+}
+_ERROR_BY_STATUS: dict[int, tuple[type[ScorerError], str]] = {
+    401: _REFUSED_KEY,
+    402: _REFUSED_KEY,
+    403: _REFUSED_KEY,
+    404: (ScorerError, "check the model's name and base_url"),
+    408: (ScorerTimeoutError, "send fewer or shorter documents, or try again later"),
+    429: (
+        RateLimitError,
+        "set requests_per_minute, tokens_per_minute or max_concurrency to what your plan allows",
+    ),
+    498: _REFUSED_KEY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """Why a request brought no scores.
+
+    Attributes:
+        kind: ``status``: the service refused; ``timeout``, ``connection``: no reply came; ``too_large``,
+            ``too_long``: more documents, or a longer one, than the service takes; ``invalid``: a reply that
+            cannot be read; ``key``: the function that returns the key failed.
+        status: HTTP status, None where no reply came; of an error with status 200 what its code means.
+        message: what is known, for people; the service's own message may quote the request, see
+            :meth:`without_quotes`.
+        retry_after: seconds that the service asks to wait, None where it does not.
+        request_id: the service's name for the request.
+    """
+
+    kind: Literal["connection", "invalid", "key", "status", "timeout", "too_large", "too_long"]
+    status: int | None = None
+    message: str = ""
+    retry_after: float | None = None
+    request_id: str | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later."""
+        if self.kind == "status":
+            return self.status is not None and (self.status in _RETRIED or self.status >= 500)
+        return self.kind in ("connection", "timeout")
+
+    def without_quotes(self, private: Sequence[str]) -> RequestFailure:
+        """Return the failure without its message where that holds a piece of a private string.
+
+        Services repeat what they refuse (a validation error often holds the whole input), so a message is only
+        passed on when no private string is in it, and no twelve characters of it are in a private string, and
+        never where comparing would take longer than some milliseconds.
+        """
+        message = self.message
+        if self.kind not in ("status", "too_large", "too_long") or not message:
+            return self  # our own words
+        if sum(map(len, private)) > _MAX_COMPARED_CHARS:
+            return replace(self, message="")
+        last = max(1, len(message) - _QUOTE_CHARS + 1)
+        windows = [message[start : start + _QUOTE_CHARS] for start in range(last)]
+        for text in private:
+            if text and (text in message or any(window in text for window in windows)):
+                return replace(self, message="")
+        return self
+
+    def to_error(self, attempts: int) -> ScorerError:
+        """Return the exception for a request that failed for good; repeats the message, so remove quotes first."""
+        kind, fix = self._class_and_fix()
+        facts = [f"{attempts} attempt{'s' if attempts != 1 else ''}"]
+        if self.status is not None:
+            facts.insert(0, f"status {self.status}{_phrase(self.status)}")
+        if self.retry_after is not None:
+            facts.append(f"it asks to wait {self.retry_after:g} s")
+        if self.request_id is not None:
+            facts.append(f"request id {self.request_id}")
+        message = f": {self.message}" if self.message else ""
+        error = kind(f"failed{message} ({', '.join(facts)}); {fix}")
+        error.attempts, error.status, error.request_id = attempts, self.status, self.request_id
+        return error
+
+    def _class_and_fix(self) -> tuple[type[ScorerError], str]:
+        if self.kind != "status" or self.status is None:
+            return _ERROR_BY_KIND[self.kind]
+        if self.status >= 500:
+            return _UNAVAILABLE
+        if self.status < 400:
+            return ScorerError, "check base_url: a redirect is not followed, because the key would go with it"
+        refused = (ScorerError, "check the model's name and the options")
+        return _ERROR_BY_STATUS.get(self.status, _UNAVAILABLE if self.may_pass else refused)
+
+
+def read_refusal(
+    status: int | None,
+    headers: Mapping[str, str],
+    payload: object,
+    *,
+    too_large: frozenset[int] = frozenset({413}),
+    too_long: str = "",
+) -> RequestFailure:
+    """Return why a service refused a request.
+
+    Args:
+        status: HTTP status; one of success, or None, for a reply that cannot be read.
+        headers: by lower-case names.
+        payload: the parsed body.
+        too_large: statuses that mean more documents or tokens than the service takes.
+        too_long: words in the message of a 400 that mean a document is longer than the model reads.
+    """
+    if status is None or 200 <= status < 300:
+        return RequestFailure("invalid", status, "the reply cannot be read", request_id=find_request_id(headers))
+    message = _message(payload)
+    kind: Literal["status", "too_large", "too_long"] = "too_large" if status in too_large else "status"
+    if status == 400 and too_long and too_long in message:
+        kind = "too_long"
+    return RequestFailure(kind, status, message, read_retry_after(headers), find_request_id(headers))
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a reply asks to wait: a number or a date (RFC 9110), None where it says nothing."""
+    milliseconds = to_number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000.0
+    value = headers.get("retry-after")
+    seconds = to_number(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return max(0.0, (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+
+
+def to_number(value: object) -> float | None:
+    """Return a count that a service reported, None where it is none: a call shall not fail for its usage."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _message(payload: object) -> str:
+    """Return what an error's body says, where it says it in one of the usual places."""
+    for key in ("message", "detail", "error"):
+        value = payload.get(key) if isinstance(payload, dict) else None
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, str) and value.strip():
+            return " ".join(value.split())[:_MAX_MESSAGE_CHARS]
+    return ""
+
+
+def find_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the service's name for a request, of the headers in lower case."""
+    values = (headers.get(name, "") for name in _REQUEST_ID_HEADERS)
+    return next((value for value in values if _REQUEST_ID.fullmatch(value)), None)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""

@@ -39,8 +39,8 @@ class RemoteOptions(ScorerOptions):
         http_client: an ``httpx.AsyncClient`` to send by, for proxies, certificates and gateways; not closed.
         timeout: seconds that one request may take, above 0; a request that takes longer is repeated.
         max_retries: how often a request is repeated at most, at least 0, where that may help: after statuses
-            408, 409, 424, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially from
-            0.5 s to 20 s with full jitter, or last as long as the service asks (up to 60 s), and never go
+            408, 409, 424, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially
+            from 0.5 s to 20 s with full jitter, or last as long as the service asks (up to 60 s), and never go
             beyond the call's deadline.
         max_concurrency: requests under way at once, at least 1, of all calls together.
         requests_per_minute: requests begun in any 60 seconds, at least 1; None for no limit.

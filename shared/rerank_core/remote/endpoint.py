@@ -40,7 +40,7 @@ class Endpoint(Service, ResponseFormat):
         body: further request fields, the same in every request.
         scale: of its scores, for models that have no scale of their own.
         scales: of the scores of some models, see :func:`rerank_core.model_facts.look_up`.
-        context_path: where the server lists its models with ``max_model_len``, after the address; empty for nowhere.
+        context_path: where the server lists its models with ``max_model_len``, after the address; empty for none.
     """
 
     path: str = "/v1/rerank"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rerank_core._call.request import separate_distinct
 from rerank_core.local.scorer import LocalScorer
@@ -22,7 +22,7 @@ from rerank_core.scorer import Scorer
 if TYPE_CHECKING:
     from rerank_core.remote.scorer import RemoteScorer
 
-__all__ = ["Cap", "SpendingCap", "max_tokens", "row_cost"]
+__all__ = ["SpendingCap", "max_tokens", "row_cost"]
 
 _ONE_PASS_POLICIES = (Cached, Calibrated, Cascade, Fallback, Hedged)
 """Policies that give each of their scorers a text once at most, unchanged."""
@@ -80,19 +80,6 @@ def _service_cost(
     requests = split(0, [0] * len(texts), limits) if price.per_1k_search_units is not None else []
     units = sum(count_search_units(read[position] for position in request) for request in requests)
     return price.cost(search_units=units, tokens=sum(read))
-
-
-class Cap(Protocol):
-    """Where a worker asks before it sends a row, and reports afterwards."""
-
-    async def begin(self, part: int, spent: float) -> None:
-        """Report what a part has cost so far; reservations of a killed worker for it are released."""
-
-    async def reserve(self, part: int, amount: float) -> bool:
-        """Reserve the most that a row may cost; False where the cap has no room for it, or for any later row."""
-
-    async def settle(self, part: int, reserved: float, cost: float) -> None:
-        """Replace a reservation by what the row did cost."""
 
 
 class SpendingCap:

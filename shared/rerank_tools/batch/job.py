@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,7 @@ from rerank_core.usage import Usage
 from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
 from rerank_tools.batch.folder import BatchFolder, PartState
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.report import BatchPlan, BatchReport, Progress, ProgressTracker
+from rerank_tools.batch.report import BatchPlan, BatchReport, JobProgress, Progress
 from rerank_tools.batch.runner import PartRunner
 from rerank_tools.batch.sources import open_source
 from rerank_tools.batch.sources.base import Source
@@ -59,21 +59,18 @@ def rerank_file(
         source.check_readable()
     with folder.hold():
         before = _load_parts(folder)
-        todo = [number for number, state in before.items() if not state.is_written]
-        tracker = ProgressTracker(source.rows, before.values(), on_progress, started)
+        progress = JobProgress(before, on_progress, started)
+        run = _run_here
         if engine == "ray":
-            from rerank_tools.batch.ray.job import run_on_ray
-
-            is_exhausted = run_on_ray(source, folder, options, before, todo, tracker)
-        else:
-            is_exhausted = _run_here(source, folder, options, before, todo, tracker)
-        after = before | {number: folder.load_part(number) for number in todo}
-    tracker.finish(after.values())
-    usage = _total_usage(after.values())
+            from rerank_tools.batch.ray.job import run_on_ray as run
+        is_exhausted = run(source, folder, options, progress)
+        progress.update({number: folder.load_part(number) for number in progress.todo})
+    after = progress.states.values()
+    usage = _total_usage(after)
     return BatchReport(
         rows=source.rows,
-        finished=sum(state.finished_rows for state in after.values()),
-        failed=sum(state.failed for state in after.values()),
+        finished=sum(state.finished_rows for state in after),
+        failed=sum(state.failed for state in after),
         resumed=sum(state.finished_rows for state in before.values()),
         usage=_subtract(usage, _total_usage(before.values())),
         cost=usage.cost,
@@ -142,23 +139,14 @@ def _load_parts(folder: BatchFolder) -> dict[int, PartState]:
     return {number: folder.load_part(number) for number in range(len(folder.parts))}
 
 
-def _run_here(
-    source: Source,
-    folder: BatchFolder,
-    options: BatchOptions,
-    states: Mapping[int, PartState],
-    todo: list[int],
-    tracker: ProgressTracker,
-) -> bool:
-    """Rerank parts in this process, and return whether the cap stopped it."""
+def _run_here(source: Source, folder: BatchFolder, options: BatchOptions, progress: JobProgress) -> bool:
+    """Rerank the parts that are left in this process, and return whether the spending cap stopped it."""
 
     async def run() -> bool:
-        spent = {number: state.usage.cost or 0.0 for number, state in states.items()}
-        cap = SpendingCap(math.inf if options.max_cost is None else options.max_cost, spent)
+        cap = SpendingCap(math.inf if options.max_cost is None else options.max_cost, progress.spent)
         async with Reranker(options.make_scorer(), selection=options.selection, timeout=options.timeout) as model:
-            runner = PartRunner(source, folder, options, reranker=model, cap=cap, on_row=tracker.add_row)
-            await runner.run(todo)
-        return runner.is_exhausted
+            runner = PartRunner(source, folder, options, reranker=model, cap=cap, on_row=progress.add_row)
+            return await runner.run(progress.todo)
 
     return event_loop.run(run())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -11,7 +11,7 @@ from rerank_core.usage import Usage
 from rerank_tools.batch.folder import PartState
 from rerank_tools.batch.rows import Outcome
 
-__all__ = ["BatchPlan", "BatchReport", "Progress", "ProgressTracker"]
+__all__ = ["BatchPlan", "BatchReport", "JobProgress", "Progress"]
 
 _SECONDS_BETWEEN_CALLS = 0.1
 
@@ -95,61 +95,68 @@ class BatchReport:
         return self.finished == self.rows
 
 
-class ProgressTracker:
-    """Counts rows, and reports the progress up to ten times per second.
+class JobProgress:
+    """How far a job is: the states of its parts, and the rows that this run has added since.
 
     Args:
-        rows: rows of the input.
-        states: of the parts, when the run begins.
+        states: of the parts by their numbers, when the run begins.
         on_progress: called with the progress; None for nobody.
         started: when the run began, in seconds of ``time.perf_counter``.
+
+    Attributes:
+        states: of the parts by their numbers.
     """
 
     def __init__(
         self,
-        rows: int,
-        states: Iterable[PartState],
+        states: Mapping[int, PartState],
         on_progress: Callable[[Progress], None] | None,
         started: float,
     ) -> None:
-        self._rows = rows
+        self.states = {number: replace(state, failed=0) for number, state in states.items()}  # failed: tried again
+        self._resumed = sum(state.finished_rows for state in states.values())
         self._on_progress = on_progress
         self._started = started
         self._last_call = 0.0
-        self._new_rows = 0
-        self._set_totals(states)
-        self._failed = 0  # they are tried again
+        self._reset_rows()
+
+    @property
+    def todo(self) -> list[int]:
+        """The parts that are not written completely."""
+        return [number for number, state in self.states.items() if not state.is_written]
+
+    @property
+    def spent(self) -> dict[int, float]:
+        """What each part has cost, in US dollars."""
+        return {number: state.usage.cost or 0.0 for number, state in self.states.items()}
 
     def add_row(self, outcome: Outcome) -> None:
-        """Count a row of this run."""
-        is_failure = outcome.error is not None
-        self.add_rows(finished=int(not is_failure), failed=int(is_failure), usage=outcome.usage)
-
-    def add_rows(self, *, finished: int, failed: int, usage: Usage) -> None:
-        """Count several rows of this run."""
-        self._finished += finished
-        self._failed += failed
-        self._new_rows += finished + failed
-        self._usage += usage
+        """Count a row of this run, and report the progress up to ten times per second."""
+        self._failed += outcome.error is not None
+        self._finished += outcome.error is None
+        self._usage += outcome.usage
         if perf_counter() - self._last_call > _SECONDS_BETWEEN_CALLS:
             self._report()
 
-    def finish(self, states: Iterable[PartState]) -> None:
-        """Report how the run ended, from the states of the parts at its end."""
-        self._set_totals(states)
+    def update(self, states: Mapping[int, PartState]) -> None:
+        """Replace the states of parts, which hold the rows that were added; report the progress."""
+        self.states.update(states)
+        self._reset_rows()
         self._report()
 
-    def _set_totals(self, states: Iterable[PartState]) -> None:
-        known = list(states)
-        self._finished = sum(state.finished_rows for state in known)
-        self._failed = sum(state.failed for state in known)
-        self._usage = sum((state.usage for state in known), Usage())
+    def _reset_rows(self) -> None:
+        self._finished = self._failed = 0
+        self._usage = Usage()
 
     def _report(self) -> None:
         if self._on_progress is None:
             return
         self._last_call = perf_counter()
         seconds = self._last_call - self._started
-        done = self._finished + self._failed
-        rate = self._new_rows / seconds if self._new_rows else 0.0
-        self._on_progress(Progress(self._rows, done, self._failed, seconds, rate, self._usage.cost))
+        states = self.states.values()
+        failed = self._failed + sum(state.failed for state in states)
+        done = failed + self._finished + sum(state.finished_rows for state in states)
+        costs = [self._usage.cost, *(state.usage.cost for state in states)]
+        cost = None if None in costs else sum(filter(None, costs))
+        rows = sum(state.rows for state in states)
+        self._on_progress(Progress(rows, done, failed, seconds, (done - self._resumed) / seconds, cost))

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
 from rerank_core.reranker import Reranker
-from rerank_tools.batch.cost import Cap, max_tokens, row_cost
+from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
 from rerank_tools.batch.folder import BatchFolder, PartJournal
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.rows import Outcome, Row
@@ -57,9 +57,6 @@ class PartRunner:
         reranker: made from the options.
         cap: limits what is spent.
         on_row: called with each outcome, on the background loop.
-
-    Attributes:
-        is_exhausted: whether the cap had no room for a row.
     """
 
     def __init__(
@@ -69,7 +66,7 @@ class PartRunner:
         options: BatchOptions,
         *,
         reranker: Reranker,
-        cap: Cap,
+        cap: SpendingCap,
         on_row: Callable[[Outcome], None],
     ) -> None:
         self._source = source
@@ -82,10 +79,10 @@ class PartRunner:
         self._parts = anyio.Semaphore(_PARTS_AT_ONCE)
         self._failure: Exception | None = None
         self._scope = anyio.CancelScope()
-        self.is_exhausted = False
+        self._is_exhausted = False
 
-    async def run(self, parts: Iterable[int]) -> None:
-        """Rerank parts by their numbers, until all are written or the cap has no room for a row.
+    async def run(self, parts: Iterable[int]) -> bool:
+        """Rerank parts by their numbers, and return whether the cap stopped it.
 
         Raises:
             RerankError: the first error that every row would raise; what is under way is cancelled.
@@ -95,7 +92,7 @@ class PartRunner:
             self._scope = group.cancel_scope
             for number in parts:
                 await self._parts.acquire()
-                if self.is_exhausted or self._failure is not None:
+                if self._is_exhausted or self._failure is not None:
                     break
                 try:
                     # One part after the other: reading on is cheaper than looking for a row.
@@ -106,6 +103,7 @@ class PartRunner:
                 group.start_soon(self._run_part, number, rows, held)
         if self._failure is not None:
             raise self._failure
+        return self._is_exhausted
 
     async def _run_part(self, number: int, rows: list[Row], held: Any) -> None:
         try:
@@ -132,11 +130,11 @@ class PartRunner:
 
     async def _run_row(self, number: int, row: Row, journal: PartJournal) -> None:
         try:
-            if self.is_exhausted or self._failure is not None:  # work that never waits is never cancelled
+            if self._is_exhausted or self._failure is not None:  # work that never waits is never cancelled
                 return
             max_cost = self._max_cost(row)
             if not await self._cap.reserve(number, max_cost):
-                self.is_exhausted = True
+                self._is_exhausted = True
                 return
             outcome = await score_row(self._reranker, row)
             journal.add(outcome)

@@ -18,7 +18,7 @@ from support.providers import KEY, scorer_of
 
 from rerank_core import Reranker, Selection
 from rerank_tools.batch import BatchOptions, rerank_dataset, rerank_file
-from rerank_tools.batch.ray.job import ClusterSpendingCap
+from rerank_tools.batch.ray.job import start_cap
 from rerank_tools.batch.ray.worker import prepare_scorer
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -98,7 +98,7 @@ def test_the_limiter_and_the_cap_are_the_clusters(cluster: None, loopback: Loopb
     reranker.close()
 
     async def spend() -> list[bool]:
-        cap = ClusterSpendingCap(1.0, {0: 0.4})
+        cap = start_cap(1.0, {0: 0.4})
         await cap.begin(0, 0.5)
         answers = [await cap.reserve(0, 0.4)]
         await cap.settle(0, 0.4, 0.4)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batches import plain_loop, results, some_rows, write_rows
+from support.batches import failures, plain_loop, results, some_rows, write_rows
 
 from rerank_core import AuthenticationError, ConfigurationError, Reranker, ScorerUnavailableError, Selection
 from rerank_core.testing import FakeScorer
@@ -37,29 +36,22 @@ def worker_of(tmp_path: Path, scorer: FakeScorer) -> PartWorker:
 
 
 def test_a_worker_writes_a_part_and_says_how_it_ended(tmp_path: Path) -> None:
-    """A part that is written is not done again."""
+    """A part that is written is not done again; a row that failed is tried again."""
     scorer = FakeScorer()
     worker = worker_of(tmp_path, scorer)
-    ends = [json.loads(worker({"part": part})["end"]) for part in (1, 0, 0)]
-    assert [(end["finished"], end["failed"], end["error"]) for end in ends] == [
-        (2, 1, None),
-        (3, 0, None),
-        (0, 0, None),
-    ]
+    ends = [worker({"part": part}) for part in (1, 0, 0, 1)]
+    assert {(end["is_exhausted"], end["error"], end["reason"]) for end in ends} == {(False, "", "")}
     assert [row["id"] for row in results(tmp_path / "out")] == [0, 1, 2, 3, 4]
-    assert ends[1]["usage"]["documents"] == 12
+    assert [failure["row"] for failure in failures(tmp_path / "out")] == [5]
     assert scorer.calls == 5
 
 
 def test_a_worker_names_the_error_of_all_rows(tmp_path: Path) -> None:
     """As a name and a text, which the driver raises again."""
     worker = worker_of(tmp_path, FakeScorer(error=AuthenticationError("fake refused the key")))
-    end = json.loads(worker({"part": 0})["end"])
-    assert (end["error"], end["reason"], end["finished"]) == (
-        "AuthenticationError",
-        "fake: fake refused the key",
-        0,
-    )
+    end = worker({"part": 0})
+    assert (end["error"], end["reason"]) == ("AuthenticationError", "fake: fake refused the key")
+    assert not (tmp_path / "out" / "rows").exists()
 
 
 def table_of(rows: list[dict[str, Any]]) -> Any:

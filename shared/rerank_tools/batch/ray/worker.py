@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -22,6 +22,9 @@ from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import Scorer
 from rerank_tools.batch.options import BatchOptions
+
+if TYPE_CHECKING:
+    from rerank_core.remote.scorer import RemoteScorer
 
 __all__ = ["NAMESPACE", "ClusterLimiter", "LimiterActor", "Worker", "map_arguments", "prepare_scorer"]
 
@@ -66,7 +69,8 @@ def map_arguments(options: BatchOptions, *more: object, min_workers: int, max_wo
     # As a scorer, because a scorer's pickle holds no key.
     options = replace(options, model=scorer, model_options={})
     return {
-        "fn_constructor_args": (options, _start_limiters(scorer), *more),
+        # The driver starts the limiters, because an actor dies with the process that started it.
+        "fn_constructor_args": (options, [ClusterLimiter(each).actor for each in _services_of(scorer)], *more),
         "compute": data.ActorPoolStrategy(min_size=min_workers, max_size=max_workers),
         "num_cpus": options.cpus_per_worker,
         "num_gpus": options.gpus_per_worker or None,
@@ -82,37 +86,19 @@ def prepare_scorer(scorer: Scorer, *, threads: int) -> Scorer:
     """
     if isinstance(scorer, Policy):
         scorer.scorers = tuple(prepare_scorer(inner, threads=threads) for inner in scorer.scorers)
-        return scorer
-    if isinstance(scorer, LocalScorer):
-        return scorer if scorer.options.threads is not None else scorer.with_options(threads=threads)
-    make_limiter = _limiter_maker(scorer)
-    if make_limiter is not None:
-        scorer.share_limiter(make_limiter)  # type: ignore[attr-defined]
+    elif isinstance(scorer, LocalScorer) and scorer.options.threads is None:
+        return scorer.with_options(threads=threads)
+    for service in _services_of(scorer):
+        service.share_limiter(partial(ClusterLimiter, service))
     return scorer
 
 
-def _start_limiters(scorer: Scorer) -> list[Any]:
-    """Start the limiters that workers will look for, in the driver, and return their handles.
-
-    An actor dies with the process that started it.
-    """
-    if isinstance(scorer, Policy):
-        return [handle for inner in scorer.scorers for handle in _start_limiters(inner)]
-    make_limiter = _limiter_maker(scorer)
-    return [] if make_limiter is None else [make_limiter().actor]
-
-
-def _limiter_maker(scorer: Scorer) -> Callable[[], ClusterLimiter] | None:
+def _services_of(scorer: Scorer) -> list[RemoteScorer]:
     from rerank_core.remote.scorer import RemoteScorer  # brings pydantic
 
-    if not isinstance(scorer, RemoteScorer):
-        return None
-    limits = {
-        "concurrency": scorer.options.max_concurrency,
-        "requests_per_minute": scorer.options.requests_per_minute,
-        "tokens_per_minute": scorer.options.tokens_per_minute,
-    }
-    return partial(ClusterLimiter, f"{scorer.name} {scorer.base_url}", limits)
+    if isinstance(scorer, Policy):
+        return [service for inner in scorer.scorers for service in _services_of(inner)]
+    return [scorer] if isinstance(scorer, RemoteScorer) else []
 
 
 class ClusterLimiter:
@@ -122,17 +108,20 @@ class ClusterLimiter:
     of earlier requests.
 
     Args:
-        service: what is limited.
-        limits: options of :class:`~rerank_core.remote.rate_limit.RateLimiter`; other limits make another limiter.
+        scorer: scorers of the same name, address and limits share a limiter.
     """
 
-    def __init__(self, service: str, limits: dict[str, Any]) -> None:
-        self._name = f"limiter-{digest(repr((service, sorted(limits.items()))))}"
-        self._limits = limits
+    def __init__(self, scorer: RemoteScorer) -> None:
+        self._limits = {
+            "concurrency": scorer.options.max_concurrency,
+            "requests_per_minute": scorer.options.requests_per_minute,
+            "tokens_per_minute": scorer.options.tokens_per_minute,
+        }
+        self._name = f"limiter-{digest(scorer.name, repr(scorer.base_url), repr(self._limits))}"
         self._worker = uuid.uuid4().hex
         self._under_way = 0
         self._signs: asyncio.Task[None] | None = None
-        self._own_slots = anyio.Semaphore(limits["concurrency"])
+        self._own_slots = anyio.Semaphore(scorer.options.max_concurrency)
         self._ray = require("ray", extra="ray", purpose="one limiter for a cluster")
         self.actor = self._find_actor()
 

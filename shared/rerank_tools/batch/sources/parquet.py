@@ -102,7 +102,8 @@ class ParquetSource(Source):
 
     def _read_part(self, part: range) -> Any:
         arrow = require("pyarrow", extra="ray", purpose=f"reading {self.path.name}")
-        if not self._is_near(part.start):
+        # Within a row group, reading on is cheaper than beginning anew.
+        if part.start < self._next_row or self._group_of(part.start) != self._group_of(self._next_row):
             self._seek(part.start)
         pieces: list[Any] = []
         while self._next_row < part.stop:
@@ -117,10 +118,6 @@ class ParquetSource(Source):
             if piece.num_rows:
                 pieces.append(piece)
         return arrow.Table.from_batches(pieces)
-
-    def _is_near(self, row: int) -> bool:
-        """Return whether a row is reached by reading on: it is in the current row group or the next one."""
-        return self._next_row <= row and self._group_of(row) <= self._group_of(self._next_row) + 1
 
     def _group_of(self, row: int) -> int:
         return sum(end <= row for end in self._group_ends)

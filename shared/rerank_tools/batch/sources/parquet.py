@@ -50,11 +50,16 @@ class ParquetSource(Source):
         Raises:
             ConfigurationError: a row group cannot be read.
         """
-        for group in range(len(self._group_ends)):
-            with self._explain_damage(f"row group {group + 1}"):
-                for batch in self._open().iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group]):
-                    for column in (self.query_column, self.documents_column):
-                        batch.column(column).validate(full=True)
+        read = 0
+        batches = self._open().iter_batches(batch_size=_ROWS_AT_ONCE)
+        while read < self.rows:
+            with self._explain_damage(f"after row {read}"):
+                batch = next(batches, None)
+                if batch is None:
+                    raise OSError("fewer rows than the file says")
+                for column in (self.query_column, self.documents_column):
+                    batch.column(column).validate(full=True)
+            read += batch.num_rows
 
     def read_rows(self, part: range) -> tuple[list[Row], Any]:
         """Return the rows of a part, and their table; cheap where parts follow each other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 __all__ = ["Usage"]
@@ -60,4 +60,4 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as plain values for JSON."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}

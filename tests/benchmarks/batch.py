@@ -1,4 +1,4 @@
-"""Print how many rows a second a file job ranks, in one process and on Ray, and what kills cost.
+"""Print how many rows per second a file job ranks, in one process and on Ray, and what kills cost.
 
 Arguments: rows for the scorer without a model (by default 20,000), and for the embedded one (2,000). Every row has
 20 candidates. Rates are taken between the first and the last part, so that no start of a cluster is in them.
@@ -47,7 +47,7 @@ def rows_of(count: int) -> list[dict[str, object]]:
 
 
 def rate(source: Path, output: Path, options: BatchOptions) -> float:
-    """Run a job, and return its rows a second between the first and the last part."""
+    """Run a job, and return its rows per second between the first and the last part."""
     told: list[Progress] = []
     report = rerank_file(source, output, options, on_progress=told.append)
     assert report.ok

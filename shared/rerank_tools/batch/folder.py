@@ -131,7 +131,7 @@ class BatchFolder:
         try:
             found = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
                 raise ConfigurationError(
                     f"{self.path} is not empty and not the output of a batch: give a new folder"
                 ) from None
@@ -158,7 +158,7 @@ class BatchFolder:
             if not is_begun:
                 text = json.dumps(self._manifest, indent=2, ensure_ascii=False)
                 _write(self.path / "manifest.json", text.encode(errors="backslashreplace") + b"\n")
-            for leftover in self.path.glob("*/.*.tmp"):  # of a run that was killed
+            for leftover in self.path.rglob(".*.tmp"):  # of a run that was killed
                 leftover.unlink(missing_ok=True)
             yield
 
@@ -234,6 +234,11 @@ class BatchFolder:
 
     def _path(self, folder: str, number: int, suffix: str) -> Path:
         return self.path / folder / f"part-{number:05}{suffix}"
+
+
+def _is_foreign(path: Path) -> bool:
+    """Return whether a file was not left by a run that was killed before it wrote the manifest."""
+    return path.name != "state" and not path.name.startswith(".manifest.json.")
 
 
 def _outcomes(entries: list[dict[str, Any]]) -> Iterator[Outcome]:

@@ -67,8 +67,9 @@ class BatchReport:
 
     Attributes:
         rows: rows of the input.
-        finished: rows with a result in the folder, including those of earlier runs.
-        failed: rows in ``errors/``.
+        finished: rows with a result in the folder, including those of earlier runs; in ``rows/`` as soon as their
+            part is complete.
+        failed: rows that failed when they were tried last; in ``errors/`` as soon as their part is complete.
         resumed: how many of ``finished`` an earlier run had finished.
         usage: what this run consumed.
         cost: US dollars of all runs; None where unknown.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,9 @@ def test_a_damaged_marker_is_no_marker(job: tuple[Path, Path, BatchOptions], con
     assert (report.ok, report.resumed, results(output)) == (True, 4, whole)
 
 
-def _journal_of(folder: BatchFolder, number: int, outcomes: list[Outcome]) -> Path:
+def _journal_of(folder: BatchFolder, number: int = 0, outcomes: Sequence[Outcome] = ()) -> Path:
+    """Write a journal; where the part is written already, its marker is removed before."""
+    (folder.path / "state" / f"part-{number:05}.done").unlink(missing_ok=True)
     journal = folder.open_part(number)
     assert journal is not None
     for outcome in outcomes:
@@ -95,6 +99,47 @@ def test_lines_of_a_journal_that_do_not_fit_are_not_believed(tmp_path: Path) -> 
     rerank_file(path, tmp_path / "again", options)
     expected = {row["id"]: row["scores"] for row in results(tmp_path / "again")}
     assert [found[row] for row in (0, 2, 3)] == [expected[row] for row in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_damaged_is_made_again(job: tuple[Path, Path, BatchOptions], seed: int) -> None:
+    """Files that are cut, changed, swapped, emptied or gone, in ``rows/`` and ``state/``."""
+    source, output, options = job
+    whole = results(output)
+    drawn = random.Random(seed)
+    _journal_of(BatchFolder(output, open_source(source, options), options.fingerprint_options(), rows_per_part=4))
+    for _ in range(drawn.randint(1, 4)):
+        path = drawn.choice([path for path in sorted(output.glob("*/part*")) if path.suffix != ".lock"])
+        data = bytearray(path.read_bytes())
+        match drawn.randrange(4):
+            case 0:
+                path.unlink()
+            case 1:
+                path.write_bytes(data[: drawn.randrange(len(data) + 1)])
+            case 2 if data:
+                data[drawn.randrange(len(data))] ^= 1 << drawn.randrange(8)
+                path.write_bytes(data)
+            case _:
+                path.write_bytes(drawn.choice(sorted(path.parent.iterdir())).read_bytes())
+    report = rerank_file(source, output, options)
+    assert (report.ok, report.finished, report.failed) == (True, 12, 0)
+    assert results(output) == whole
+    assert plan_file(source, output, options).finished == 12
+
+
+def test_a_run_that_was_killed_before_it_began_is_no_obstacle(tmp_path: Path) -> None:
+    """What it left is not taken for somebody else's; half-written files are removed."""
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    (tmp_path / "out" / ".manifest.json.0123.tmp").write_text("{")
+    (tmp_path / "out" / "rows").mkdir()
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    with pytest.raises(ConfigurationError, match="is not empty and not the output of a batch"):
+        rerank_file(source, tmp_path / "out", BatchOptions(FakeScorer()))
+    (tmp_path / "out" / "rows").rmdir()
+    assert rerank_file(source, tmp_path / "out", BatchOptions(FakeScorer())).ok
+    (tmp_path / "out" / "rows" / ".part-00000.jsonl.0123.tmp").write_text("{")
+    assert rerank_file(source, tmp_path / "out", BatchOptions(FakeScorer())).resumed == 12
+    assert [path.name for path in (tmp_path / "out").rglob(".*")] == []
 
 
 def test_what_a_lost_part_cost_still_counts(tmp_path: Path, loopback: Loopback) -> None:

@@ -106,8 +106,7 @@ def _write(what: Any, form: Output, as_text: Callable[[Any], str]) -> None:
     if form is Output.TABLE:
         write_text(as_text(what))
     else:
-        fields = {**asdict(what), **({"output": str(what.output)} if isinstance(what, BatchReport) else {})}
-        write_json([fields] if form is Output.JSONL else fields, lines=form is Output.JSONL)
+        write_json([asdict(what)] if form is Output.JSONL else asdict(what), lines=form is Output.JSONL)
 
 
 def _plan_text(plan: BatchPlan) -> str:

@@ -85,7 +85,7 @@ def test_damaged_pages_are_found_before_the_first_row(tmp_path: Path, compressio
     data[begin : begin + 60] = b"\xff" * 60
     source.write_bytes(data)
     scorer = FakeScorer()
-    message = r"in\.parquet, row.* damaged, or not Parquet that pyarrow reads"
+    message = r"in\.parquet, (after )?row.* damaged, or not Parquet that pyarrow reads"
     with pytest.raises(ConfigurationError, match=message):
         rerank_file(source, tmp_path / "out", BatchOptions(scorer, rows_per_part=10))
     assert scorer.calls == 0

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar, overload
 
-from rerank_core._support.tables import Cell, Column, Table, movement
 from rerank_core.errors import RerankError, ScorerError
 from rerank_core.selection import Selection
 from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     import pandas
+
+    from rerank_core._support.tables import Table
 
 __all__ = ["Attempt", "Passage", "RankedDocument", "Ranking", "Scale", "Scored"]
 
@@ -167,6 +168,8 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         Raises:
             MissingExtraError: pandas is not installed (extra ``notebook``).
         """
+        from rerank_core._support.tables import Column, Table  # rankings are rarely shown
+
         names = ("rank", "moved", "index", "score", "text", "passage", "document")
         rows = [
             (each.rank, each.moved, each.index, each.score, each.text, each.passage_text, each.document)
@@ -175,6 +178,8 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         return Table("", tuple(map(Column, names)), rows).to_pandas()
 
     def _table(self) -> Table:
+        from rerank_core._support.tables import Cell, Column, Table, movement
+
         cut = self.cut_score
         rows = [
             (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -33,7 +32,7 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{os.urandom(16).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file

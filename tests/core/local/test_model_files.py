@@ -18,8 +18,8 @@ from support.scripts import run_script
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
-from rerank_core.local.onnx.model_files import GraphFile, _weight_files, cpu_features, find_model
-from rerank_core.local.onnx.quantize import quantize
+from rerank_core.local.onnx.convert import quantize
+from rerank_core.local.onnx.model_files import GraphFile, cpu_features, find_model
 
 Build = Callable[[Shape], Path]
 
@@ -332,9 +332,13 @@ def test_a_repository_that_loses_a_file_on_the_way_is_reported(
     assert isinstance(caught.value.__cause__, ConnectionError)
 
 
-def test_all_files_of_a_checkpoint_in_parts_are_fetched() -> None:
+def test_all_files_of_a_checkpoint_in_parts_are_fetched(repository: list[str], tmp_path: Path) -> None:
     """The index alone says nothing; other weights in the repository stay there."""
+    index = "model.safetensors.index.json"
     parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    names = frozenset({*parts, "model.safetensors.index.json", "pytorch_model-00001-of-00001.bin", "model.onnx"})
-    assert sorted(_weight_files(names, "model.safetensors.index.json")) == [*parts, "model.safetensors.index.json"]
-    assert _weight_files(names, "pytorch_model.bin") == ["pytorch_model.bin"]
+    for name in (index, *parts, "pytorch_model-00001-of-00001.bin"):
+        (tmp_path / name).write_text("{}")
+    assert chosen("someone/some-model", file_name=index) is None
+    fetched = {line.rpartition("/")[2] for line in repository if "/resolve/" in line}
+    assert {index, *parts} <= fetched
+    assert not fetched & {"model.onnx", "pytorch_model-00001-of-00001.bin"}

@@ -96,6 +96,8 @@ class Encoder:
         graph = OrtGraph(partial(quantize_rows, largest=largest_int8()) if int8 else None)
         hidden = BertWriter(graph, _SHAPE, _read_weights()).write()
         self._session = graph.session(hidden, SessionOptions(threads=threads))
+        self.arm = self._session.arm
+        self.interrupt = self._session.interrupt
         self.cache = VectorCache(cache_bytes)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -130,14 +132,6 @@ class Encoder:
             self.cache.put(item.digest, encoded)
             outputs.append(encoded)
         return outputs
-
-    def arm(self) -> None:
-        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
-        self._session.arm()
-
-    def interrupt(self) -> None:
-        """End the ``forward`` that is under way or about to begin; called from any thread."""
-        self._session.interrupt()
 
 
 class EncodingJob(ModelJob[TokenIds, TokenVectors]):

@@ -196,25 +196,25 @@ class GraphBuilder:
         Raises:
             ValueError: a type that this writer does not know.
         """
-        number = _NUMBERS.get(value.dtype)
-        if number is None:
-            raise ValueError(f"constants of type {value.dtype} are not written here")
         name = f"weight_{len(self._weights)}"
-        dims = b"".join(_int(1, size) for size in value.shape)
         data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-        head = dims + _int(2, number) + _text(8, name) + _length(9, len(data))
-        self._weights.append((_length(5, len(head) + len(data)) + head, data))
+        self._add_weight(name, value, _length(9, len(data)), data)
         return name
 
     def external(self, value: _Array) -> str:
         """Add a constant that stays outside the file, in :attr:`externals`, and return its name."""
         name = f"external_{len(self.externals)}"
         self.externals[name] = value
-        place = _bytes(13, _text(1, "location") + _text(2, name))
-        dims = b"".join(_int(1, size) for size in value.shape)
-        head = dims + _int(2, _NUMBERS[value.dtype]) + _text(8, name) + place + _int(14, 1)
-        self._weights.append((_length(5, len(head)) + head, memoryview(b"")))
+        place = _bytes(13, _text(1, "location") + _text(2, name)) + _int(14, 1)
+        self._add_weight(name, value, place, memoryview(b""))
         return name
+
+    def _add_weight(self, name: str, value: _Array, place: bytes, data: memoryview) -> None:
+        number = _NUMBERS.get(value.dtype)
+        if number is None:
+            raise ValueError(f"constants of type {value.dtype} are not written here")
+        head = b"".join(_int(1, size) for size in value.shape) + _int(2, number) + _text(8, name) + place
+        self._weights.append((_length(5, len(head) + len(data)) + head, data))
 
     def node(
         self,

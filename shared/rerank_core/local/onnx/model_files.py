@@ -30,8 +30,13 @@ _INT8_BY_CPU = {
 """As sentence-transformers names them, the best first."""
 _INT8 = ("model_int8.onnx", "model_quantized.onnx", "model_uint8.onnx")
 _HALF = ("model_fp16.onnx", "onnx/model_fp16.onnx")
-_WEIGHTS = (_SAFETENSORS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_SHARDS = (("model-", ".safetensors"), ("pytorch_model-", ".bin"))
+_WEIGHTS = {
+    _SAFETENSORS: (),
+    "model.safetensors.index.json": ("model-*.safetensors",),
+    "pytorch_model.bin": (),
+    "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
+}
+"""Weights of a checkpoint, the best first, and the files that an index stands for."""
 # Types as onnx.proto numbers them.
 _FLOAT32, _FLOAT16, _BFLOAT16 = 1, 10, 16
 _INTEGERS = frozenset({2, 3, 21, 22})
@@ -78,13 +83,13 @@ class _Source:
     error: Exception | None = None
     folder: Path | None = None
 
-    def fetch(self, names: Sequence[str]) -> Path:
-        """Return the folder with these files."""
+    def fetch(self, patterns: Sequence[str]) -> Path:
+        """Return the folder with the files of these names or patterns."""
         if self.folder is not None:
             return self.folder
         hub = _require_hub(str(self.hub_id))
         try:
-            return Path(hub.snapshot_download(self.hub_id, revision=self.revision, allow_patterns=list(names)))
+            return Path(hub.snapshot_download(self.hub_id, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as exc:
             raise unavailable(str(self.hub_id)) from exc
 
@@ -126,10 +131,9 @@ def find_model(
     checkpoint = Checkpoint(source.fetch(beside))
     chosen = _choose_file(source, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:
-        source.fetch([*beside, *_weight_files(source.names, chosen)])
+        source.fetch([*beside, chosen, *_WEIGHTS[chosen]])
         return checkpoint, None
-    parts = [name for name in source.names if name.startswith((f"{chosen}_data", f"{chosen}.data"))]
-    graph = read_graph(source.fetch([*beside, chosen, *parts]) / chosen)
+    graph = read_graph(source.fetch([*beside, chosen, f"{chosen}_data*", f"{chosen}.data*"]) / chosen)
     _check_precision(graph, precision)
     return checkpoint, graph
 
@@ -206,14 +210,6 @@ def _int8_names() -> list[str]:
     features = cpu_features()
     by_cpu = [name for feature, name in _INT8_BY_CPU.items() if feature in features]
     return [place + name for name in (*by_cpu, *_INT8) for place in ("", "onnx/")]
-
-
-def _weight_files(names: frozenset[str], chosen: str) -> list[str]:
-    """Return the names of all files of a checkpoint's weights."""
-    if not chosen.endswith(".index.json"):
-        return [chosen]
-    begin, end = _SHARDS[0] if chosen.startswith(_SAFETENSORS) else _SHARDS[1]
-    return [chosen, *(name for name in names if name.startswith(begin) and name.endswith(end))]
 
 
 def read_graph(path: Path) -> GraphFile:

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rerank_core._support.extras import check_installed
-from rerank_core.errors import ConfigurationError, ScorerError
+from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.onnx.bert import open_checkpoint
 from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_model, read_graph
 from rerank_core.local.pairs import Pair, PairTokenizer
-from rerank_core.local.runtimes.choose import choose_runtime, open_session
-from rerank_core.local.runtimes.session import ModelSession, Precision, Runtime, SessionOptions
+from rerank_core.local.runtimes.session import (
+    ModelSession,
+    Precision,
+    Runtime,
+    SessionOptions,
+    choose_runtime,
+    open_session,
+)
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
 from rerank_core.scorer import ScorerOptions
 
@@ -120,12 +126,12 @@ class OnnxScorer(PairScorer):
         """Return the graph in the precision that was asked for."""
         if self.options.precision != "int8" or graph.precision == "int8":
             return graph
-        from rerank_core.local.onnx.quantize import quantize
+        from rerank_core.local.onnx.convert import quantize
 
         return GraphFile(quantize(graph), (), "int8")
 
     def _export(self, checkpoint: Checkpoint, length: int) -> GraphFile:
-        from rerank_core.local.onnx.export import export
+        from rerank_core.local.onnx.convert import export
 
         if self.options.file_name is not None:
             raise ConfigurationError(
@@ -153,10 +159,11 @@ class OnnxModel:
         self._pairs = pairs
         self._activation = activation
         self._one_at_a_time = one_at_a_time
-        self._interrupted = False
         self.tokenize = pairs.pairs
         self.max_text_tokens = pairs.max_text_tokens
         self.token_ends = pairs.token_ends
+        self.arm = session.arm
+        self.interrupt = session.interrupt
 
     def forward(self, items: Sequence[Pair], /) -> Sequence[float]:
         """Return one number per pair."""
@@ -165,18 +172,6 @@ class OnnxModel:
         return [number for item in items for number in self._run([item])]
 
     def _run(self, items: Sequence[Pair]) -> list[float]:
-        if self._interrupted:
-            raise ScorerError("the run was interrupted: nobody waits for this batch any more")
         arrays = self._pairs.arrays(items)
         (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
         return logits_to_scores(logits.reshape(len(items), -1), self._activation)
-
-    def arm(self) -> None:
-        """Get ready for the next ``forward``, which :meth:`interrupt` may end from now on."""
-        self._interrupted = False
-        self._session.arm()
-
-    def interrupt(self) -> None:
-        """End the ``forward`` that is under way or about to begin; called from any thread."""
-        self._interrupted = True
-        self._session.interrupt()

@@ -13,13 +13,14 @@ from rerank_core._call.event_loop import in_forked_children
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import usable_threads
-from rerank_core.local.runtimes.session import Precision
 
 __all__ = ["OpenVinoSession", "require_openvino"]
 
 _DEVICE = "CPU"
-_HINTS: dict[Precision, str] = {"auto": "f32", "fp32": "f32", "int8": "f32", "bf16": "bf16"}
+_HINTS = {"auto": "f32", "fp32": "f32", "int8": "f32", "bf16": "bf16"}
 """What is not in int8 weights stays in single precision; the device's own default may be bfloat16."""
+_GROUP = 32
+"""Values of a row that share a scale when OpenVINO multiplies int8 weights."""
 
 
 def require_openvino(module: str = "openvino") -> Any:
@@ -37,17 +38,21 @@ class OpenVinoSession:
     Args:
         model: a file, a model in memory, or a model built with OpenVINO's operators.
         threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
-        precision: of the arithmetic.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"int8"``.
 
     Raises:
         ConfigurationError: OpenVINO does not take the model, or the CPU has no arithmetic of this precision.
         MissingExtraError: openvino is not installed.
     """
 
-    def __init__(self, model: Any, *, threads: int | None, precision: Precision) -> None:
+    def __init__(self, model: Any, *, threads: int | None, precision: str) -> None:
         core = _natives.core(require_openvino())
-        if precision == "bf16":
-            _check_bfloat16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+        capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in capabilities:
+            raise ConfigurationError(
+                "precision='bf16' needs a CPU with AVX512-BF16 or AMX, and this one offers "
+                f"{', '.join(capabilities)}: use precision='fp32' or 'int8'"
+            )
         options = {
             "INFERENCE_NUM_THREADS": usable_threads(threads),
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -126,14 +131,3 @@ class _Natives:
 
 
 _natives = _Natives()
-
-_GROUP = 32
-"""Values of a row that share a scale when OpenVINO multiplies int8 weights."""
-
-
-def _check_bfloat16(capabilities: list[str]) -> None:
-    if "BF16" not in capabilities:
-        raise ConfigurationError(
-            "precision='bf16' needs a CPU with AVX512-BF16 or AMX, and this one offers "
-            f"{', '.join(capabilities)}: use precision='fp32' or 'int8'"
-        )

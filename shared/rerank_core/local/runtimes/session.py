@@ -1,18 +1,28 @@
-"""What every runtime offers: a loaded model, and the options that it was loaded with."""
+"""Sessions, which run a model on the CPU, and the choice of the runtime."""
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
-__all__ = ["ModelSession", "Precision", "Runtime", "SessionOptions"]
+from rerank_core._support.checks import check_choice
+from rerank_core._support.extras import check_installed
+from rerank_core.errors import ConfigurationError
+from rerank_core.local.cpu import multiplies_bytes
+
+__all__ = ["ModelSession", "Precision", "Runtime", "SessionOptions", "choose_runtime", "open_session"]
 
 Runtime = Literal["auto", "onnxruntime", "openvino"]
 """``auto`` is OpenVINO on x86 CPUs where it is installed (for int8: those with VNNI or AMX), else ONNX Runtime."""
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 """``auto`` is ``fp32``: the scores of the model as it was trained."""
+
+_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
 
 class ModelSession(Protocol):
@@ -45,3 +55,45 @@ class SessionOptions:
     runtime: Runtime = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+
+
+def choose_runtime(runtime: Runtime, precision: Precision) -> Literal["onnxruntime", "openvino"]:
+    """Return the runtime that ``auto`` stands for, or the one asked for.
+
+    Raises:
+        ConfigurationError: an unknown runtime or precision, or one that do not go together.
+        MissingExtraError: the runtime is not installed; names its extra.
+    """
+    check_choice("runtime", runtime, get_args(Runtime))
+    check_choice("precision", precision, get_args(Precision))
+    if runtime == "onnxruntime" and precision == "bf16":
+        raise ConfigurationError("precision='bf16' needs runtime='openvino'; 'onnxruntime' has no bf16")
+    if runtime == "openvino" or precision == "bf16":
+        check_installed("openvino", extra="openvino", purpose="runtime='openvino'")
+        return "openvino"
+    if runtime == "auto" and _prefers_openvino(precision):
+        return "openvino"
+    check_installed("onnxruntime", extra="onnx", purpose="runtime='onnxruntime'")
+    return "onnxruntime"
+
+
+def open_session(model: Path | bytes, options: SessionOptions) -> ModelSession:
+    """Load an ONNX model, a file or in memory; one for ``int8`` must be quantised already.
+
+    Raises:
+        ConfigurationError: the runtime does not take the model, or cannot run it in this precision.
+        MissingExtraError: the runtime is not installed.
+    """
+    if choose_runtime(options.runtime, options.precision) == "openvino":
+        from rerank_core.local.runtimes.openvino import OpenVinoSession
+
+        return OpenVinoSession(model, threads=options.threads, precision=options.precision)
+    from rerank_core.local.runtimes.onnxruntime import OrtSession
+
+    return OrtSession(model, threads=options.threads)
+
+
+def _prefers_openvino(precision: Precision) -> bool:
+    if precision == "int8" and not multiplies_bytes():  # on OpenVINO no faster than fp32
+        return False
+    return platform.machine().lower() in _X86 and importlib.util.find_spec("openvino") is not None

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.local.onnx.bert.families import read_shape
-from rerank_core.local.runtimes.choose import choose_runtime
-from rerank_core.local.runtimes.session import ModelSession, SessionOptions
+from rerank_core.local.runtimes.session import ModelSession, SessionOptions, choose_runtime
 
 if TYPE_CHECKING:
     from rerank_core.local.onnx.bert.int8 import RowQuantizer

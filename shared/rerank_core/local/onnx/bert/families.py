@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rerank_core.errors import ConfigurationError
@@ -11,7 +11,6 @@ from rerank_core.errors import ConfigurationError
 __all__ = ["BertShape", "HiddenActivation", "LayerNames", "read_shape", "supports"]
 
 HiddenActivation = Literal["gelu", "relu", "tanh"]
-_Head = tuple[tuple[str, HiddenActivation | None], ...]
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class LayerNames:
     norm: str = "output.LayerNorm"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BertShape:
-    """What a configuration says about the arithmetic.
+    """What a family and a configuration say about the arithmetic.
 
     Attributes:
         layers: how many.
@@ -46,82 +45,55 @@ class BertShape:
         pad_id: the padding's token.
     """
 
-    layers: int
-    heads: int
-    hidden: int
+    layers: int = 0
+    heads: int = 0
+    hidden: int = 0
     names: LayerNames = field(default_factory=LayerNames)
     prefix: str = ""
     epsilon: float = 1e-12
-    head: _Head = ()
+    head: tuple[tuple[str, HiddenActivation | None], ...] = ()
     counted: bool = False
     token_types: bool = False
     pad_id: int = 0
 
 
-@dataclass(frozen=True)
-class _Family:
-    """How a family differs from BERT: its class, its weights' names, its head and its configuration's keys."""
-
-    architecture: str
-    prefix: str
-    head: _Head
-    counted: bool = False
-    names: LayerNames = field(default_factory=LayerNames)
-    layers: str = "num_hidden_layers"
-    heads: str = "num_attention_heads"
-    hidden: str = "hidden_size"
-    activation: str = "hidden_act"
-    epsilon: str = "layer_norm_eps"
-    token_types: bool = True
-
-
-_DENSE: _Head = (("classifier.dense", "tanh"), ("classifier.out_proj", None))
+_BERT = BertShape(prefix="bert.", head=(("bert.pooler.dense", "tanh"), ("classifier", None)))
+_ROBERTA = BertShape(
+    prefix="roberta.", head=(("classifier.dense", "tanh"), ("classifier.out_proj", None)), counted=True
+)
+_ELECTRA = BertShape(prefix="electra.", head=(("classifier.dense", "gelu"), ("classifier.out_proj", None)))
+_DISTILBERT = BertShape(
+    prefix="distilbert.",
+    head=(("pre_classifier", "relu"), ("classifier", None)),
+    names=LayerNames(
+        layer="transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        up="ffn.lin1",
+        down="ffn.lin2",
+        norm="output_layer_norm",
+    ),
+)
 _FAMILIES = {
-    "bert": _Family(
-        "BertForSequenceClassification", "bert.", (("bert.pooler.dense", "tanh"), ("classifier", None))
-    ),
-    "roberta": _Family("RobertaForSequenceClassification", "roberta.", _DENSE, counted=True),
-    "xlm-roberta": _Family("XLMRobertaForSequenceClassification", "roberta.", _DENSE, counted=True),
-    "camembert": _Family("CamembertForSequenceClassification", "roberta.", _DENSE, counted=True),
-    "electra": _Family(
-        "ElectraForSequenceClassification",
-        "electra.",
-        (("classifier.dense", "gelu"), ("classifier.out_proj", None)),
-    ),
-    "distilbert": _Family(
-        "DistilBertForSequenceClassification",
-        "distilbert.",
-        (("pre_classifier", "relu"), ("classifier", None)),
-        names=LayerNames(
-            layer="transformer.layer",
-            query="attention.q_lin",
-            key="attention.k_lin",
-            value="attention.v_lin",
-            attention_output="attention.out_lin",
-            attention_norm="sa_layer_norm",
-            up="ffn.lin1",
-            down="ffn.lin2",
-            norm="output_layer_norm",
-        ),
-        layers="n_layers",
-        heads="n_heads",
-        hidden="dim",
-        activation="activation",
-        epsilon="",  # fixed
-        token_types=False,
-    ),
+    "bert": ("BertForSequenceClassification", _BERT),
+    "roberta": ("RobertaForSequenceClassification", _ROBERTA),
+    "xlm-roberta": ("XLMRobertaForSequenceClassification", _ROBERTA),
+    "camembert": ("CamembertForSequenceClassification", _ROBERTA),
+    "electra": ("ElectraForSequenceClassification", _ELECTRA),
+    "distilbert": ("DistilBertForSequenceClassification", _DISTILBERT),
 }
 _OTHER_ARITHMETIC = ("is_decoder", "add_cross_attention", "quantization_config", "pruned_heads")
 
 
 def supports(config: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint is of a family, and has a head, that the graph writer reproduces exactly."""
-    family = _FAMILIES.get(config.get("model_type", ""))
-    if family is None or config.get("architectures") != [family.architecture]:
-        return False
-    gelu = config.get(family.activation, "gelu") == "gelu"
+    family = _find_family(config)
+    gelu = config.get("activation" if family is _DISTILBERT else "hidden_act", "gelu") == "gelu"
     absolute = config.get("position_embedding_type", "absolute") == "absolute"
-    return gelu and absolute and not any(config.get(name) for name in _OTHER_ARITHMETIC)
+    return family is not None and gelu and absolute and not any(config.get(name) for name in _OTHER_ARITHMETIC)
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
@@ -130,23 +102,28 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     Raises:
         ConfigurationError: the graph writer does not support the model, or a number is missing.
     """
-    if not supports(config):
+    family = _find_family(config)
+    if family is None or not supports(config):
         raise ConfigurationError(
             f"the graph writer does not support {config.get('architectures')}: export it to ONNX"
         )
-    family = _FAMILIES[config["model_type"]]
     try:
-        return BertShape(
-            layers=int(config[family.layers]),
-            heads=int(config[family.heads]),
-            hidden=int(config[family.hidden]),
-            names=family.names,
-            prefix=family.prefix,
-            epsilon=float(config.get(family.epsilon, 1e-12)),
-            head=family.head,
-            counted=family.counted,
-            token_types=family.token_types and int(config.get("type_vocab_size", 2)) > 1,
+        if family is _DISTILBERT:
+            layers, heads, hidden = (int(config[name]) for name in ("n_layers", "n_heads", "dim"))
+            return replace(family, layers=layers, heads=heads, hidden=hidden)
+        return replace(
+            family,
+            layers=int(config["num_hidden_layers"]),
+            heads=int(config["num_attention_heads"]),
+            hidden=int(config["hidden_size"]),
+            epsilon=float(config.get("layer_norm_eps", 1e-12)),
+            token_types=int(config.get("type_vocab_size", 2)) > 1,
             pad_id=int(config.get("pad_token_id") or 0),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise ConfigurationError(f"config.json lacks a number that the model needs: {exc!r}") from exc
+
+
+def _find_family(config: Mapping[str, Any]) -> BertShape | None:
+    architecture, shape = _FAMILIES.get(str(config.get("model_type")), ("", None))
+    return shape if config.get("architectures") == [architecture] else None

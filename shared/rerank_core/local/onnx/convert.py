@@ -1,25 +1,26 @@
-"""Exports checkpoints that the graph writer does not support, with torch, once, and compares them with torch."""
+"""Makes the ONNX files that a model's folder lacks: exported with torch, quantised by ONNX Runtime; made once."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
+from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
-from rerank_core.local.runtimes.choose import open_session
-from rerank_core.local.runtimes.session import SessionOptions
+from rerank_core.local.onnx.model_files import GraphFile, cpu_features
+from rerank_core.local.runtimes.session import SessionOptions, open_session
 
-__all__ = ["export"]
+__all__ = ["export", "quantize"]
 
 _VERSION = "1"
-"""Of this exporter: what another version exported is not used."""
+"""Of the export: what another version exported is not used."""
 _FILE = "model.onnx"
 _OPSET = 17
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -27,14 +28,8 @@ _PROBES = ((1, 1), (3, 40), (2, 300))
 """Pairs and tokens to compare: more of both than are traced, and beyond usual windows of local attention."""
 _TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime; relative to the largest logit above 1."""
-_QUIET: tuple[tuple[str, type[Warning]], ...] = (
-    # This exporter takes seconds; its successor takes half a minute and gives the same numbers.
-    ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
-    ("The feature will be removed", DeprecationWarning),
-    # About the code of models and of the exporter.
-    ("Exporting aten::index operator of advanced indexing", UserWarning),
-    ("To copy construct from a tensor", UserWarning),
-)
+_MAX_BYTES = 2**31 - 2**26
+"""Of a file in this format, whose lengths are signed; with some room."""
 
 
 def export(checkpoint: Checkpoint, *, length: int) -> Path:
@@ -91,7 +86,7 @@ def _export(folder: Path, target: Path, *, length: int) -> None:
                 output_names=["logits"],
                 dynamic_axes={**{name: {0: "batch", 1: "sequence"} for name in names}, "logits": {0: "batch"}},
                 opset_version=_OPSET,
-                dynamo=False,
+                dynamo=False,  # takes seconds; the other exporter half a minute, for the same numbers
             )
     except OSError:
         raise
@@ -113,7 +108,7 @@ def _load(folder: Path) -> Any:
 
     advice = "give a sequence classifier as save_pretrained(…) writes it, or use 'cross-encoder:'"
     try:
-        with _quiet(), _no_progress_bars():
+        with _quiet():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 attn_implementation="eager",
@@ -163,26 +158,57 @@ def _example(config: Any, names: list[str], pairs: int, tokens: int) -> dict[str
     return {name: every[name] for name in names}
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet() -> Iterator[None]:
-    tracer: Any = require("torch.jit", extra="local", purpose="exporting")
-    with warnings.catch_warnings():
-        # What is constant in the trace is compared with torch at other sizes below.
-        warnings.filterwarnings("ignore", category=tracer.TracerWarning)
-        for message, category in _QUIET:
-            warnings.filterwarnings("ignore", message=message, category=category)
-        yield
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging as progress
-
-    logging: Any = progress
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    """Hide progress bars, and warnings about the code of models and of the exporter: the logits are compared."""
+    progress: Any = require("transformers.utils.logging", extra="local", purpose="exporting")
+    shown = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            progress.enable_progress_bar()
+
+
+def quantize(graph: GraphFile) -> Path:
+    """Return a graph with int8 weights, as a file in the cache of models; nothing is written beside the graph.
+
+    Weights get one scale per column, activations one per run: each pair must run alone, or its score would depend
+    on the others.
+
+    Args:
+        graph: an ONNX file in single precision.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+        MissingExtraError: onnx is not installed.
+    """
+    purpose = "making int8 weights"
+    onnx = require("onnx", extra="export", purpose=purpose)
+    ort = require("onnxruntime", extra="onnx", purpose=purpose)
+    # Without VNNI, x86 CPUs add two products of bytes in 16 bits, which overflow: 7 bits do not.
+    reduce_range = not multiplies_bytes() and "arm64" not in cpu_features()
+    parts = [graph.path, *graph.beside]
+    key = fingerprint_files(f"1 onnxruntime {ort.__version__} {reduce_range=}", *parts)
+    size = sum(part.stat().st_size for part in parts)
+
+    def make(target: Path) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        # Given the path, the quantiser would write beside it; without the entry, it would warn.
+        model: Any = onnx.load(str(graph.path))
+        model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+        quantize_dynamic(
+            model,
+            target / _FILE,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=size > _MAX_BYTES,
+        )
+
+    return get_or_make(f"int8-{key}", make) / _FILE

@@ -48,7 +48,7 @@ def graphs(checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[
     onnx.save(model, str(half_file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RERANK_BRIDGE_CACHE", str(half_file.parent))
-        whole = quantize(GraphFile(single, (), "fp32"))
+        whole = quantize(GraphFile(single, (), "fp32")).path
     return {"fp32": single, "fp16": half_file, "int8": whole}
 
 

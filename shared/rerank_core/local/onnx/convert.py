@@ -14,7 +14,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
-from rerank_core.local.onnx.model_files import GraphFile, cpu_features
+from rerank_core.local.onnx.model_files import GraphFile, cpu_features, read_graph
 from rerank_core.local.runtimes.session import SessionOptions, open_session
 
 __all__ = ["export", "quantize"]
@@ -32,7 +32,7 @@ _MAX_BYTES = 2**31 - 2**26
 """Of a file in this format, whose lengths are signed; with some room."""
 
 
-def export(checkpoint: Checkpoint, *, length: int) -> Path:
+def export(checkpoint: Checkpoint, *, length: int) -> GraphFile:
     """Return a checkpoint's graph as an ONNX file in the cache of models, in single precision.
 
     Args:
@@ -53,7 +53,7 @@ def export(checkpoint: Checkpoint, *, length: int) -> Path:
     versions = f"{_VERSION} torch {torch.__version__} transformers {transformers.__version__}"
     key = fingerprint_files(versions, *weights, folder / "config.json")
     entry = get_or_make(f"export-{key}", lambda target: _export(folder, target / _FILE, length=length))
-    return entry / _FILE
+    return read_graph(entry / _FILE)
 
 
 def _export(folder: Path, target: Path, *, length: int) -> None:
@@ -173,7 +173,7 @@ def _quiet() -> Iterator[None]:
             progress.enable_progress_bar()
 
 
-def quantize(graph: GraphFile) -> Path:
+def quantize(graph: GraphFile) -> GraphFile:
     """Return a graph with int8 weights, as a file in the cache of models; nothing is written beside the graph.
 
     Weights get one scale per column, activations one per run: each pair must run alone, or its score would depend
@@ -211,4 +211,4 @@ def quantize(graph: GraphFile) -> Path:
             use_external_data_format=size > _MAX_BYTES,
         )
 
-    return get_or_make(f"int8-{key}", make) / _FILE
+    return GraphFile(get_or_make(f"int8-{key}", make) / _FILE, (), "int8")

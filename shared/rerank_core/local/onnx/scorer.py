@@ -1,4 +1,4 @@
-"""Cross-encoders without torch: ONNX files, or checkpoints as they lie, on ONNX Runtime or OpenVINO."""
+"""Cross-encoders without torch: ONNX files, or checkpoints of the BERT family, on ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.onnx.bert import open_checkpoint
-from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_model, read_graph
+from rerank_core.local.onnx.convert import export, quantize
+from rerank_core.local.onnx.model_files import can_write_graph, find_model
 from rerank_core.local.pairs import Pair, PairTokenizer
 from rerank_core.local.runtimes.session import (
     ModelSession,
@@ -28,18 +28,11 @@ __all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxOptions(PairOptions):
-    """The options of :class:`OnnxScorer`.
+    """The options of :class:`OnnxScorer`, besides those of every local cross-encoder.
 
     Attributes:
         file_name: the file within the model's folder with the weights: an ONNX file, or ``model.safetensors`` to
             have the checkpoint used where there is an ONNX file too.
-        max_length: tokens of query and text together that are read, at least 1; by default what the model's
-            files say. Longer pairs lose tokens of whichever is longer, as sentence-transformers truncates.
-        tokens_per_batch: padded tokens per batch, at least 1; by default 1,024.
-        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
-        activation: see :data:`rerank_core.local.scorer.Activation`.
-        revision: branch, tag or commit on the hub.
-        local_files_only: never ask the hub; use what its cache on this machine has.
         runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
         precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
             or ``"auto"``: fp32, if there is any.
@@ -62,22 +55,21 @@ class OnnxOptions(PairOptions):
 class OnnxScorer(PairScorer):
     """A cross-encoder run on the CPU by ONNX Runtime or OpenVINO.
 
-    The weights are the first of these that is there, in the folder or in the repository, of which nothing else is
-    fetched:
+    The weights are the first of these that the folder or the repository has; nothing else is fetched:
 
     1. the file that ``file_name`` names;
-    2. an ONNX file of the precision: ``model.onnx``, for int8 ``model_qint8_avx512_vnni.onnx`` and the like by
-       what this CPU has, ``model_int8.onnx``, ``model_quantized.onnx``; each of them in the folder itself or in
-       ``onnx/``. Its weights are looked at: another precision is refused, by ``auto`` taken and logged;
+    2. an ONNX file of the precision, in the folder itself or in ``onnx/``: ``model.onnx``; for int8 the one for
+       this CPU, as in ``model_qint8_avx512_vnni.onnx``, then ``model_int8.onnx`` or ``model_quantized.onnx``. The
+       weights in the file are checked: another precision is refused, or with ``auto`` used and logged;
     3. a checkpoint of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT) with
-       ``model.safetensors``, as it lies;
-    4. any other sequence classifier that transformers knows, exported once with torch (extras ``local`` and
-       ``export``), where its logits are compared with torch's;
-    5. for int8 the weights of 2 (in fp32) or 4, quantised once by ONNX Runtime (extra ``export``); for ``auto``
-       a file of lower precision.
+       ``model.safetensors``, without conversion;
+    4. any other sequence classifier that transformers knows, exported with torch (extras ``local`` and ``export``)
+       and compared with torch;
+    5. for int8 the weights of 2 (in fp32) or 4, quantised by ONNX Runtime (extra ``export``); for ``auto`` a file
+       of lower precision.
 
-    What is made once is kept in :func:`rerank_core.local.model_cache.cache_folder`, which the
-    environment variable ``RERANK_BRIDGE_CACHE`` may name.
+    Files are exported and quantised once, and kept in :func:`rerank_core.local.model_cache.cache_folder`, which
+    the environment variable ``RERANK_BRIDGE_CACHE`` may name.
 
     Args:
         model: a local folder, or a hub id, with weights as above, ``tokenizer.json`` and ``config.json``; one
@@ -105,40 +97,27 @@ class OnnxScorer(PairScorer):
         )
         length = self.options.max_length or checkpoint.max_length()
         tokenizer = checkpoint.tokenizer(length)
-        options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
-        int8_graph = False
-        if graph is None and can_write_graph(checkpoint):
-            session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
-        else:
-            graph = self._make_graph(graph or self._export(checkpoint, length))
-            int8_graph = graph.precision == "int8"
-            session = open_session(graph.path, options)
         pairs = PairTokenizer(
             tokenizer,
             max_length=length,
             pad_id=checkpoint.pad_id(tokenizer),
             token_types=checkpoint.has_token_types(),
         )
-        # Such graphs have one activation scale per run, whatever runs them.
-        return OnnxModel(session, pairs, self.options.activation, one_at_a_time=int8_graph)
-
-    def _make_graph(self, graph: GraphFile) -> GraphFile:
-        """Return the graph in the precision that was asked for."""
-        if self.options.precision != "int8" or graph.precision == "int8":
-            return graph
-        from rerank_core.local.onnx.convert import quantize
-
-        return GraphFile(quantize(graph), (), "int8")
-
-    def _export(self, checkpoint: Checkpoint, length: int) -> GraphFile:
-        from rerank_core.local.onnx.convert import export
-
-        if self.options.file_name is not None:
+        options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
+        if graph is None and can_write_graph(checkpoint):
+            session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
+            return OnnxModel(session, pairs, self.options.activation)
+        if graph is None and self.options.file_name is not None:
             raise ConfigurationError(
                 f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which cannot be used "
                 "directly: leave file_name out to have it exported with torch"
             )
-        return read_graph(export(checkpoint, length=length))
+        graph = graph or export(checkpoint, length=length)
+        if self.options.precision == "int8" and graph.precision != "int8":
+            graph = quantize(graph)
+        # Graphs in int8 have one scale of activations per run, whatever runs them.
+        alone = graph.precision == "int8"
+        return OnnxModel(open_session(graph.path, options), pairs, self.options.activation, one_at_a_time=alone)
 
 
 class OnnxModel:

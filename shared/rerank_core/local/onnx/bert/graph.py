@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -9,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_core.errors import ConfigurationError
+from rerank_core.local.formats.safetensors import Weights
 from rerank_core.local.onnx.bert.families import BertShape, HiddenActivation
 
-__all__ = ["Array", "BertWriter", "GraphWriter", "QuantizedRows", "Tensors"]
+__all__ = ["Array", "BertWriter", "GraphWriter", "QuantizedRows"]
 
 Array = npt.NDArray[np.float32]
 
@@ -31,14 +33,6 @@ class QuantizedRows(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """The matrix's dimensions."""
         return self.values.shape
-
-
-class Tensors(Protocol):
-    """A model's weights by name."""
-
-    def __contains__(self, name: str, /) -> bool: ...
-
-    def __getitem__(self, name: str, /) -> Any: ...
 
 
 class GraphWriter(Protocol):
@@ -86,7 +80,7 @@ class BertWriter:
     With a classifier, only the first token goes through the last layer.
     """
 
-    def __init__(self, graph: GraphWriter, shape: BertShape, weights: Tensors) -> None:
+    def __init__(self, graph: GraphWriter, shape: BertShape, weights: Weights | Mapping[str, Any]) -> None:
         self._graph = graph
         self._shape = shape
         self._weights = weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -220,3 +221,18 @@ def test_a_new_date_is_no_new_content(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", ROWS)
     options = BatchOptions(Rewriting(source, source.read_bytes(), after=3), rows_per_part=2, rows_at_once=1)
     assert rerank_file(source, tmp_path / "out", options).ok
+
+
+def test_a_part_that_another_process_has_written_is_left_alone(tmp_path: Path) -> None:
+    """Its journal and its lock are gone."""
+    options = BatchOptions(FakeScorer())
+    source = open_source(write_rows(tmp_path / "in.jsonl", some_rows(1)), options)
+    folder = BatchFolder(tmp_path / "out", source, options.fingerprint_options(), rows_per_part=1)
+    journal = folder.open_part(0)
+    assert journal is not None
+    journal.add(Outcome(0, [0], [0.5]))
+    folder.write_part(0, b"{}\n", journal)
+    journal.close()
+    assert os.listdir(tmp_path / "out" / "state") == ["part-00000.done"]
+    assert folder.open_part(0) is None
+    assert folder.load_part(0).is_written

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.batches import failures, plain_loop, results, some_rows, write_rows
 
-from rerank_core import AuthenticationError, ConfigurationError, Reranker, ScorerUnavailableError, Selection
+from rerank_core import (
+    AuthenticationError,
+    ConfigurationError,
+    Reranker,
+    ScorerUnavailableError,
+    Selection,
+    load_scorer,
+)
+from rerank_core.policies import Fallback
 from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions
 from rerank_tools.batch.folder import BatchFolder
 from rerank_tools.batch.ray.dataset import DatasetWorker, rerank_dataset
 from rerank_tools.batch.ray.job import PartWorker
+from rerank_tools.batch.ray.worker import LimiterActor, prepare_scorer
 from rerank_tools.batch.sources import open_source
 
 
@@ -109,3 +119,38 @@ def test_options_of_a_dataset_are_checked(options: dict[str, Any], message: str)
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(ConfigurationError, match=message):
         rerank_dataset(None, **options)  # type: ignore[arg-type]
+
+
+async def test_leases_of_a_dead_worker_end() -> None:
+    """So do those that were given up while they waited; whoever lives keeps its own."""
+    limiter = LimiterActor({"concurrency": 2}, seconds_until_dead=0.2)
+    await limiter.acquire("dead", "lease 1", 1)
+    await limiter.acquire("alive", "lease 2", 1)
+    given_up = asyncio.ensure_future(limiter.acquire("alive", "lease 3", 1))
+    await asyncio.sleep(0)
+    await limiter.release("lease 3")
+    waiting = asyncio.ensure_future(limiter.acquire("alive", "lease 4", 1))
+    for _ in range(3):
+        await asyncio.sleep(0.05)
+        await limiter.give_sign("alive")
+    assert not waiting.done()
+    while not waiting.done():
+        await asyncio.sleep(0.02)
+        await limiter.give_sign("alive")
+    await given_up
+    fifth = asyncio.ensure_future(limiter.acquire("alive", "lease 5", 1))
+    await asyncio.sleep(0.05)
+    assert not fifth.done()
+    for lease in ("lease 1", "lease 2", "lease 4", "unknown"):
+        await limiter.release(lease)
+    await asyncio.wait_for(fifth, 20)
+    await limiter.pause(0.0)
+    await limiter.release("lease 5")
+
+
+def test_a_worker_gives_local_models_its_cores() -> None:
+    """Inside a policy too; a number that was given stays."""
+    assert prepare_scorer(load_scorer("embedded"), threads=3).options.threads == 3  # type: ignore[attr-defined]
+    assert prepare_scorer(load_scorer("embedded", threads=1), threads=3).options.threads == 1  # type: ignore[attr-defined]
+    policy = prepare_scorer(Fallback(["embedded", FakeScorer()]), threads=2)
+    assert policy.scorers[0].options.threads == 2  # type: ignore[attr-defined]

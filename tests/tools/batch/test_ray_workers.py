@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from support.batches import failures, plain_loop, results, some_rows, write_rows
 
@@ -121,8 +122,10 @@ def test_options_of_a_dataset_are_checked(options: dict[str, Any], message: str)
         rerank_dataset(None, **options)  # type: ignore[arg-type]
 
 
-async def test_leases_of_a_dead_worker_end() -> None:
+async def test_leases_of_a_dead_worker_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """So do those that were given up while they waited; whoever lives keeps its own."""
+    now = 0.0
+    monkeypatch.setattr(anyio, "current_time", lambda: now)
     limiter = LimiterActor({"concurrency": 2}, seconds_until_dead=0.2)
     await limiter.acquire("dead", "lease 1", 1)
     await limiter.acquire("alive", "lease 2", 1)
@@ -130,16 +133,15 @@ async def test_leases_of_a_dead_worker_end() -> None:
     await asyncio.sleep(0)
     await limiter.release("lease 3")
     waiting = asyncio.ensure_future(limiter.acquire("alive", "lease 4", 1))
-    for _ in range(3):
-        await asyncio.sleep(0.05)
-        await limiter.give_sign("alive")
+    await asyncio.sleep(0.2)
     assert not waiting.done()
-    while not waiting.done():
-        await asyncio.sleep(0.02)
-        await limiter.give_sign("alive")
+    now = 0.15
+    await limiter.give_sign("alive")
+    now = 0.3
+    await asyncio.wait_for(waiting, 20)
     await given_up
     fifth = asyncio.ensure_future(limiter.acquire("alive", "lease 5", 1))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
     assert not fifth.done()
     for lease in ("lease 1", "lease 2", "lease 4", "unknown"):
         await limiter.release(lease)

@@ -14,7 +14,7 @@ import ir_measures
 from rich.console import Console
 
 from rerank_core import ConfigurationError, Scorer, load_scorer
-from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_threshold, suggest_top_k
+from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_candidates, suggest_threshold
 
 # Room for the vectors of the whole collection, since most documents are candidates of several queries.
 CACHE_BYTES = 2**30
@@ -41,9 +41,9 @@ def main() -> None:
                 f"  precision {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} kept a query"
             )
         print(f"  {cut.note}")
-        depth = suggest_top_k(result, system=name)
-        print(f"{name}: suggested top_k {depth.top_k}, {depth.measure} {depth.mean:.3f}. {depth.note}")
-        print("  " + ", ".join(f"{point.top_k}: {point.mean:.3f}" for point in depth.curve))
+        depth = suggest_candidates(result, system=name)
+        print(f"{name}: suggested candidates {depth.candidates}, {depth.measure} {depth.mean:.3f}. {depth.note}")
+        print("  " + ", ".join(f"{point.candidates}: {point.mean:.3f}" for point in depth.curve))
 
 
 def shown(value: float | None) -> str:

@@ -5,19 +5,21 @@ Needs the extra ``eval``.
 
 from rerank_tools.evaluation.calibrate import acalibrate, calibrate
 from rerank_tools.evaluation.dataset import Dataset, load_dataset
-from rerank_tools.evaluation.evaluating import evaluate
+from rerank_tools.evaluation.evaluate import evaluate
 from rerank_tools.evaluation.first_stage import FirstStage, Search
 from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult
 from rerank_tools.evaluation.suggest import (
+    CandidatesPoint,
+    CandidatesSuggestion,
     ThresholdPoint,
     ThresholdSuggestion,
-    TopKPoint,
-    TopKSuggestion,
+    suggest_candidates,
     suggest_threshold,
-    suggest_top_k,
 )
 
 __all__ = [
+    "CandidatesPoint",
+    "CandidatesSuggestion",
     "Dataset",
     "EvaluationResult",
     "FirstStage",
@@ -26,12 +28,10 @@ __all__ = [
     "SystemResult",
     "ThresholdPoint",
     "ThresholdSuggestion",
-    "TopKPoint",
-    "TopKSuggestion",
     "acalibrate",
     "calibrate",
     "evaluate",
     "load_dataset",
+    "suggest_candidates",
     "suggest_threshold",
-    "suggest_top_k",
 ]

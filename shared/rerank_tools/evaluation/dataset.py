@@ -1,14 +1,13 @@
-"""A data set: documents, queries, and which documents answer which query."""
+"""Data sets: documents, queries, and which documents answer which query."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rerank_tools.evaluation._reading import read_collection, read_qrels
-
 from rerank_core.errors import ConfigurationError
+from rerank_tools.records import parse_json_object, read_lines
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -22,11 +21,11 @@ class Dataset:
         queries: text of each query.
         qrels: grade of each judged document of a query; above 0 is relevant. Queries without a relevant
             document are neither sent nor measured.
-        name: for tables.
+        name: the data set's name in tables.
 
     Raises:
-        ConfigurationError: there is nothing to measure, an id or a text is not usable, or a judgement is of a
-            query that there is not.
+        ConfigurationError: there is nothing to measure, an id or a text is not usable, or a judgement is of an
+            unknown query.
 
     >>> data = Dataset({"d1": "memory leak"}, {"q1": "leak?"}, {"q1": {"d1": 1}})
     >>> list(data.judged)
@@ -86,10 +85,50 @@ def load_dataset(folder: str | Path, *, split: str = "test") -> Dataset:
             raise ConfigurationError(
                 f"{file} is missing: give a folder with corpus.jsonl, queries.jsonl and qrels/{split}.tsv"
             )
-    queries = read_collection(path / "queries.jsonl")
-    return Dataset(
-        read_collection(path / "corpus.jsonl"), queries, read_qrels(qrels_path, queries), name=path.resolve().name
-    )
+    queries = _read_texts(path / "queries.jsonl")
+    qrels = _read_qrels(qrels_path, queries)
+    return Dataset(_read_texts(path / "corpus.jsonl"), queries, qrels, name=path.resolve().name)
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    """Return the texts of a JSON-lines file by ``_id``, each below its title."""
+    texts: dict[str, str] = {}
+    for number, line in read_lines(path):
+        row = parse_json_object(line, source=str(path), line=number)
+        key, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
+        where = f"{path}, line {number}"
+        if not isinstance(key, str) or not key or any(map(str.isspace, key)):
+            raise ConfigurationError(f'{where}: "_id" is {key!r}: give a string without spaces')
+        if not isinstance(text, str) or not isinstance(title, str):
+            raise ConfigurationError(f'{where}: "text" is missing, or it or "title" is no string')
+        if key in texts:
+            raise ConfigurationError(f'{where}: "_id" {key!r} occurs a second time')
+        texts[key] = f"{title}\n{text}".strip() if title else text
+    return texts
+
+
+def _read_qrels(path: Path, queries: Container[str]) -> dict[str, dict[str, int]]:
+    """Return the grades of a tab-separated file with or without a header: query id, document id, grade."""
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in read_lines(path):
+        fields = line.rstrip("\r\n").split("\t")
+        where = f"{path}, line {number}"
+        if len(fields) != 3:
+            raise ConfigurationError(
+                f"{where}: {len(fields)} fields: give query id, document id and grade, separated by tabs"
+            )
+        query, document, grade = fields
+        is_number = grade.strip().removeprefix("-").isdecimal()
+        if number == 1 and not is_number:
+            continue  # the header
+        if not is_number:
+            raise ConfigurationError(f"{where}: the grade is {grade!r}: give a whole number")
+        if query not in queries:
+            raise ConfigurationError(f"{where}: query {query!r} is not among the queries")
+        if document in qrels.setdefault(query, {}):
+            raise ConfigurationError(f"{where}: document {document!r} is judged a second time for query {query!r}")
+        qrels[query][document] = int(grade)
+    return qrels
 
 
 def _check_id(kind: str, key: object) -> None:

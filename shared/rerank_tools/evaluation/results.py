@@ -1,21 +1,24 @@
-"""What an evaluation found: one result a system, all of them beside the first stage."""
+"""What an evaluation found: one result per system, all of them beside the first stage."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_tools.evaluation._runs import decreasing, save_run
-
+from rerank_core._support.tables import Cell, Column, Table
 from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
+from rerank_tools.evaluation.runs import make_decreasing, write_runs
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import pandas
 
 __all__ = ["EvaluationResult", "QueryResult", "SystemResult"]
+
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,9 @@ class QueryResult:
 
     Attributes:
         candidates: ids of the documents that it got, in the first stage's order.
-        scores: one a candidate, of those that did not survive too; None where nothing was scored.
+        scores: one per candidate, also of those that did not survive; None where nothing was scored.
         ranked: ids of the documents that survived its selection, best first.
-        ranked_scores: one a surviving document, in that order.
+        ranked_scores: one per surviving document, in that order.
         seconds: wall-clock time of the call; None where nothing was called.
         usage: what the call consumed.
         model: who answered.
@@ -45,7 +48,7 @@ class QueryResult:
     @property
     def run(self) -> dict[str, float]:
         """Score of each surviving document as it was measured, falling strictly."""
-        return dict(zip(self.ranked, decreasing(self.ranked_scores), strict=True))
+        return dict(zip(self.ranked, make_decreasing(self.ranked_scores), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +56,17 @@ class SystemResult:
     """How one system did: the first stage alone, or a reranker behind it.
 
     Attributes:
-        name: as the caller named it; the first stage's is that of :attr:`EvaluationResult.first_stage`.
+        name: the caller's name for it, or :attr:`EvaluationResult.first_stage`.
         measures: mean over the judged queries of each measure, by the measure's name, such as ``"nDCG@10"``.
         per_query: the values that were averaged: measure, then query id.
         intervals: 95 % bootstrap interval of each mean, over queries; None with fewer than two queries.
         p_values: for each measure, how likely a difference from the first stage at least this large is by
             chance, corrected for the number of rerankers; empty for the first stage, None with fewer than two
             queries.
-        latency_p50: median seconds of the calls, one at a time, the first stage's time apart; None where
-            nothing was called.
+        latency_p50: median seconds of the calls, one at a time, without the first stage; None where nothing was
+            called.
         latency_p95: the 95th percentile of the same.
-        usage: what all queries consumed, those answered by an earlier, interrupted evaluation too.
+        usage: what all queries consumed, also those answered by an earlier, interrupted evaluation.
         queries: what it did with each query, by query id.
         listwise: True where a score depends on the other candidates.
     """
@@ -83,7 +86,7 @@ class SystemResult:
     def run(self) -> dict[str, dict[str, float]]:
         """The ranking of each query as it was measured: query id, document id, score.
 
-        Scores fall strictly, in single precision too, so that a tool that orders by score finds our order.
+        Scores fall strictly, also in single precision, so that a tool that orders by score finds our order.
         """
         return {query: result.run for query, result in self.queries.items()}
 
@@ -99,9 +102,9 @@ class EvaluationResult:
 
     Attributes:
         dataset: the data set's name.
-        first_stage: name of the first system, which the others are compared with.
+        first_stage: name of the first system, with which the others are compared.
         measures: names of the measures, in the order asked for.
-        top_k: how many candidates the first stage gave at most.
+        candidates: how many candidates the first stage returned at most.
         qrels: the judgements: query id, document id, grade; above 0 is relevant.
         systems: the first stage, then the rerankers in the caller's order.
         test: how p-values were computed.
@@ -111,7 +114,7 @@ class EvaluationResult:
     dataset: str
     first_stage: str
     measures: tuple[str, ...]
-    top_k: int
+    candidates: int
     qrels: Mapping[str, Mapping[str, int]]
     systems: tuple[SystemResult, ...]
     test: str
@@ -141,41 +144,77 @@ class EvaluationResult:
         raise ConfigurationError(f"no system is called {name!r}: there are {known}")
 
     def to_table(self) -> Table:
-        """Return a table for a terminal: print it with rich.
+        """Return a table: print it with rich, or turn it into HTML, Markdown or a data frame."""
+        notes = ["Ranges: 95 % bootstrap intervals of the means." if len(self.qrels) > 1 else ""]
+        if self.rerankers:
+            notes.append(f"* differs from {self.first_stage}, p < {_LEVEL} ({self.test}).")
+        notes.append("p50, p95: time per query, reranking alone.")
+        failed = sum(len(system.failures) for system in self.systems)
+        notes.append(f"{failed} calls failed and kept the first stage's order." if failed else "")
+        return Table(
+            title=f"{self.dataset}: {len(self.qrels)} queries, {self.first_stage}'s top {self.candidates}",
+            columns=(
+                Column("system"),
+                *(Column(measure, align="right") for measure in self.measures),
+                Column("p50", "p95", align="right"),
+                Column("cost", align="right"),
+            ),
+            rows=[_make_row(system, self.measures) for system in self.systems],
+            note=" ".join(filter(None, notes)),
+        )
 
-        Raises:
-            MissingExtraError: rich is not installed.
-        """
-        from rerank_tools.evaluation import _report
-
-        return _report.table(self)
+    def __rich__(self) -> Any:
+        return self.to_table().__rich__()
 
     def to_markdown(self) -> str:
         """Return a Markdown table."""
-        from rerank_tools.evaluation import _report
-
-        return _report.markdown(self)
+        return self.to_table().to_markdown()
 
     def to_html(self) -> str:
         """Return an HTML table, names escaped."""
-        from rerank_tools.evaluation import _report
+        return self.to_table().to_html()
 
-        return _report.html(self)
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame, one row per system.
+
+        Raises:
+            MissingExtraError: pandas is not installed (extra ``notebook``).
+        """
+        return self.to_table().to_pandas()
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the rankings as plain values; no document's text is in it."""
-        from rerank_tools.evaluation import _report
-
-        return _report.as_dict(self)
+        return {
+            "dataset": self.dataset,
+            "queries": len(self.qrels),
+            "first_stage": self.first_stage,
+            "candidates": self.candidates,
+            "test": self.test,
+            "resumed": self.resumed,
+            "measures": list(self.measures),
+            "systems": [
+                {
+                    "name": system.name,
+                    "models": sorted({answer.model for answer in system.queries.values()}),
+                    "measures": dict(system.measures),
+                    "intervals": dict(system.intervals),
+                    "p_values": dict(system.p_values),
+                    "latency_p50": system.latency_p50,
+                    "latency_p95": system.latency_p95,
+                    "usage": system.usage.to_dict(),
+                    "failures": system.failures,
+                    "per_query": {measure: dict(values) for measure, values in system.per_query.items()},
+                }
+                for system in self.systems
+            ],
+        }
 
     def to_json(self) -> str:
         """Return :meth:`to_dict` as JSON."""
-        from rerank_tools.evaluation import _report
-
-        return _report.json_text(self)
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
         """Write each system's ranking as a TREC run file, which evaluation tools read.
@@ -185,5 +224,33 @@ class EvaluationResult:
 
         Returns:
             The path of each system's file, by the system's name.
+
+        Raises:
+            ConfigurationError: two systems' names give the same file.
+            OSError: a file cannot be written.
         """
-        return save_run({system.name: system.run for system in self.systems}, Path(folder))
+        return write_runs({system.name: system.run for system in self.systems}, Path(folder))
+
+
+def _make_row(system: SystemResult, measures: tuple[str, ...]) -> list[Any]:
+    row: list[Any] = [system.name]
+    for measure in measures:
+        mean, p_value, interval = system.measures[measure], system.p_values.get(measure), system.intervals[measure]
+        star = "*" if p_value is not None and p_value < _LEVEL else ""
+        detail = "" if interval is None else "–".join(map(_format_bound, interval))
+        row.append(Cell(mean, f"{mean:.3f}{star}", detail))
+    row.append(Cell(system.latency_p50, _format_seconds(system.latency_p50), _format_seconds(system.latency_p95)))
+    cost = system.usage.cost
+    return [*row, Cell(cost, "unknown" if cost is None else f"${cost:.4f}" if cost else "$0")]
+
+
+def _format_bound(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0") if 0.0 <= value < 1.0 else f"{value:.2f}"
+
+
+def _format_seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value >= 1.0:
+        return f"{value:.2f} s"
+    return f"{value * 1000.0:.0f} ms" if value >= 0.01 else f"{value * 1000.0:.1f} ms"

@@ -1,4 +1,4 @@
-"""What an evaluation says about two options: where to cut, and how many candidates to rerank."""
+"""Suggestions that follow from an evaluation: where to cut, and how many candidates to rerank."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from rerank_tools.evaluation._measures import measure_run, parse_measures
-from rerank_tools.evaluation._runs import decreasing
-from rerank_tools.evaluation._scores import FEW_QUERIES, chosen, scored_queries
-from rerank_tools.evaluation._statistics import mean_interval, ratio_interval
-from rerank_tools.evaluation.results import EvaluationResult
-
+from rerank_core._support.checks import check_amount, check_fraction
 from rerank_core.errors import ConfigurationError
+from rerank_tools.evaluation.measures import mean_interval, measure_run, parse_measures, ratio_interval
+from rerank_tools.evaluation.results import EvaluationResult, SystemResult
+from rerank_tools.evaluation.runs import make_decreasing
 
 __all__ = [
+    "CandidatesPoint",
+    "CandidatesSuggestion",
     "ThresholdPoint",
     "ThresholdSuggestion",
-    "TopKPoint",
-    "TopKSuggestion",
+    "suggest_candidates",
     "suggest_threshold",
-    "suggest_top_k",
 ]
 
 _Scores = Mapping[str, Sequence[tuple[str, float]]]
 _Qrels = Mapping[str, Mapping[str, int]]
 
+_FEW_QUERIES = 30
 _FEW_DOCUMENTS = 30
 _WIDE = 0.2
 _CURVE_POINTS = 200
@@ -40,7 +39,7 @@ class ThresholdPoint:
         threshold: keep score ≥ this.
         precision: share of the kept documents that are relevant.
         recall: share of the relevant candidates that are kept.
-        kept: documents kept a query, on average.
+        kept: documents kept per query, on average.
     """
 
     threshold: float
@@ -60,7 +59,7 @@ class ThresholdSuggestion:
         precision: at the threshold, on these queries; None without one.
         precision_interval: 95 % bootstrap interval over queries; None without a threshold.
         recall: at the threshold, of the relevant candidates; None without one.
-        kept: documents kept a query, on average; None without a threshold.
+        kept: documents kept per query, on average; None without a threshold.
         curve: by falling threshold; precision, recall and documents kept.
         queries: how many queries this rests on.
         enough: False where the data cannot carry the suggestion; ``note`` says why.
@@ -81,33 +80,33 @@ class ThresholdSuggestion:
 
 
 @dataclass(frozen=True, slots=True)
-class TopKPoint:
-    """What reranking only the first stage's best ``top_k`` would give.
+class CandidatesPoint:
+    """What reranking only the first stage's best ``candidates`` would give.
 
     Attributes:
-        top_k: candidates reranked.
+        candidates: how many are reranked.
         mean: the measure's mean over queries.
-        remaining: how much the best greater depth adds to it; 0.0 where none does.
+        remaining: how much the best larger number of candidates adds to it; 0.0 where none does.
         remaining_interval: 95 % bootstrap interval of that, paired by query; None with fewer than two queries.
     """
 
-    top_k: int
+    candidates: int
     mean: float
     remaining: float
     remaining_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
-class TopKSuggestion:
-    """The depth beyond which more candidates stop helping, and the whole curve.
+class CandidatesSuggestion:
+    """How many candidates to rerank, because more would not help, and the whole curve.
 
     Attributes:
         system: whose scores these are.
         measure: what "helping" is measured by.
         tolerance: gains up to this count as none.
-        top_k: for the first stage.
-        mean: the measure's mean at that depth.
-        curve: by rising depth.
+        candidates: how many the first stage should return.
+        mean: the measure's mean with so many.
+        curve: by rising number of candidates.
         queries: how many queries this rests on.
         enough: False where the data cannot carry the suggestion; ``note`` says why.
         note: what to know before using it.
@@ -116,9 +115,9 @@ class TopKSuggestion:
     system: str
     measure: str
     tolerance: float
-    top_k: int
+    candidates: int
     mean: float
-    curve: tuple[TopKPoint, ...]
+    curve: tuple[CandidatesPoint, ...]
     queries: int
     enough: bool
     note: str
@@ -129,8 +128,8 @@ def suggest_threshold(
 ) -> ThresholdSuggestion:
     """Suggest the lowest threshold at which enough of what is kept is relevant.
 
-    The suggestion is read off the queries that it is measured on, so on others it keeps its promise only
-    roughly; ``precision_interval`` says how roughly.
+    The threshold is tuned on these queries; expect somewhat lower precision on new ones.
+    ``precision_interval`` says how certain the precision is.
 
     Args:
         results: what :func:`evaluate` returned.
@@ -140,16 +139,15 @@ def suggest_threshold(
     Raises:
         ConfigurationError: an option is out of its range, or nothing was scored.
     """
-    if isinstance(target_precision, bool) or not 0.0 < target_precision <= 1.0:
-        raise ConfigurationError(f"target_precision is {target_precision!r}: give a number above 0, at most 1")
-    evaluation, reranker = chosen(results, system)
-    scored = scored_queries(reranker)
-    curve = _threshold_curve(scored, evaluation.qrels)
+    target_precision = check_fraction("target_precision", target_precision, above_0=True)
+    evaluation, reranker = _choose_system(results, system)
+    scored = _list_scores(reranker)
+    curve = _compute_threshold_curve(scored, evaluation.qrels)
     reached = [point for point in curve if point.precision >= target_precision]
     point = reached[-1] if reached else None
-    hits, kept = _kept_by_query(scored, evaluation.qrels, point.threshold) if point else ([], [])
+    hits, kept = _count_kept(scored, evaluation.qrels, point.threshold) if point else ([], [])
     interval = ratio_interval(hits, kept) if point else None
-    problems = _threshold_problems(len(scored), sum(kept), interval, found=point is not None)
+    problems = _find_threshold_problems(len(scored), sum(kept), interval, found=point is not None)
     return ThresholdSuggestion(
         system=reranker.name,
         target_precision=target_precision,
@@ -158,24 +156,24 @@ def suggest_threshold(
         precision_interval=interval,
         recall=point.recall if point else None,
         kept=point.kept if point else None,
-        curve=_thinned(curve, point),
+        curve=_thin(curve, point),
         queries=len(scored),
         enough=not problems,
         note=" ".join([*problems, "Documents that nobody judged count as not relevant."]),
     )
 
 
-def suggest_top_k(
+def suggest_candidates(
     results: EvaluationResult,
     *,
     measure: str | None = None,
     tolerance: float = 0.005,
     system: str | None = None,
-) -> TopKSuggestion:
-    """Suggest how many candidates to rerank: the depth beyond which more of them stop helping.
+) -> CandidatesSuggestion:
+    """Suggest how many candidates to rerank: the number beyond which more of them stop helping.
 
-    Every depth is computed from the scores that the evaluation has, without another call; so it says nothing
-    about depths beyond the evaluation's ``top_k``, and is a guess for listwise rerankers.
+    Every number is computed from the scores that the evaluation has, without another call. So nothing is said
+    about more candidates than the evaluation had, and for listwise rerankers it is a guess.
 
     Args:
         results: what :func:`evaluate` returned.
@@ -187,21 +185,25 @@ def suggest_top_k(
         ConfigurationError: an option is out of its range, or nothing was scored.
         MissingExtraError: the extra ``eval`` is not installed.
     """
-    if isinstance(tolerance, bool) or not tolerance >= 0.0:
-        raise ConfigurationError(f"tolerance is {tolerance!r}: give a number of at least 0")
-    evaluation, reranker = chosen(results, system)
-    scored = scored_queries(reranker)
+    tolerance = check_amount("tolerance", tolerance)
+    evaluation, reranker = _choose_system(results, system)
+    scored = _list_scores(reranker)
     (parsed,) = parse_measures([evaluation.measures[0] if measure is None else measure])
     qrels = {query: evaluation.qrels[query] for query in scored}
-    values = {depth: _at_depth(parsed, qrels, scored, depth) for depth in _depths(max(map(len, scored.values())))}
-    curve = _top_k_curve(values)
+    values = {
+        depth: _measure_at_depth(parsed, qrels, scored, depth)
+        for depth in _list_depths(max(map(len, scored.values())))
+    }
+    curve = _compute_candidates_curve(values)
     point = next(point for point in curve if point.remaining <= tolerance)
-    problems = _top_k_problems(point, curve[-1].top_k, len(scored), tolerance, listwise=reranker.listwise)
-    return TopKSuggestion(
+    problems = _find_candidates_problems(
+        point, curve[-1].candidates, len(scored), tolerance, listwise=reranker.listwise
+    )
+    return CandidatesSuggestion(
         system=reranker.name,
         measure=str(parsed),
         tolerance=tolerance,
-        top_k=point.top_k,
+        candidates=point.candidates,
         mean=point.mean,
         curve=curve,
         queries=len(scored),
@@ -210,7 +212,37 @@ def suggest_top_k(
     )
 
 
-def _threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ...]:
+def _choose_system(results: object, system: str | None) -> tuple[EvaluationResult, SystemResult]:
+    """Return the evaluation, and the reranker of a name, or the only one."""
+    if not isinstance(results, EvaluationResult):
+        raise ConfigurationError(f"results is a {type(results).__name__}: give what evaluate returned")
+    if system is not None:
+        if system == results.first_stage:
+            raise ConfigurationError(f"system is {system!r}, the first stage: give a reranker's name")
+        return results, results[system]
+    if len(results.rerankers) != 1:
+        names = ", ".join(repr(one.name) for one in results.rerankers) or "none"
+        raise ConfigurationError(f"the results are of {len(results.rerankers)} rerankers ({names}): give system=")
+    return results, results.rerankers[0]
+
+
+def _list_scores(system: SystemResult) -> dict[str, list[tuple[str, float]]]:
+    """Return ids and scores of each query's candidates in the first stage's order, without failed queries."""
+    scored = {
+        query: [
+            (document, score)
+            for document, score in zip(answer.candidates, answer.scores, strict=True)
+            if score is not None
+        ]
+        for query, answer in system.queries.items()
+        if answer.error is None
+    }
+    if not any(scored.values()):
+        raise ConfigurationError(f"{system.name} scored no candidate of any query: evaluate it first")
+    return scored
+
+
+def _compute_threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ...]:
     pairs = sorted(
         (
             (score, qrels[query].get(document, 0) > 0)
@@ -229,7 +261,7 @@ def _threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ..
     return tuple(points)
 
 
-def _kept_by_query(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[list[float], list[float]]:
+def _count_kept(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[list[float], list[float]]:
     """Return how many relevant documents, and how many documents, a threshold keeps of each query."""
     hits, kept = [], []
     for query, found in scored.items():
@@ -239,7 +271,7 @@ def _kept_by_query(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[li
     return hits, kept
 
 
-def _threshold_problems(
+def _find_threshold_problems(
     queries: int, kept: float, interval: tuple[float, float] | None, *, found: bool
 ) -> list[str]:
     problems = []
@@ -249,52 +281,52 @@ def _threshold_problems(
         problems.append(f"Only {kept:.0f} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
     if interval is not None and interval[1] - interval[0] > _WIDE:
         problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
-    return [*problems, *_few_queries(queries)]
+    return [*problems, *_find_few_queries(queries)]
 
 
-def _thinned(curve: tuple[ThresholdPoint, ...], chosen_point: ThresholdPoint | None) -> tuple[ThresholdPoint, ...]:
+def _thin(curve: tuple[ThresholdPoint, ...], suggested: ThresholdPoint | None) -> tuple[ThresholdPoint, ...]:
     """Return few enough points to draw, the first, the last and the chosen one among them."""
     step = max(1, len(curve) // _CURVE_POINTS)
     return tuple(
         point
         for position, point in enumerate(curve)
-        if position % step == 0 or point is chosen_point or point is curve[-1]
+        if position % step == 0 or point is suggested or point is curve[-1]
     )
 
 
-def _depths(deepest: int) -> list[int]:
+def _list_depths(deepest: int) -> list[int]:
     """Return 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100 and so on, and the deepest."""
     steps = (1, 1.5, 2, 3, 5, 7)
     rounds = [int(10**power * step) for power in range(len(str(deepest))) for step in steps]
     return sorted({depth for depth in rounds if depth < deepest} | {deepest})
 
 
-def _at_depth(measure: Any, qrels: _Qrels, scored: _Scores, depth: int) -> dict[str, float]:
+def _measure_at_depth(measure: Any, qrels: _Qrels, scored: _Scores, depth: int) -> dict[str, float]:
     """Return a measure's value for each query if only its first ``depth`` candidates had been reranked."""
     run = {}
     for query, found in scored.items():
         ranked = sorted(found[:depth], key=lambda pair: -pair[1])
         run[query] = dict(
-            zip((document for document, _ in ranked), decreasing([score for _, score in ranked]), strict=True)
+            zip((document for document, _ in ranked), make_decreasing([score for _, score in ranked]), strict=True)
         )
     return measure_run([measure], qrels, run)[1][str(measure)]
 
 
-def _top_k_curve(values: Mapping[int, Mapping[str, float]]) -> tuple[TopKPoint, ...]:
+def _compute_candidates_curve(values: Mapping[int, Mapping[str, float]]) -> tuple[CandidatesPoint, ...]:
     means = {depth: fmean(by_query.values()) for depth, by_query in values.items()}
     points = []
     for depth, by_query in values.items():
         best = max((deeper for deeper in values if deeper >= depth), key=lambda deeper: (means[deeper], -deeper))
         gains = [values[best][query] - value for query, value in by_query.items()]
-        points.append(TopKPoint(depth, means[depth], means[best] - means[depth], mean_interval(gains)))
+        points.append(CandidatesPoint(depth, means[depth], means[best] - means[depth], mean_interval(gains)))
     return tuple(points)
 
 
-def _top_k_problems(
-    point: TopKPoint, deepest: int, queries: int, tolerance: float, *, listwise: bool
+def _find_candidates_problems(
+    point: CandidatesPoint, deepest: int, queries: int, tolerance: float, *, listwise: bool
 ) -> list[str]:
     problems = []
-    if point.top_k == deepest:
+    if point.candidates == deepest:
         problems.append(
             f"More candidates help up to {deepest}, the deepest measured: evaluate with more, if there are."
         )
@@ -304,8 +336,8 @@ def _top_k_problems(
         )
     if listwise:
         problems.append("The reranker scores documents by each other, so other depths would change its scores.")
-    return [*problems, *_few_queries(queries)]
+    return [*problems, *_find_few_queries(queries)]
 
 
-def _few_queries(queries: int) -> list[str]:
-    return [f"Only {queries} queries, fewer than {FEW_QUERIES}."] if queries < FEW_QUERIES else []
+def _find_few_queries(queries: int) -> list[str]:
+    return [f"Only {queries} queries, fewer than {_FEW_QUERIES}."] if queries < _FEW_QUERIES else []

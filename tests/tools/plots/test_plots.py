@@ -14,7 +14,12 @@ from support.scorers import Answers
 from rerank_core import ConfigurationError, Ranking, Reranker, Selection, Usage
 from rerank_core.testing import FakeScorer
 from rerank_tools.evaluation import Dataset, EvaluationResult, evaluate, suggest_threshold
-from rerank_tools.plots import precision_recall, quality_tradeoff, rank_movement, score_distribution
+from rerank_tools.plots import (
+    plot_precision_recall,
+    plot_quality_tradeoff,
+    plot_rank_movement,
+    plot_score_distribution,
+)
 
 mpl.use("Agg")
 
@@ -41,13 +46,13 @@ def measured() -> EvaluationResult:
     texts = {str(number): text for number, text in enumerate(DOCUMENTS)}
     queries = {"1": "document about a", "2": "words about c", "3": "tail about e"}
     qrels = {"1": {"0": 1}, "2": {"2": 1, "3": 1}, "3": {"4": 1}}
-    return evaluate({"one": FakeScorer(), "two": FakeScorer()}, Dataset(texts, queries, qrels), top_k=16)
+    return evaluate({"one": FakeScorer(), "two": FakeScorer()}, Dataset(texts, queries, qrels), candidates=16)
 
 
 def test_movement_has_a_line_for_each_document_and_step() -> None:
     """Two rerankers side by side: ranks, names, and lines that say which way a document went."""
     up = ranked([0.1, 0.2, 0.9])
-    ax = rank_movement({"first": up, "second": ranked([0.9, 0.2, 0.1], Selection(top_n=1))})
+    ax = plot_rank_movement({"first": up, "second": ranked([0.9, 0.2, 0.1], Selection(top_n=1))})
     assert [list(line.get_ydata()) for line in ax.lines] == [[1, 3], [3, 1], [2, 2], [2, 4], [3, 1], [1, 4]]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["first stage", "first", "second"]
     assert {line.get_linestyle() for line in ax.lines} == {"-", "--"}
@@ -58,7 +63,7 @@ def test_movement_has_a_line_for_each_document_and_step() -> None:
 def test_movement_draws_only_the_best_of_many() -> None:
     """Beyond ``top`` there is one row for all, and a label's dollar sign starts no formula."""
     scores = ranked([number / 20 for number in range(16)])
-    ax = rank_movement(scores, top=4, label_fn=lambda found: found.text[-9:])
+    ax = plot_rank_movement(scores, top=4, label_fn=lambda found: found.text[-9:])
     assert max(max(line.get_ydata()) for line in ax.lines) == 5
     assert len(ax.lines) == 8
     labels = [text.get_text() for text in ax.get_yticklabels()]
@@ -71,14 +76,14 @@ def test_movement_refuses_rankings_of_different_documents() -> None:
     """Nothing to draw, and different numbers of documents, are errors that say the numbers."""
     for rankings in ({}, Ranking("q", "m"), {"a": ranked([0.1]), "b": ranked([0.1, 0.2])}):
         with pytest.raises(ConfigurationError, match="same documents"):
-            rank_movement(rankings)
+            plot_rank_movement(rankings)
     with pytest.raises(ConfigurationError, match="top"):
-        rank_movement(ranked([0.1]), top=0)
+        plot_rank_movement(ranked([0.1]), top=0)
 
 
 def test_scores_are_counted_on_their_side_of_the_cut() -> None:
     """The histogram counts every score once; the line stands at the cut."""
-    ax = score_distribution(ranked([0.1, 0.12, 0.5, 0.9], Selection(adaptive_ratio=0.5)))
+    ax = plot_score_distribution(ranked([0.1, 0.12, 0.5, 0.9], Selection(adaptive_ratio=0.5)))
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert set(texts) == {"kept (2)", "dropped (2)", "cut at 0.450"}
     assert ax.get_xlabel() == "relevance score (0 to 1)"
@@ -87,43 +92,43 @@ def test_scores_are_counted_on_their_side_of_the_cut() -> None:
         ranked([0.5, 0.1], Selection(adaptive_ratio=0.5)),
         ranked([0.9, 0.1], Selection(adaptive_ratio=0.5)),
     ]
-    assert not score_distribution(different).lines
+    assert not plot_score_distribution(different).lines
     with pytest.raises(ConfigurationError, match="no document has a score"):
-        score_distribution([])
+        plot_score_distribution([])
 
 
 def test_precision_and_recall_over_thresholds(measured: EvaluationResult) -> None:
     """The curve's own numbers, the target, and a line at the suggestion where there is one."""
     suggestion = suggest_threshold(measured, system="one", target_precision=0.01)
-    ax = precision_recall(suggestion)
+    ax = plot_precision_recall(suggestion)
     assert list(ax.lines[0].get_ydata()) == [point.precision for point in suggestion.curve]
     assert list(ax.lines[1].get_ydata()) == [point.recall for point in suggestion.curve]
     assert len(ax.lines) == 4
-    assert len(precision_recall(replace(suggestion, threshold=None)).lines) == 3
+    assert len(plot_precision_recall(replace(suggestion, threshold=None)).lines) == 3
     with pytest.raises(ConfigurationError, match="no curve"):
-        precision_recall(replace(suggestion, curve=()))
+        plot_precision_recall(replace(suggestion, curve=()))
 
 
 def test_the_front_is_what_nothing_beats(measured: EvaluationResult) -> None:
     """Filled: not beaten in quality, latency and cost together; an unknown price has a place by latency only."""
     result = _with_systems(measured, [(0.9, 0.2, 1.0), (0.8, 0.1, 0.5), (0.7, 0.3, 1.0), (0.95, 0.4, None)])
-    ax = quality_tradeoff(result)
+    ax = plot_quality_tradeoff(result)
     filled = [container.lines[0].get_markerfacecolor() != "white" for container in ax.containers]
     assert filled == [True, True, False, True]
     assert "price unknown" in ax.texts[3].get_text()
-    assert len(quality_tradeoff(result, by="cost").containers) == 3
+    assert len(plot_quality_tradeoff(result, by="cost").containers) == 3
     for bad in ({"measure": "nDCG"}, {"by": "size"}):
         with pytest.raises(ConfigurationError, match=r"is 'nDCG'|is 'size'"):
-            quality_tradeoff(result, **bad)
+            plot_quality_tradeoff(result, **bad)
     with pytest.raises(ConfigurationError, match="known cost"):
-        quality_tradeoff(_with_systems(measured, [(0.9, 0.2, None)]), by="cost")
+        plot_quality_tradeoff(_with_systems(measured, [(0.9, 0.2, None)]), by="cost")
 
 
 @pytest.mark.parametrize("by", ["latency", "cost"])
 def test_labels_of_many_close_points_keep_apart(measured: EvaluationResult, by: str) -> None:
     """Eight rerankers that differ little, with long names: no label covers another."""
     points = [(0.6 + 0.02 * number, 0.05 * 1.3**number, 0.1 * number) for number in range(8)]
-    ax = quality_tradeoff(_with_systems(measured, points), by=by)  # type: ignore[arg-type]
+    ax = plot_quality_tradeoff(_with_systems(measured, points), by=by)  # type: ignore[arg-type]
     ax.figure.canvas.draw()
     boxes = [Text.get_window_extent(text) for text in ax.texts]  # without their lines to the points
     assert len(boxes) == 8

@@ -12,7 +12,7 @@ from support.collections import collection
 
 from rerank_core import ConfigurationError, Reranker, Scored, Scorer, ScorerUnavailableError, Usage
 from rerank_core.testing import FakeScorer
-from rerank_tools.evaluation import Dataset, EvaluationResult, evaluate, suggest_threshold, suggest_top_k
+from rerank_tools.evaluation import Dataset, EvaluationResult, evaluate, suggest_candidates, suggest_threshold
 
 DATA = collection()
 QUERIES = 40
@@ -57,7 +57,7 @@ class Cells(HTMLParser):
 def result() -> EvaluationResult:
     """Return an evaluation of three rerankers with awkward names."""
     systems = {"fake": FakeScorer(), "<script>alert(1)</script>|x": Priced(0.25), "[b]new": Priced(None)}
-    return evaluate(systems, DATA, top_k=16)
+    return evaluate(systems, DATA, candidates=16)
 
 
 def test_the_terminal_table_fits_80_columns(result: EvaluationResult) -> None:
@@ -73,12 +73,20 @@ def test_the_terminal_table_fits_80_columns(result: EvaluationResult) -> None:
 
 
 def test_markdown_has_a_row_a_system(result: EvaluationResult) -> None:
-    """As many cells in each, bars in names escaped."""
+    """Below the title; as many cells in each, bars in names escaped."""
     lines = result.to_markdown().splitlines()
-    assert lines[0] == "| system | nDCG@10 | RR | AP | R@10 | P@10 | p50 | p95 | cost |"
-    assert [line.replace("\\|", "").count("|") for line in lines[:6]] == [10] * 6
-    assert lines[3].startswith("| fake | ")
-    assert f"{result['fake'].measures['RR']:.3f}" in lines[3]
+    assert lines[0] == "**small: 8 queries, BM25's top 16**"
+    assert lines[2] == "| system | nDCG@10 | RR | AP | R@10 | P@10 | p50 (p95) | cost |"
+    assert [line.replace("\\|", "").count("|") for line in lines[2:8]] == [9] * 6
+    assert lines[5].startswith("| fake | ")
+    assert f"{result['fake'].measures['RR']:.3f}" in lines[5]
+
+
+def test_a_data_frame_has_the_numbers(result: EvaluationResult) -> None:
+    """Unrounded."""
+    frame = result.to_pandas()
+    assert list(frame["system"]) == [system.name for system in result.systems]
+    assert list(frame["RR"]) == [system.measures["RR"] for system in result.systems]
 
 
 def test_html_is_escaped(result: EvaluationResult) -> None:
@@ -114,7 +122,7 @@ def judged_scores(score: dict[str, float], relevant: set[str], *, queries: int =
     asked = {f"q{number}": f"query {number}" for number in range(queries)}
     data = Dataset(documents, asked, {query: dict.fromkeys(relevant, 1) for query in asked})
     scorer = FakeScorer(lambda query, text: score[text])
-    return evaluate({"fake": scorer}, data, first_stage=lambda query, top_k: list(documents)[:top_k])
+    return evaluate({"fake": scorer}, data, first_stage=lambda query, candidates: list(documents)[:candidates])
 
 
 def test_the_threshold_is_the_lowest_that_reaches_the_precision() -> None:
@@ -165,8 +173,8 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     found = evaluate(
         {"fake": FakeScorer(lambda query, text: scores[text])},
         Dataset({name: name for name in scores}, {"q": "query"}, {"q": dict.fromkeys(list(scores)[:333], 1)}),
-        first_stage=lambda query, top_k: list(scores),
-        top_k=1000,
+        first_stage=lambda query, candidates: list(scores),
+        candidates=1000,
     )
     suggestion = suggest_threshold(found, target_precision=1.0)
     assert len(suggestion.curve) <= 202
@@ -180,9 +188,9 @@ def test_the_depth_is_where_more_candidates_stop_helping() -> None:
     """The relevant document is the seventh candidate, and the reranker finds it."""
     names = [f"d{number}" for number in range(30)]
     scores = {name: 0.5 - number / 100 for number, name in enumerate(names)} | {"d6": 0.9}
-    suggestion = suggest_top_k(judged_scores(scores, {"d6"}))
-    assert (suggestion.top_k, suggestion.mean, suggestion.measure) == (7, 1.0, "nDCG@10")
-    assert [point.top_k for point in suggestion.curve] == [1, 2, 3, 5, 7, 10, 15, 20, 30]
+    suggestion = suggest_candidates(judged_scores(scores, {"d6"}))
+    assert (suggestion.candidates, suggestion.mean, suggestion.measure) == (7, 1.0, "nDCG@10")
+    assert [point.candidates for point in suggestion.curve] == [1, 2, 3, 5, 7, 10, 15, 20, 30]
     assert [point.mean for point in suggestion.curve] == [0.0] * 4 + [1.0] * 5
     assert suggestion.curve[0].remaining == 1.0
     assert suggestion.curve[0].remaining_interval == (1.0, 1.0)
@@ -193,8 +201,8 @@ def test_the_depth_is_where_more_candidates_stop_helping() -> None:
 def test_candidates_that_mislead_the_reranker_stop_the_depth_sooner() -> None:
     """The best depth is not the greatest one."""
     scores = {"a": 0.8, "b": 0.5, "c": 0.4, "d": 0.95, "e": 0.96}
-    suggestion = suggest_top_k(judged_scores(scores, {"a"}), measure="RR")
-    assert (suggestion.top_k, suggestion.mean) == (1, 1.0)
+    suggestion = suggest_candidates(judged_scores(scores, {"a"}), measure="RR")
+    assert (suggestion.candidates, suggestion.mean) == (1, 1.0)
     assert suggestion.curve[-1].mean == pytest.approx(1 / 3)
     assert suggestion.curve[-1].remaining == 0.0
 
@@ -202,20 +210,20 @@ def test_candidates_that_mislead_the_reranker_stop_the_depth_sooner() -> None:
 def test_a_depth_that_still_helps_at_its_end_is_said() -> None:
     """More than was measured would be a guess."""
     scores = {f"d{number}": 0.1 + number / 10 for number in range(5)}
-    suggestion = suggest_top_k(judged_scores(scores, {"d4"}))
-    assert suggestion.top_k == 5
+    suggestion = suggest_candidates(judged_scores(scores, {"d4"}))
+    assert suggestion.candidates == 5
     assert not suggestion.enough
     assert "evaluate with more, if there are" in suggestion.note
 
 
 def test_too_little_data_for_a_depth_is_said() -> None:
     """Few queries, an uncertain gain, or a reranker whose scores depend on the depth."""
-    suggestion = suggest_top_k(evaluate({"fake": FakeScorer()}, DATA, top_k=16), tolerance=0.2)
+    suggestion = suggest_candidates(evaluate({"fake": FakeScorer()}, DATA, candidates=16), tolerance=0.2)
     assert not suggestion.enough
     assert "Only 8 queries" in suggestion.note
     listwise = FakeScorer()
     listwise.listwise = True
-    assert "by each other" in suggest_top_k(evaluate({"fake": listwise}, DATA, top_k=4)).note
+    assert "by each other" in suggest_candidates(evaluate({"fake": listwise}, DATA, candidates=4)).note
 
 
 def test_an_uncertain_gain_is_said() -> None:
@@ -225,23 +233,23 @@ def test_an_uncertain_gain_is_said() -> None:
     scorer = FakeScorer(lambda query, text: 0.9 if (text == "b") == (query == "query 0") else 0.1)
     documents = {name: name for name in "abc"}
     found = evaluate(
-        {"fake": scorer}, Dataset(documents, asked, qrels), first_stage=lambda query, top_k: list(documents)
+        {"fake": scorer}, Dataset(documents, asked, qrels), first_stage=lambda query, candidates: list(documents)
     )
-    suggestion = suggest_top_k(found, tolerance=0.026)
-    assert suggestion.top_k == 1
+    suggestion = suggest_candidates(found, tolerance=0.026)
+    assert suggestion.candidates == 1
     assert not suggestion.enough
     assert "may still add up to" in suggestion.note
 
 
 def test_a_system_is_chosen_by_name_where_there_are_several(result: EvaluationResult) -> None:
     """There is no guessing."""
-    assert suggest_top_k(result, system="fake").system == "fake"
+    assert suggest_candidates(result, system="fake").system == "fake"
     with pytest.raises(ConfigurationError, match="results are of 3 rerankers .'fake'.*: give system="):
         suggest_threshold(result)
     with pytest.raises(ConfigurationError, match="'BM25', the first stage"):
         suggest_threshold(result, system="BM25")
     with pytest.raises(ConfigurationError, match="results are of 0 rerankers"):
-        suggest_top_k(evaluate({}, DATA))
+        suggest_candidates(evaluate({}, DATA))
 
 
 def test_bad_options_of_a_suggestion_are_named(result: EvaluationResult) -> None:
@@ -249,11 +257,11 @@ def test_bad_options_of_a_suggestion_are_named(result: EvaluationResult) -> None
     with pytest.raises(ConfigurationError, match="target_precision is 0"):
         suggest_threshold(result, target_precision=0, system="fake")
     with pytest.raises(ConfigurationError, match="tolerance is -1"):
-        suggest_top_k(result, tolerance=-1, system="fake")
+        suggest_candidates(result, tolerance=-1, system="fake")
     with pytest.raises(ConfigurationError, match="'x' is no measure"):
-        suggest_top_k(result, measure="x", system="fake")
+        suggest_candidates(result, measure="x", system="fake")
     with pytest.raises(ConfigurationError, match="results is a dict"):
-        suggest_top_k({})  # type: ignore[arg-type]
+        suggest_candidates({})  # type: ignore[arg-type]
 
 
 def test_nothing_scored_suggests_nothing() -> None:

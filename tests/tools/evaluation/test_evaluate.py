@@ -15,8 +15,6 @@ import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, RR, nDCG
-from rerank_tools.evaluation._runs import decreasing
-from rerank_tools.evaluation._statistics import holm, mean_interval, paired_p_value
 from support.collections import collection, write_beir
 from support.scripts import run_script
 
@@ -32,6 +30,8 @@ from rerank_core import (
 from rerank_core.policies import Cascade
 from rerank_core.testing import FakeScorer
 from rerank_tools.evaluation import Dataset, evaluate
+from rerank_tools.evaluation.measures import correct_p_values, mean_interval, paired_p_value
+from rerank_tools.evaluation.runs import make_decreasing
 
 DATA = collection()
 ALL = {query: {key: -float(rank) for rank, key in enumerate(DATA.documents)} for query in DATA.queries}
@@ -62,7 +62,7 @@ class FailsAfter(FakeScorer):
 def test_measures_agree_with_ir_measures_run_by_hand_on_the_saved_runs(tmp_path: Path, layout: str) -> None:
     """Means and single queries, of the first stage and of a real reranker."""
     folder = write_beir(DATA, tmp_path / "small")
-    result = evaluate(["embedded"], DATA if layout == "memory" else folder, top_k=20)
+    result = evaluate(["embedded"], DATA if layout == "memory" else folder, candidates=20)
     paths = result.save_runs(tmp_path / "runs")
     assert list(paths) == ["BM25", "embedded"]
     qrels = [
@@ -81,8 +81,8 @@ def test_measures_agree_with_ir_measures_run_by_hand_on_the_saved_runs(tmp_path:
 
 
 def test_bm25_is_that_of_bm25s() -> None:
-    """The same documents in the same order as one call for all queries gives, what matches nothing left out."""
-    result = evaluate({}, DATA, top_k=12)
+    """The same scores as one call for all queries gives, what matches nothing left out; equal ones in order."""
+    result = evaluate({}, DATA, candidates=12)
     options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
     index = bm25s.BM25(k1=0.9, b=0.4)
     index.index(bm25s.tokenize(list(DATA.documents.values()), **options), show_progress=False)
@@ -91,8 +91,11 @@ def test_bm25_is_that_of_bm25s() -> None:
     )
     ids = list(DATA.documents)
     for row, answer in enumerate(result.baseline.queries.values()):
-        kept = [ids[position] for position, score in zip(found[row], scores[row], strict=True) if score > 0.0]
-        assert list(answer.ranked) == kept
+        assert answer.scores == tuple(score for score in scores[row] if score > 0.0)
+        expected = {ids[position]: score for position, score in zip(found[row], scores[row], strict=True)}
+        given = dict(zip(answer.candidates, answer.scores, strict=True))
+        assert all(given[key] == score for key, score in expected.items() if key in given)
+        assert list(answer.ranked) == sorted(given, key=lambda key: (-given[key], ids.index(key)))
     assert result.rerankers == ()
     assert result.baseline.p_values == {}
     assert result.baseline.latency_p95 is not None
@@ -120,12 +123,12 @@ def test_equal_scores_keep_the_first_stages_order_in_every_measure() -> None:
 def test_scores_of_a_run_fall_strictly_in_single_precision(scores: list[float]) -> None:
     """In the order given, hardly changed, and the same when applied again."""
     ordered = sorted(scores, reverse=True)
-    falling = decreasing(ordered)
+    falling = make_decreasing(ordered)
     singles = [struct.unpack("f", struct.pack("f", value))[0] for value in falling]
     assert singles == falling
     assert all(one > other for one, other in pairwise(falling))
     assert falling == pytest.approx(ordered, abs=1e-5)
-    assert decreasing(falling) == falling
+    assert make_decreasing(falling) == falling
 
 
 def test_intervals_hold_the_mean_and_repeat(tmp_path: Path) -> None:
@@ -149,8 +152,8 @@ def test_p_values_are_exact_for_few_queries() -> None:
 
 def test_p_values_are_corrected_for_the_number_of_rerankers() -> None:
     """By Holm's method, which never puts a smaller one above a larger one, nor any above 1."""
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": pytest.approx(0.03), "b": 0.06, "c": 0.06}
-    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert correct_p_values({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": pytest.approx(0.03), "b": 0.06, "c": 0.06}
+    assert correct_p_values({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     alone = evaluate({"a": FakeScorer()}, DATA, measures=["RR"], first_stage=ALL)["a"].p_values["RR"]
     both = evaluate({"a": FakeScorer(), "b": FakeScorer()}, DATA, measures=["RR"], first_stage=ALL)["a"]
     assert alone is not None
@@ -168,7 +171,7 @@ def test_one_query_is_measured_without_interval_and_test() -> None:
 
 def test_latency_and_usage_are_those_of_the_calls() -> None:
     """One call a query, seconds as they passed."""
-    result = evaluate({"fake": FakeScorer(latency=0.01)}, DATA, top_k=5)
+    result = evaluate({"fake": FakeScorer(latency=0.01)}, DATA, candidates=5)
     system = result["fake"]
     assert system.latency_p50 is not None
     assert system.latency_p95 is not None
@@ -178,7 +181,7 @@ def test_latency_and_usage_are_those_of_the_calls() -> None:
     assert system.usage.cost == 0.0
     assert not system.listwise
     cascade = Cascade([FakeScorer(), FakeScorer()], keep=[3])
-    assert evaluate([cascade], DATA, top_k=5)[cascade.name].listwise
+    assert evaluate([cascade], DATA, candidates=5)[cascade.name].listwise
 
 
 def test_a_second_evaluation_sends_nothing(tmp_path: Path) -> None:
@@ -211,24 +214,26 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> N
 def test_only_what_changed_is_asked_again(tmp_path: Path) -> None:
     """A document's text, the candidates, or an option of the reranker."""
     scorer = FakeScorer()
-    evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, top_k=8)
+    evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, candidates=8)
     changed = replace(DATA, queries={**DATA.queries, "q1": "another question"})
-    assert evaluate({"fake": scorer}, changed, save_to=tmp_path, first_stage=ALL, top_k=8).resumed == 7
-    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, top_k=9).resumed == 0
+    assert evaluate({"fake": scorer}, changed, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 7
+    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, candidates=9).resumed == 0
     texts = replace(DATA, documents={**DATA.documents, "d00": "rewritten"})
-    assert evaluate({"fake": scorer}, texts, save_to=tmp_path, first_stage=ALL, top_k=8).resumed == 0
+    assert evaluate({"fake": scorer}, texts, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
     cut = Reranker(scorer, selection=Selection(top_n=2))
-    assert evaluate({"fake": cut}, DATA, save_to=tmp_path, first_stage=ALL, top_k=8).resumed == 0
+    assert evaluate({"fake": cut}, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
     logits = {"fake": FakeScorer(scale="logit")}
-    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, top_k=8).resumed == 0
-    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, top_k=8).resumed == 8
+    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
+    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 8
 
 
 def test_options_of_scorers_inside_a_policy_count_as_options(tmp_path: Path) -> None:
     """What a policy is made of decides its scores."""
     for keep, length in ((2, 64), (3, 64), (2, 128)):
         scorers = [FakeScorer(), load_scorer("embedded", max_length=length)]
-        result = evaluate({"c": Cascade(scorers, keep=[keep])}, DATA, save_to=tmp_path, first_stage=ALL, top_k=4)
+        result = evaluate(
+            {"c": Cascade(scorers, keep=[keep])}, DATA, save_to=tmp_path, first_stage=ALL, candidates=4
+        )
         assert result.resumed == 0
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -266,13 +271,13 @@ def test_a_first_stage_may_be_a_run_or_a_function(kind: str, tmp_path: Path) -> 
     lines = [f"{query} Q0 {key} 1 {score} tag\n" for query, found in run.items() for key, score in found.items()]
     path.write_text("".join(lines), encoding="utf-8")
 
-    def search(text: str, top_k: int) -> list[str]:
-        return list(by_text[text])[:top_k]
+    def search(text: str, candidates: int) -> list[str]:
+        return list(by_text[text])[:candidates]
 
     first_stage = {"file": path, "mapping": run, "function": search, "scored function": lambda q, k: by_text[q]}[
         kind
     ]
-    result = evaluate({"fake": FakeScorer()}, DATA, first_stage=first_stage, top_k=3)
+    result = evaluate({"fake": FakeScorer()}, DATA, first_stage=first_stage, candidates=3)
     assert [answer.candidates[:3] for answer in result.baseline.queries.values()] == [
         (f"d{row}0", f"d{row}1", f"d{row}2") for row in range(8)
     ]
@@ -314,8 +319,8 @@ def test_progress_is_shown_on_the_error_stream(capsys: pytest.CaptureFixture[str
         ({"rerankers": {"": FakeScorer()}}, "called '': give each a name"),
         ({"rerankers": {"BM25": FakeScorer()}}, "as the first stage is"),
         ({"rerankers": {"x": 3}}, "scorer is a int"),
-        ({"k": 0}, "k is 0"),
-        ({"top_k": 0}, "top_k is 0"),
+        ({"top_n": 0}, "top_n is 0"),
+        ({"candidates": 0}, "candidates is 0"),
         ({"measures": []}, "measures is empty"),
         ({"measures": ["RR", "MRR"]}, "names one twice"),
         ({"measures": "RR"}, "single string"),
@@ -325,7 +330,7 @@ def test_progress_is_shown_on_the_error_stream(capsys: pytest.CaptureFixture[str
         ({"first_stage": "no/such/file"}, "first_stage is 'no/such/file'"),
         ({"first_stage": 3}, "first_stage is a int"),
         ({"first_stage": {"q0": {"zz": 1.0}}}, "found document 'zz'"),
-        ({"first_stage": lambda query, top_k: ["zz"]}, "found document 'zz'"),
+        ({"first_stage": lambda query, candidates: ["zz"]}, "found document 'zz'"),
         ({"first_stage": {"other": {"d00": 1.0}}}, "ranks no document for any judged query of small"),
     ],
 )
@@ -354,7 +359,7 @@ def test_documents_without_words_are_nothing_for_bm25() -> None:
 
 def test_an_unknown_error_of_a_scorer_ends_the_evaluation() -> None:
     """As it ends a call."""
-    with pytest.raises(ScorerError, match="fake failed with KeyError"):
+    with pytest.raises(ScorerError, match="fake: failed with KeyError"):
         evaluate({"fake": FakeScorer(error=KeyError("x"))}, DATA)
 
 

@@ -38,19 +38,31 @@ GOOD = b'{"_id": "a", "text": "x"}\n'
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("corpus.jsonl", GOOD + b'{"_id": ', r"corpus\.jsonl:2: the line is no JSON"),
-        ("corpus.jsonl", GOOD + b"\n[1]", r"corpus\.jsonl:3: a JSON list"),
-        ("corpus.jsonl", GOOD + GOOD, r"corpus\.jsonl:2: \"_id\" 'a' occurs a second time"),
-        ("corpus.jsonl", b'{"_id": 3, "text": "x"}', r'corpus\.jsonl:1: "_id" is 3'),
-        ("corpus.jsonl", b'{"_id": "a b", "text": "x"}', r"corpus\.jsonl:1: \"_id\" is 'a b'"),
-        ("corpus.jsonl", b'{"_id": "a"}', r'corpus\.jsonl:1: "text" is missing'),
-        ("corpus.jsonl", b'{"_id": "a", "text": "x", "title": 3}', r'corpus\.jsonl:1: "text" is missing, or it'),
-        ("corpus.jsonl", GOOD + b"\xff\xfe\n", r"corpus\.jsonl.*not UTF-8"),
-        ("queries.jsonl", b'{"_id": "q0", "text": null}', r'queries\.jsonl:1: "text" is missing'),
-        ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq0\td00\n", r"test\.tsv:2: 2 fields"),
-        ("qrels/test.tsv", b"q0\td00\t1\nq0\td01\tyes\n", r"test\.tsv:2: the grade is 'yes'"),
-        ("qrels/test.tsv", b"q0\td00\t1\nq99\td01\t1\n", r"test\.tsv:2: query 'q99' is not among the queries"),
-        ("qrels/test.tsv", b"q0\td00\t1\nq0\td00\t2\n", r"test\.tsv:2: document 'd00' is judged a second time"),
+        ("corpus.jsonl", GOOD + b'{"_id": ', r"corpus\.jsonl, line 2, column \d+: not JSON"),
+        ("corpus.jsonl", GOOD + b"\n[1]", r"corpus\.jsonl, line 3: a list: give an object"),
+        ("corpus.jsonl", GOOD + GOOD, r"corpus\.jsonl, line 2: \"_id\" 'a' occurs a second time"),
+        ("corpus.jsonl", b'{"_id": 3, "text": "x"}', r'corpus\.jsonl, line 1: "_id" is 3'),
+        ("corpus.jsonl", b'{"_id": "a b", "text": "x"}', r"corpus\.jsonl, line 1: \"_id\" is 'a b'"),
+        ("corpus.jsonl", b'{"_id": "a"}', r'corpus\.jsonl, line 1: "text" is missing'),
+        (
+            "corpus.jsonl",
+            b'{"_id": "a", "text": "x", "title": 3}',
+            r'corpus\.jsonl, line 1: "text" is missing, or it',
+        ),
+        ("corpus.jsonl", GOOD + b"\xff\xfe\n", r"corpus\.jsonl, line 1 or later: not text in UTF-8"),
+        ("queries.jsonl", b'{"_id": "q0", "text": null}', r'queries\.jsonl, line 1: "text" is missing'),
+        ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq0\td00\n", r"test\.tsv, line 2: 2 fields"),
+        ("qrels/test.tsv", b"q0\td00\t1\nq0\td01\tyes\n", r"test\.tsv, line 2: the grade is 'yes'"),
+        (
+            "qrels/test.tsv",
+            b"q0\td00\t1\nq99\td01\t1\n",
+            r"test\.tsv, line 2: query 'q99' is not among the queries",
+        ),
+        (
+            "qrels/test.tsv",
+            b"q0\td00\t1\nq0\td00\t2\n",
+            r"test\.tsv, line 2: document 'd00' is judged a second time",
+        ),
         ("qrels/test.tsv", b"q0\td00\t0\n", "no query has a relevant document"),
     ],
 )
@@ -74,10 +86,10 @@ def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("q0 Q0 d01 2 0.5", r"mine\.run:2: 5 fields"),
-        ("q0 Q0 d01 2 high tag", r"mine\.run:2: the score is 'high'"),
-        ("q0 Q0 d01 2 nan tag", r"mine\.run:2: the score is 'nan'"),
-        ("q0 Q0 d00 2 0.5 tag", r"mine\.run:2: document 'd00' occurs a second time"),
+        ("q0 Q0 d01 2 0.5", r"mine\.run, line 2: 5 fields"),
+        ("q0 Q0 d01 2 high tag", r"mine\.run, line 2: the score is 'high'"),
+        ("q0 Q0 d01 2 nan tag", r"mine\.run, line 2: the score is 'nan'"),
+        ("q0 Q0 d00 2 0.5 tag", r"mine\.run, line 2: document 'd00' occurs a second time"),
     ],
 )
 def test_a_malformed_run_is_named_with_its_line(line: str, message: str, tmp_path: Path) -> None:
@@ -111,7 +123,7 @@ def test_a_data_set_in_memory_is_checked_too(
 
 def test_systems_that_would_share_a_run_file_are_refused(tmp_path: Path) -> None:
     """One would overwrite the other."""
-    result = evaluate({"a:b": "embedded", "a-b": "embedded"}, DATA, top_k=2)
+    result = evaluate({"a:b": "embedded", "a-b": "embedded"}, DATA, candidates=2)
     with pytest.raises(ConfigurationError, match="would share a file"):
         result.save_runs(tmp_path)
     assert list(tmp_path.iterdir()) == []

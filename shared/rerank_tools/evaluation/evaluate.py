@@ -1,0 +1,271 @@
+"""Measure rerankers behind a first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from rerank_core._support.checks import check_count
+from rerank_core._support.extras import check_installed, require
+from rerank_core._support.files import digest
+from rerank_core.errors import ConfigurationError
+from rerank_core.registry import as_scorer
+from rerank_core.reranker import Reranker
+from rerank_core.scorer import Scorer
+from rerank_core.types import Ranking
+from rerank_core.usage import Usage
+from rerank_tools.evaluation import measures as measuring
+from rerank_tools.evaluation.dataset import Dataset, load_dataset
+from rerank_tools.evaluation.first_stage import Candidates, FirstStage, retrieve
+from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult
+from rerank_tools.evaluation.runs import make_file_name
+from rerank_tools.journal import Journal
+
+__all__ = ["evaluate"]
+
+_FORMAT = 2
+"""Of the kept answers; those of another one are asked again."""
+
+
+def evaluate(
+    rerankers: Mapping[str, Reranker | Scorer | str] | Sequence[Scorer | str],
+    dataset: Dataset | str | Path,
+    *,
+    first_stage: FirstStage = "bm25",
+    candidates: int = 100,
+    top_n: int = 10,
+    measures: Sequence[str] | None = None,
+    save_to: str | Path | None = None,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Measure rerankers behind a first stage, and compare each with the first stage alone.
+
+    Queries are sent one at a time, so that the seconds are those of a single user. From async code, call it
+    with ``asyncio.to_thread``. What a :class:`Reranker`'s selection drops is not in its ranking.
+
+    Args:
+        rerankers: scorers' names, or a mapping from a name of one's own to a reranker, a scorer or its name.
+        dataset: a :class:`Dataset`, or a folder in BEIR layout, which is read in place.
+        first_stage: ``"bm25"`` (English), the path of a TREC run file, a run as mappings (query id, document
+            id, score), or a function of a query and a number of documents that returns ids, best first.
+        candidates: how many candidates the first stage returns.
+        top_n: depth of the default measures: nDCG, recall and precision of the best ``top_n``; the others are
+            reciprocal rank and average precision. It cuts no ranking.
+        measures: names for ``ir_measures``, such as ``"nDCG@10"``, instead of the default ones.
+        save_to: folder that keeps each answer as it comes, so that a second evaluation sends only what is
+            new; None to keep nothing. The seconds of a kept answer are those that it took then.
+        progress: show a tqdm bar on the standard error stream, one step per call.
+
+    Raises:
+        ConfigurationError: an option or the data set is not usable; nothing is sent then.
+        MissingExtraError: the extra ``eval`` is not installed.
+        ScorerError: a reranker failed, unless it passes failures through; what was answered is kept.
+
+    >>> from rerank_core.testing import FakeScorer
+    >>> data = Dataset({"d1": "Paris in spring", "d2": "a memory leak"}, {"q1": "memory leak"}, {"q1": {"d2": 1}})
+    >>> found = evaluate({"fake": FakeScorer()}, data, first_stage=lambda query, candidates: ["d1", "d2"])
+    >>> found.baseline.measures["RR"], found["fake"].measures["RR"]
+    (0.5, 1.0)
+    """
+    check_installed("ir_measures", "numpy", "scipy", extra="eval", purpose="evaluate")
+    default = measuring.list_default_measures(check_count("top_n", top_n))
+    parsed = measuring.parse_measures(default if measures is None else measures)
+    named = _name_rerankers(rerankers)
+    data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
+    name, found = retrieve(first_stage, data, check_count("candidates", candidates))
+    if name in named:
+        raise ConfigurationError(f"a reranker is called {name!r}, as the first stage is: give it another name")
+    answers: dict[str, dict[str, QueryResult]] = {name: _answer_by_first_stage(name, found)}
+    resumed = 0
+    with ExitStack() as stack:
+        kept = {}
+        for key, reranker in named.items():
+            journal = None
+            if save_to is not None:
+                journal = stack.enter_context(_open_journal(Path(save_to), key, reranker))
+            kept[key] = _KeptAnswers(journal)
+        step = stack.enter_context(_show_progress(len(named) * len(found), shown=progress))
+        for key, reranker in named.items():
+            answers[key], again = _ask_all(reranker, kept[key], data, found, step)
+            resumed += again
+    qrels = {query: dict(data.qrels[query]) for query in data.judged}
+    listwise = frozenset(key for key, reranker in named.items() if reranker.scorer.listwise)
+    return EvaluationResult(
+        dataset=data.name,
+        first_stage=name,
+        measures=tuple(map(str, parsed)),
+        candidates=candidates,
+        qrels=qrels,
+        systems=_compare(answers, parsed, qrels, listwise),
+        test=measuring.TEST,
+        resumed=resumed,
+    )
+
+
+def _name_rerankers(rerankers: object) -> dict[str, Reranker]:
+    if isinstance(rerankers, Mapping):
+        pairs = list(rerankers.items())
+    elif isinstance(rerankers, Sequence) and not isinstance(rerankers, str):
+        pairs = [(getattr(item, "name", item), item) for item in rerankers]
+    else:
+        raise ConfigurationError(
+            f"rerankers is a {type(rerankers).__name__}: give a list of scorers' names, or a mapping"
+        )
+    named: dict[str, Reranker] = {}
+    for name, item in pairs:
+        if not isinstance(name, str) or not name.strip() or name in named:
+            raise ConfigurationError(
+                f"a reranker is called {name!r}: give each a name, a string that no other has"
+            )
+        named[name] = item if isinstance(item, Reranker) else Reranker(as_scorer(item))
+    return named
+
+
+def _answer_by_first_stage(name: str, found: Mapping[str, Candidates]) -> dict[str, QueryResult]:
+    answers = {}
+    for query, candidates in found.items():
+        ids, scores = tuple(candidates.scores), tuple(candidates.scores.values())
+        answers[query] = QueryResult(ids, scores, ids, scores, candidates.seconds, Usage(), name)
+    return answers
+
+
+class _KeptAnswers:
+    """Answers of one system by question, of an earlier evaluation too if there is a journal; no text is stored."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._answers: dict[str, QueryResult] = {}
+        for entry in journal.entries if journal else []:
+            question, usage = entry.pop("question"), Usage(**entry.pop("usage"))
+            # JSON has no tuples.
+            values: dict[str, Any] = {
+                name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()
+            }
+            self._answers[question] = QueryResult(**values, usage=usage)
+
+    def get(self, question: str) -> QueryResult | None:
+        return self._answers.get(question)
+
+    def put(self, question: str, answer: QueryResult) -> None:
+        # A failure is not kept, so that it is asked again next time.
+        if self._journal is not None and answer.error is None:
+            try:
+                self._journal.append({"question": question, **asdict(answer)})
+            except OSError as exc:
+                raise ConfigurationError(f"{self._journal.path} cannot be written: {exc.strerror}") from exc
+
+
+def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
+    """Open the file of a system's answers, which belongs to its name and options.
+
+    Raises:
+        ConfigurationError: the file cannot be read or written, or the scorer's options cannot be told apart (see
+            :meth:`rerank_core.Scorer.cache_key`).
+    """
+    key = digest(repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection]))
+    try:
+        return Journal(folder / f"{make_file_name(name)}-{key[:16]}.jsonl", key, sync=True)
+    except OSError as exc:
+        raise ConfigurationError(f"save_to={str(folder)!r} cannot be used: {exc.strerror or exc}") from exc
+
+
+def _ask_all(
+    reranker: Reranker,
+    kept: _KeptAnswers,
+    data: Dataset,
+    found: Mapping[str, Candidates],
+    step: Callable[[], object],
+) -> tuple[dict[str, QueryResult], int]:
+    """Return the answer to each query, and how many of them were kept from an earlier evaluation."""
+    answers: dict[str, QueryResult] = {}
+    resumed = 0
+    warm = False
+    for query, candidates in found.items():
+        texts = {document: data.documents[document] for document in candidates.scores}
+        question = digest(data.queries[query], *(part for pair in texts.items() for part in pair))
+        answer = kept.get(question)
+        if answer is None:
+            if not warm:
+                reranker.warm_up()  # loading a model is no query's latency
+                warm = True
+            ranking = reranker.rerank(data.queries[query], texts, text_fn=texts.__getitem__)
+            answer = _make_answer(tuple(texts), ranking)
+            kept.put(question, answer)
+        else:
+            resumed += 1
+        answers[query] = answer
+        step()
+    return answers, resumed
+
+
+def _make_answer(candidates: tuple[str, ...], ranking: Ranking[str]) -> QueryResult:
+    return QueryResult(
+        candidates=candidates,
+        scores=ranking.scores,
+        ranked=tuple(ranked.document for ranked in ranking),
+        ranked_scores=tuple(ranked.score for ranked in ranking),
+        seconds=ranking.usage.seconds if candidates else None,
+        usage=ranking.usage,
+        model=ranking.model,
+        error=None if ranking.error is None else type(ranking.error).__name__,
+    )
+
+
+def _compare(
+    answers: Mapping[str, Mapping[str, QueryResult]],
+    measures: Sequence[Any],
+    qrels: Mapping[str, Mapping[str, int]],
+    listwise: Container[str],
+) -> tuple[SystemResult, ...]:
+    """Return one result per system, in order; the first is what the others are compared with."""
+    values = {
+        name: measuring.measure_run(measures, qrels, {query: answer.run for query, answer in queries.items()})
+        for name, queries in answers.items()
+    }
+    first, *others = answers
+    p_values: dict[str, dict[str, float | None]] = {name: {} for name in answers}
+    for measure in map(str, measures):
+        base = list(values[first][1][measure].values())
+        tested = {name: measuring.paired_p_value(list(values[name][1][measure].values()), base) for name in others}
+        for name, p_value in measuring.correct_p_values(tested).items():
+            p_values[name][measure] = p_value
+    systems = []
+    for name, queries in answers.items():
+        means, per_query = values[name]
+        seconds = [answer.seconds for answer in queries.values() if answer.seconds is not None]
+        systems.append(
+            SystemResult(
+                name=name,
+                measures=means,
+                per_query=per_query,
+                intervals={key: measuring.mean_interval(list(each.values())) for key, each in per_query.items()},
+                p_values=p_values[name],
+                latency_p50=_percentile(seconds, 50.0),
+                latency_p95=_percentile(seconds, 95.0),
+                usage=reduce(add, (answer.usage for answer in queries.values()), Usage()),
+                queries=queries,
+                listwise=name in listwise,
+            )
+        )
+    return tuple(systems)
+
+
+def _percentile(values: Sequence[float], percent: float) -> float | None:
+    numpy = require("numpy", extra="eval", purpose="evaluate")
+    return float(numpy.percentile(values, percent)) if values else None
+
+
+@contextmanager
+def _show_progress(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
+    """Give a function that is called after each step."""
+    if not shown:
+        yield lambda: None
+        return
+    tqdm = require("tqdm.auto", extra="eval", purpose="progress=True")
+    with tqdm.tqdm(total=total, desc="evaluating", unit="call") as bar:
+        yield bar.update

@@ -305,7 +305,7 @@ def test_evaluate_measures_models(run: Run, dataset: Path, tmp_path: Path) -> No
     assert status == 0
     assert "embedded" in out
     status, out, _ = run(*arguments, "-o", "markdown")
-    assert out.startswith("|")
+    assert out.startswith("**")
 
 
 def test_models_says_which_keys_are_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ class Reranker:
             ConfigurationError: the query is blank (with documents to rank), or a text is no string.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = Request.of(query, documents, text_fn, self._chosen(selection))
+        request = Request.of(query, documents, text_fn, self._choose_selection(selection))
         return event_loop.run(self._rank(request)) if request.texts else self._empty(request)
 
     async def arerank(
@@ -118,7 +118,7 @@ class Reranker:
         selection: Selection | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = Request.of(query, documents, text_fn, self._chosen(selection))
+        request = Request.of(query, documents, text_fn, self._choose_selection(selection))
         return await event_loop.arun(self._rank(request)) if request.texts else self._empty(request)
 
     def rerank_many(
@@ -144,7 +144,7 @@ class Reranker:
             ScorerError: the first failure; the rest is cancelled.
             MissingExtraError: ``progress`` without tqdm installed.
         """
-        requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
+        requests = Request.many(queries, documents_per_query, text_fn, self._choose_selection(selection))
         return event_loop.run(fan_out(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
@@ -157,7 +157,7 @@ class Reranker:
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
-        requests = Request.many(queries, documents_per_query, text_fn, self._chosen(selection))
+        requests = Request.many(queries, documents_per_query, text_fn, self._choose_selection(selection))
         return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
 
     def warm_up(self) -> None:
@@ -192,7 +192,7 @@ class Reranker:
     ) -> None:
         await self.aclose()
 
-    def _chosen(self, selection: Selection | None) -> Selection:
+    def _choose_selection(self, selection: Selection | None) -> Selection:
         return self.selection if selection is None else selection
 
     def _empty(self, request: Request[D]) -> Ranking[D]:

@@ -129,7 +129,7 @@ class Table:
 
     def to_html(self) -> str:
         """Return an HTML fragment in the colours of the page around it, without scripts or style sheets."""
-        heads = (_joined(column.name, column.detail) for column in self.columns)
+        heads = (_join(column.name, column.detail) for column in self.columns)
         head = "".join(f'<th scope="col" style="{_TEXT};border-top:0">{_html(each)}</th>' for each in heads)
         rows = (map(_html_cell, _cells(row), self.columns) for row in self.rows[:_HTML_ROWS])
         body = "".join(f'<tr style="background:transparent;color:inherit">{"".join(row)}</tr>' for row in rows)
@@ -149,8 +149,8 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return a Markdown table between the title and the note."""
-        rows = [[_joined(column.name, column.detail) for column in self.columns]]
-        rows += [[_joined(cell.short_text(), cell.detail) for cell in _cells(row)] for row in self.rows]
+        rows = [[_join(column.name, column.detail) for column in self.columns]]
+        rows += [[_join(cell.short_text(), cell.detail) for cell in _cells(row)] for row in self.rows]
         lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows]
         lines.insert(1, "|" + "".join("---:|" if each.align == "right" else "---|" for each in self.columns))
         title = f"**{_markdown(self.title)}** {_markdown(self.subtitle)}".strip() if self.title else ""
@@ -235,7 +235,7 @@ def _cells(row: Sequence[Any]) -> list[Cell]:
     return [value if isinstance(value, Cell) else Cell(value) for value in row]
 
 
-def _joined(text: str, detail: str) -> str:
+def _join(text: str, detail: str) -> str:
     return f"{text} ({detail})" if detail else text
 
 
@@ -257,7 +257,7 @@ def _faint(tag: str, text: str) -> str:
 
 def _html_cell(cell: Cell, column: Column) -> str:
     hover = f' title="{_html(cell.hover, _HOVER_CHARS)}"' if cell.hover else ""
-    content = _html(_joined(cell.short_text(), cell.detail))
+    content = _html(_join(cell.short_text(), cell.detail))
     if column.align == "right":
         return f'<td style="{_NUMBER}"{hover}>{_html_bar(cell)}{content}</td>'
     if cell.mark is not None:

@@ -406,7 +406,8 @@ class Loopback:
 @contextmanager
 def running() -> Iterator[Loopback]:
     """Start the service, and stop it at the end."""
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE)
+    # Isolated, so that the modules beside this one hide none of the standard library.
+    process = subprocess.Popen([sys.executable, "-I", __file__], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         yield Loopback(int(process.stdout.readline()))

@@ -101,7 +101,7 @@ def test_the_formula_is_the_documented_one() -> None:
 
 
 def test_vectors_are_unit_vectors_of_tokens_without_the_special_ones() -> None:
-    """In half precision, 384 numbers a token; the mean takes the special tokens in."""
+    """In half precision, 384 numbers per token; the mean includes the special tokens."""
     encoder = EmbeddedScorer().load()
     (ids,) = encoder.tokenize(["tracemalloc finds leaks"])
     (vectors,) = encoder.forward([TokenIds(b"", ids)])
@@ -283,8 +283,8 @@ def test_a_query_without_words_gets_scores(query: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 2}, "max_length is 2: give 3 to 512 tokens"),
-        ({"max_length": 513}, "max_length is 513: give 3 to 512 tokens"),
+        ({"max_length": 2}, "max_length is 2: give a whole number from 3 to 512"),
+        ({"max_length": 513}, "max_length is 513: give a whole number from 3 to 512"),
         ({"max_length": 0}, "max_length is 0: give a whole number of at least 1"),
         ({"max_length": None}, "max_length is None"),
         ({"max_length": 12.5}, "max_length is 12.5"),
@@ -314,7 +314,7 @@ def test_there_is_one_embedded_model() -> None:
     "options", [{"max_length": 3}, {"max_length": 512}, {"threads": 1}, {"tokens_per_batch": 1}]
 )
 def test_options_at_the_end_of_their_range_work(options: dict[str, int]) -> None:
-    """One word of a text, the most that the model has positions for, one core, a batch a text."""
+    """One word of a text, the most that the model has positions for, one core, one text per batch."""
     assert all(score is not None and 0.0 < score < 1.0 for score in rank(["leak " * 1000, "Paris"], **options))
 
 

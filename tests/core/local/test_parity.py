@@ -356,12 +356,21 @@ def test_a_folder_without_a_tokenizer_says_what_to_do(checkpoint: Build, tmp_pat
         scores(f"onnx:{folder}")
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no graph", b"\x00" * 1000])
-def test_a_corrupt_graph_is_refused(checkpoint: Build, tmp_path: Path, content: bytes) -> None:
-    """The error names the file."""
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"this is no graph", "wire type 4"),
+        (b"\x00" * 1000, "it holds no graph"),
+        (b"\xff" * 2_000_000, "has more than 10 bytes"),
+    ],
+    ids=["empty", "text", "zeros", "number"],
+)
+def test_a_corrupt_graph_is_refused(checkpoint: Build, tmp_path: Path, content: bytes, reason: str) -> None:
+    """The error names the file and the reason."""
     folder = copy_of(checkpoint("bert-1"), tmp_path)
     (folder / "model.onnx").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=rf"{folder}/model.onnx cannot be loaded"):
+    with pytest.raises(ConfigurationError, match=rf"{folder}/model.onnx cannot be loaded .*{reason}"):
         scores(f"onnx:{folder}")
 
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rerank_core._support.checks import check_count
+from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.scorer import LocalOptions, LocalScorer
@@ -37,20 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedOptions", "EmbeddedScorer"]
 
 _SLOPE, _INTERCEPT = 3.9, -3.8
-_LENGTHS = range(3, 513)
-"""Of one token and the special ones, to the model's last position."""
-_PRECISIONS = ("auto", "fp32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedOptions(LocalOptions):
-    """The options of :class:`EmbeddedScorer`.
+    """The options of :class:`EmbeddedScorer`, besides those of every local model.
 
     Attributes:
         max_length: tokens of a query or a document that are read, from 3 to 512; 256 by default, which is what
             the scores were calibrated with. The rest of a longer text is not read.
-        tokens_per_batch: padded tokens per batch, at least 1; by default 1,024.
-        threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
         precision: of the arithmetic; the stored weights are int8 either way. ``"fp32"`` expands them. ``"int8"``
             also quantises each token's vector: about twice as fast on CPUs with VNNI or AMX instructions, scores
             up to 0.03 apart; on other CPUs it gains little or nothing, and a warning says so. ``"auto"`` is
@@ -69,10 +64,8 @@ class EmbeddedOptions(LocalOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in _PRECISIONS:
-            raise ConfigurationError(f"precision is {self.precision!r}: give one of {', '.join(_PRECISIONS)}")
-        if check_count("max_length", self.max_length) not in _LENGTHS:
-            raise ConfigurationError(f"max_length is {self.max_length}: give 3 to 512 tokens")
+        check_count("max_length", self.max_length, least=3, most=512)
+        check_choice("precision", self.precision, ("auto", "fp32", "int8"))
         check_count("cache_bytes", self.cache_bytes, least=0)
 
 

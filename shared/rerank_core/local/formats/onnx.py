@@ -51,7 +51,7 @@ def read_weights(model: bytes) -> dict[str, _Array]:
     Constants that are not stored as raw bytes in the file, or are of a rare type, are left out.
 
     Raises:
-        ValueError: the bytes are no ONNX model.
+        ValueError: the bytes are not an ONNX model.
     """
     return {
         tensor.name: np.frombuffer(tensor.raw, _DTYPES[tensor.type_number]).reshape(tensor.shape)
@@ -67,7 +67,7 @@ def count_weights(model: bytes | memoryview) -> tuple[Counter[int], set[str]]:
         The counts by type, and the files that hold weights, relative to the model's folder.
 
     Raises:
-        ValueError: the bytes are no ONNX model.
+        ValueError: the bytes are not an ONNX model.
     """
     counts: Counter[int] = Counter()
     files = set()
@@ -81,7 +81,7 @@ def count_weights(model: bytes | memoryview) -> tuple[Counter[int], set[str]]:
 def _read_tensors(model: bytes | memoryview) -> Iterator[_Tensor]:
     graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
     if not isinstance(graph, memoryview):
-        raise ValueError("no ONNX model: it holds no graph")
+        raise ValueError("not an ONNX model: it holds no graph")
     for number, value in _fields(graph):
         if number == 5 and isinstance(value, memoryview):
             yield _read_tensor(value)
@@ -107,10 +107,10 @@ def _read_tensor(message: memoryview) -> _Tensor:
             if entry.get(1) == b"location":
                 file = entry.get(2, b"").decode()
     if len(shape) > _MAX_DIMENSIONS:
-        raise ValueError(f"no ONNX model: the tensor {name!r} has {len(shape)} dimensions")
+        raise ValueError(f"not an ONNX model: the tensor {name!r} has {len(shape)} dimensions")
     dtype = _DTYPES.get(type_number)
     if raw is not None and dtype is not None and len(raw) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"no ONNX model: the tensor {name!r} does not have as many bytes as its shape says")
+        raise ValueError(f"not an ONNX model: the tensor {name!r} does not have as many bytes as its shape says")
     return _Tensor(name, type_number, tuple(shape), raw, file)
 
 
@@ -128,9 +128,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
-            raise ValueError(f"no ONNX model: wire type {kind} at byte {position}")
+            raise ValueError(f"not an ONNX model: wire type {kind} at byte {position}")
         if size > len(message) - position:
-            raise ValueError("no ONNX model: it ends within a field")
+            raise ValueError("not an ONNX model: it ends within a field")
         yield key >> 3, message[position : position + size]
         position += size
 
@@ -149,8 +149,8 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position + number + 1
     if len(message) - position < _MAX_VARINT_BYTES:
-        raise ValueError("no ONNX model: it ends within a number")
-    raise ValueError(f"no ONNX model: the number at byte {position} has more than {_MAX_VARINT_BYTES} bytes")
+        raise ValueError("not an ONNX model: it ends within a number")
+    raise ValueError(f"not an ONNX model: the number at byte {position} has more than {_MAX_VARINT_BYTES} bytes")
 
 
 def _number(value: int) -> bytes:
@@ -212,7 +212,7 @@ class GraphBuilder:
     def _add_weight(self, name: str, value: _Array, place: bytes, data: memoryview) -> None:
         number = _NUMBERS.get(value.dtype)
         if number is None:
-            raise ValueError(f"constants of type {value.dtype} are not written here")
+            raise ValueError(f"constants of type {value.dtype} cannot be written")
         head = b"".join(_int(1, size) for size in value.shape) + _int(2, number) + _text(8, name) + place
         self._weights.append((_length(5, len(head) + len(data)) + head, data))
 

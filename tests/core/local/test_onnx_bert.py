@@ -1,4 +1,4 @@
-"""Classifiers written straight from their checkpoint, against transformers' own models, on both runtimes."""
+"""Graphs that are written from a checkpoint, compared with transformers' own models, on both runtimes."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def random_batch(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_half_precision_and_shards_are_read(tmp_path: Path, dtype: torch.dtype, runtime: Runtime) -> None:
-    """A checkpoint in two bytes a weight, in several files, gives the logits of the same weights in four."""
+    """A checkpoint in two bytes per weight, in several files, gives the logits of the same weights in four."""
     random_checkpoint(tmp_path, "bert")
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Pairs through an ONNX model: together, one at a time, and interrupted."""
+"""An ONNX model runs pairs together or one at a time, and can be interrupted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_pairs_one_at_a_time_have_the_same_scores(
 
 
 def test_pairs_one_at_a_time_are_interrupted_between_runs(one_at_a_time: OnnxModel) -> None:
-    """No further one is begun, and the next batch runs."""
+    """The run after an interrupt raises at once, and the next batch runs."""
     pairs = one_at_a_time.tokenize(QUERY, TEXTS)
     begun: list[int] = []
     run = one_at_a_time._session.run

@@ -1,4 +1,4 @@
-"""The choice of a runtime, and what it says of the machine."""
+"""The choice of a runtime by option, package and CPU."""
 
 from __future__ import annotations
 

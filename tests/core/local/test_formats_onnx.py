@@ -52,7 +52,7 @@ def test_weights_of_other_types_or_not_raw_are_left_out() -> None:
 )
 def test_other_bytes_are_no_model(content: bytes) -> None:
     """Bytes without a graph are an error, not an empty model."""
-    with pytest.raises(ValueError, match="no ONNX model"):
+    with pytest.raises(ValueError, match="not an ONNX model"):
         read_weights(content)
 
 

@@ -1,4 +1,4 @@
-"""Families of models through ``onnx:``, from their checkpoints alone: written, exported, quantised."""
+"""Checkpoints without an ONNX file through ``onnx:``: their graph is written, or exported and quantised once."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_family_scores_as_sentence_transformers_does(
 
 
 def test_exporting_happens_once_and_leaves_the_checkpoint_alone(plain: Build, cache: Path) -> None:
-    """The folder may be anybody's, so what is made goes into the cache of models, and is found there."""
+    """What is made goes into the cache of models, and is found there."""
     folder = plain("deberta-1")
     before = files(folder)
     scores(folder)
@@ -105,7 +105,7 @@ def test_exporting_happens_once_and_leaves_the_checkpoint_alone(plain: Build, ca
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_int8_is_made_once_and_depends_on_no_neighbour(plain: Build, cache: Path, runtime: str) -> None:
-    """Activations are scaled by the run, so each pair runs alone, whichever runtime it is."""
+    """Activations have one scale per run, so each pair runs alone, on either runtime."""
     folder = plain("deberta-1")
     before = files(folder)
     reranker = Reranker(load_scorer(f"onnx:{folder}", runtime=runtime, precision="int8"))
@@ -149,7 +149,7 @@ def test_a_checkpoint_that_transformers_cannot_load_is_refused(plain: Build, tmp
 def test_an_export_that_differs_from_torch_is_not_kept(
     plain: Build, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Here because the tolerance is none at all; a wrong graph must not be scored with."""
+    """A tolerance below 0 stands for a wrong graph, which must not be used."""
     for path in plain("deberta-1").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")
@@ -163,7 +163,7 @@ def test_an_export_that_differs_from_torch_is_not_kept(
 def test_what_torch_cannot_export_is_refused(
     plain: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With the exporter's reason; an operator set of long ago stands for an operator that it does not know."""
+    """The exporter's reason is named; an old operator set stands for an operator that it does not know."""
     for path in plain("modernbert-1").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")

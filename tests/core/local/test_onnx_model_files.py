@@ -138,7 +138,7 @@ def test_int8_files_are_chosen_by_the_cpu(
 def test_what_the_cpu_has_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, info: str | None, features: set[str]
 ) -> None:
-    """From the system's own list; where it has none, AVX2 is supposed."""
+    """From the system's own list; where it has none, AVX2 is assumed."""
     if info is not None:
         (tmp_path / "cpuinfo").write_text(info)
     monkeypatch.setattr("platform.machine", lambda: machine)
@@ -164,7 +164,7 @@ def test_a_file_of_another_precision_is_refused(
 def test_lower_precision_is_used_and_logged_where_nothing_was_asked(
     checkpoint: Build, graphs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its pairs run alone, as int8 needs; the file says so, not its name."""
+    """Pairs run alone, as int8 graphs need; what counts is the file's content, not its name."""
     folder = folder_of(checkpoint, graphs, tmp_path, {"model.onnx": "int8"})
     with caplog.at_level(logging.INFO, "rerank_core"):
         reranker = Reranker(f"onnx:{folder}")

@@ -68,6 +68,13 @@ class ModelFacts:
         listwise: whether a score depends on the other texts of the request.
         scale: of its scores, None where the runtime or the server decides.
         successor: the model to use instead of this one, which was retired.
+        template: prompt of a language model, with ``{query}``, ``{document}`` and, where it follows one,
+            ``{instruction}``; for local models whose files have no prompt.
+        instruction: what stands in the template where no instruction is given.
+        answers: the words whose logits make the score, yes minus no; None in place of no for yes alone.
+        temperature: by which a logit is divided before the sigmoid.
+        unsupported: why ``cross-encoder:`` refuses the model, and what to use instead.
+        caution: what to know about its scores; logged once when it is loaded.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -75,23 +82,78 @@ class ModelFacts:
     listwise: bool = False
     scale: Scale | None = None
     successor: str | None = None
+    template: str | None = None
+    instruction: str = "Given a web search query, retrieve relevant passages that answer the query"
+    answers: tuple[str, str | None] = ("yes", "no")
+    temperature: float = 1.0
+    unsupported: str | None = None
+    caution: str | None = None
 
 
-_QWEN3 = ModelFacts(instructions="<Instruct>: {instruction}\n<Query>: {query}")
+_QWEN3 = ModelFacts(
+    instructions="<Instruct>: {instruction}\n<Query>: {query}",
+    template=(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+        'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+        "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    ),
+)
+_BGE_GEMMA = ModelFacts(
+    template=(
+        "<bos>A: {query}\nB: {document}\nGiven a query A and a passage B, determine whether the passage contains "
+        "an answer to the query by providing a prediction of either 'Yes' or 'No'."
+    ),
+    answers=("Yes", None),
+)
+_NEMOTRON = ModelFacts(template="question:{query} \n \n passage:{document}")
+_EARLY_EXIT = ModelFacts(
+    unsupported="its own code picks layers and compresses tokens, which CrossEncoder does not: use another "
+    "model of its family, such as bge-reranker-v2-m3"
+)
+_TEXT_ONLY = "it reads texts and images, and gets texts only here"
+_OLD_CODE = (
+    "its own code does not run with transformers 5: use 'onnx:' with the same name, whose repository has the files"
+)
+_OTHER_SCORES = (
+    "its scores changed with transformers 5 (known from 0.73 to 0.20 for one pair): compare them with yours"
+)
+_ZERANK_1 = ModelFacts(
+    unsupported="its own code replaces CrossEncoder.predict for all models of the process: use zerank-2, or "
+    "ZeroEntropy's service"
+)
 _JINA_V3 = ModelFacts(Limits(documents=64, tokens=131_072), listwise=True, scale="cosine")
 
 MODELS: Mapping[str, ModelFacts] = MappingProxyType(
     {
         "bge-reranker-base": ModelFacts(),
         "bge-reranker-large": ModelFacts(),
+        "bge-reranker-v2-gemma": _BGE_GEMMA,
         "bge-reranker-v2-m3": ModelFacts(),
-        "jina-reranker-m0": ModelFacts(Limits(pair=10_240)),
-        "jina-reranker-v2-base-multilingual": ModelFacts(Limits(pair=1024)),
+        "bge-reranker-v2-minicpm-layerwise": _EARLY_EXIT,
+        "bge-reranker-v2.5-gemma2-lightweight": _EARLY_EXIT,
+        "ctxl-rerank-v2*": ModelFacts(
+            caution="its logits are not centred (right answers at −2.3): a threshold of 0.5 keeps nothing; set "
+            "thresholds from your own data, or temperature="
+        ),
+        "gte-multilingual-reranker-base": ModelFacts(unsupported=_OLD_CODE),
+        "japanese-reranker-large-v1": ModelFacts(caution=_OTHER_SCORES),
+        "jina-reranker-m0": ModelFacts(Limits(pair=10_240), caution=_TEXT_ONLY),
+        "jina-reranker-v1*": ModelFacts(unsupported=_OLD_CODE),
+        "jina-reranker-v2-base-multilingual": ModelFacts(Limits(pair=1024), unsupported=_OLD_CODE),
         "jina-reranker-v3*": _JINA_V3,
+        "jinaforranking": _JINA_V3,
+        "llama-nemotron-rerank-1b-v2": _NEMOTRON,
+        "llama-nemotron-rerank-vl*": ModelFacts(caution=_TEXT_ONLY),
+        "polish-reranker*": ModelFacts(caution=_OTHER_SCORES),
         "qwen3-reranker*": _QWEN3,
+        "qwen3-vl-reranker*": ModelFacts(caution=_TEXT_ONLY),
+        "zerank-1": _ZERANK_1,
+        "zerank-1-small": _ZERANK_1,
+        "zerank-2": ModelFacts(temperature=5.0),
     }
 )
-"""Facts by model: see :func:`look_up` for the keys."""
+"""Facts by model, or by its class: see :func:`look_up` for the keys."""
 
 
 def find_model_facts(model: str, *, exact: bool = False) -> ModelFacts | None:

@@ -34,7 +34,7 @@ def build_causal(folder: Path, *, template: str = _TEMPLATE, seed: int = 0) -> P
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    tokenizer = _tokenizer(template)
+    tokenizer = byte_tokenizer(template)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -54,7 +54,8 @@ def build_causal(folder: Path, *, template: str = _TEMPLATE, seed: int = 0) -> P
     return folder
 
 
-def _tokenizer(template: str) -> Any:
+def byte_tokenizer(template: str | None) -> Any:
+    """Return a tokenizer of bytes with Qwen's special tokens, trained on the texts of the tests."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,7 +68,7 @@ def _tokenizer(template: str) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([template, QUERY, *TEXTS], trainer)
+    tokenizer.train_from_iterator([_TEMPLATE, QUERY, *TEXTS], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=CAUSAL_LENGTH,

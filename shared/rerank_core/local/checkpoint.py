@@ -10,6 +10,8 @@ from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
+from rerank_core.local.templates import is_decoder, renders_pairs
+from rerank_core.model_facts import ModelFacts, find_model_facts
 
 __all__ = [
     "PROBE_SECONDS",
@@ -77,6 +79,16 @@ def unavailable(model: str) -> ScorerUnavailableError:
     )
 
 
+def find_local_facts(model: str) -> ModelFacts:
+    """Return what is known of a model by its hub id; by its original name or its class where it is a folder."""
+    folder = Path(model).expanduser()
+    if not (model and folder.is_dir()):
+        return find_model_facts(model) or ModelFacts()
+    config = Checkpoint(folder).config
+    names = [str(config.get("_name_or_path") or ""), *(config.get("architectures") or [])]
+    return next((facts for name in names if (facts := find_model_facts(name)) is not None), ModelFacts())
+
+
 def fetch_checkpoint(model: str, *, revision: str | None, offline: bool) -> Path:
     """Return a model's folder, with all but its weights fetched from the hub where it is a hub id.
 
@@ -116,6 +128,11 @@ class Checkpoint:
         self.folder = folder
         self.config = self._json("config.json")
         self._tokenizer_config = self._json("tokenizer_config.json")
+
+    @property
+    def architecture(self) -> str:
+        """The class that the checkpoint was saved from, such as ``"BertForSequenceClassification"``."""
+        return str((self.config.get("architectures") or ["a model of no known class"])[0])
 
     def max_length(self) -> int:
         """Return how many tokens the model reads: what its tokenizer and its positions allow, else 512."""
@@ -162,6 +179,42 @@ class Checkpoint:
             return self._tokenizer_config.get("tokenizer_class") != _GENERIC_CLASS
         return "token_type_ids" in names
 
+    def find_template(self, given: str | None, name: str, facts: ModelFacts) -> str | None:
+        """Return the prompt to use for a pair; None for plain pairs, or for the prompt in the checkpoint's files.
+
+        Args:
+            given: by an option, which counts most.
+            name: a folder or a hub id; what is known of exactly this name comes before what the files say.
+            facts: what is known of the model, which comes after its files.
+
+        Raises:
+            ConfigurationError: the model reads pairs by a prompt, and there is none.
+        """
+        if self.folder == Path(name).expanduser():  # a local folder is known by its files alone
+            name = str(self.config.get("_name_or_path") or "")
+        exact = find_model_facts(name, exact=True)
+        if given is not None or (exact is not None and exact.template is not None):
+            return given or (exact.template if exact else None)
+        if not is_decoder(self.config) or renders_pairs(self.chat_template):
+            return None
+        saved = self._json("config_sentence_transformers.json").get("model_type") == "CrossEncoder"
+        if saved and not (self.chat_template and facts.template):
+            return None  # it was trained without a prompt, or with one that the library can judge
+        if facts.template is None:
+            raise ConfigurationError(
+                f"{self.architecture} reads pairs by a prompt, without which scores are nearly random, and its "
+                "files have none: give template='… {query} … {document} …' as its model card says"
+            )
+        return facts.template
+
+    @property
+    def chat_template(self) -> str:
+        """The checkpoint's own chat template; "" where it has none."""
+        path = self.folder / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        return str(self._tokenizer_config.get("chat_template") or "")
+
     def weights_folder(self) -> Path:
         """Return the folder of the weights, for which sentence-transformers may have made one."""
         modules = self._list("modules.json")
@@ -169,7 +222,7 @@ class Checkpoint:
 
     def describe(self) -> str:
         """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
-        architecture = (self.config.get("architectures") or [""])[0]
+        architecture = self.architecture
         kind = self._library_kind()
         if (self.folder / "artifact.metadata").is_file() or "ColBERT" in architecture:
             kind = "ColBERT"
@@ -182,11 +235,25 @@ class Checkpoint:
         }
         for ending, found in endings.items():
             kind = kind or (found if architecture.endswith(ending) else "")
-        return _KINDS.get(kind, f"a checkpoint of {architecture or 'no known kind'}, not a trained reranker")
+        return _KINDS.get(kind, f"{architecture}: use 'cross-encoder:' if that can run it")
 
     def is_of_another_kind(self) -> bool:
         """Tell whether sentence-transformers' files say that this is no reranker, such as an embedding model."""
         return self._library_kind() != ""
+
+    def check_classifier(self) -> None:
+        """Check that the configuration is a trained classifier's.
+
+        Raises:
+            ConfigurationError: it is not; says what the checkpoint looks like.
+        """
+        is_classifier = self.architecture.endswith("ForSequenceClassification") or not self.config.get(
+            "architectures"
+        )
+        if self._library_kind() or not is_classifier:
+            raise ConfigurationError(
+                f"{self.architecture} has no trained classifier: it looks like {self.describe()}"
+            )
 
     def untrained(self, missing: Sequence[str]) -> ConfigurationError:
         """Return the error for a model some of whose weights are in no file."""

@@ -9,11 +9,13 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
-from rerank_core._support.checks import check_choice, check_count
+from rerank_core._support.checks import check_amount, check_choice, check_count
 from rerank_core.errors import ConfigurationError
+from rerank_core.local.checkpoint import find_local_facts
 from rerank_core.local.engine import Engine, LocalModel, ModelJob, shared_engine
+from rerank_core.local.templates import check_template
 from rerank_core.reading import Reading, WindowRequest
-from rerank_core.scorer import ConfiguredScorer, ScorerOptions
+from rerank_core.scorer import ConfiguredScorer, Scale, ScorerOptions
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
@@ -156,6 +158,12 @@ class PairOptions(LocalOptions):
     Attributes:
         max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
         activation: see :data:`Activation`.
+        score_scale: what the activation's result is, ``"probability"``, ``"logit"`` or ``"cosine"``; by default
+            what is known of the model, else a logit, or a probability with ``activation="identity"``.
+        temperature: by which logits are divided before the sigmoid, above 0; by default the model's, mostly 1.
+        instruction: what to prefer, for models that follow an instruction; by default the model's own.
+        template: prompt of a language model, with ``{query}``, ``{document}`` and, where it follows one,
+            ``{instruction}``; by default the model's own.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.
 
@@ -164,11 +172,22 @@ class PairOptions(LocalOptions):
     """
 
     activation: Activation = "auto"
+    score_scale: Scale | None = None
+    temperature: float | None = None
+    instruction: str | None = None
+    template: str | None = None
     revision: str | None = None
     local_files_only: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("score_scale", self.score_scale, (None, *get_args(Scale)))
+        if self.temperature is not None and check_amount("temperature", self.temperature) == 0:
+            raise ConfigurationError("temperature is 0: give a number above 0")
+        if self.template is not None:
+            check_template(self.template)
+        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
+            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
         check_choice("activation", self.activation, get_args(Activation))
 
 
@@ -180,7 +199,11 @@ class PairModel(LocalModel[Any, float], Protocol):
 
 
 class PairScorer(LocalScorer):
-    """A cross-encoder in this process."""
+    """A cross-encoder in this process.
+
+    Attributes:
+        model_facts: what is known of the model.
+    """
 
     Options: ClassVar[type[ScorerOptions]] = PairOptions
     options: PairOptions
@@ -190,17 +213,24 @@ class PairScorer(LocalScorer):
 
     def __init__(self, model: str = "", **options: Any) -> None:
         super().__init__(model, **options)
-        self.scale = "probability" if self.options.activation == "identity" else "logit"
+        self.model_facts = find_local_facts(model)
+        passed_on: Scale = "probability" if self.options.activation == "identity" else "logit"
+        self.scale = self.options.score_scale or self.model_facts.scale or passed_on
+        self.listwise = self.model_facts.listwise
 
     @abstractmethod
     def load(self) -> PairModel:
         """Load the model; runs in the engine's thread."""
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return one logit per text, or one probability with ``activation="identity"``."""
+        """Return one score per text, on the scorer's scale."""
         job = _PairJob(query, texts)
         await self.engine.run(job)
-        return Scored(job.scores.tolist(), Usage(requests=1, tokens=job.tokens))
+        scores = job.scores.tolist()
+        if self.scale == "logit":
+            temperature = self.options.temperature or self.model_facts.temperature
+            scores = [score / temperature for score in scores]
+        return Scored(scores, Usage(requests=1, tokens=job.tokens))
 
 
 class _PairJob(ModelJob[Any, float]):

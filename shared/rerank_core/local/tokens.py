@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
+__all__ = ["CHARACTERS_PER_TOKEN", "encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
 
-_CHARACTERS_PER_TOKEN = 20
+CHARACTERS_PER_TOKEN = 20
+"""More than nearly any text has."""
 _USUAL_CHARACTERS_PER_TOKEN = 8
 """Prose has 4 to 6, so that this much of a text is nearly always enough, and little of it is not needed."""
 _LAST_TOKENS = 8
@@ -26,7 +27,7 @@ def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = 
     A tokenizer reads the whole text before it truncates, so it is given only the beginning of a very long one, up
     to a blank, where no token is split. Where that makes too few tokens, the whole text is encoded.
     """
-    ends = limit * _CHARACTERS_PER_TOKEN
+    ends = limit * CHARACTERS_PER_TOKEN
     beginnings = [_beginning(text, ends) for text in texts]
     encodings: list[Any] = tokenizer.encode_batch(beginnings, add_special_tokens=special)
     for index, text in enumerate(texts):

@@ -121,7 +121,7 @@ def test_int8_is_made_once_and_depends_on_no_neighbour(plain: Build, cache: Path
 
 
 def test_a_checkpoint_without_a_head_is_not_exported(plain: Build, cache: Path, tmp_path: Path) -> None:
-    """Transformers would make up random weights; the error names what is missing, and nothing is kept."""
+    """Transformers would make up random weights; the error says what it looks like, and nothing is kept."""
     from transformers import AutoModel
 
     with quiet():
@@ -129,7 +129,9 @@ def test_a_checkpoint_without_a_head_is_not_exported(plain: Build, cache: Path, 
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((plain("deberta-1") / name).read_bytes())
     before = files(cache)
-    with pytest.raises(ConfigurationError, match=r"has no weights for classifier.bias, classifier.weight"):
+    with pytest.raises(
+        ConfigurationError, match="DebertaV2Model has no trained classifier: it looks like an embedding"
+    ):
         scores(tmp_path)
     assert [name for name, _ in files(cache) if not name.endswith(".lock")] == [
         name for name, _ in before if not name.endswith(".lock")

@@ -126,6 +126,57 @@ def test_a_text_to_text_model_is_refused(tmp_path: Path) -> None:
     assert "looks like a text-to-text model such as monoT5" in message
 
 
+@pytest.mark.parametrize(
+    ("shape", "tensor"), [("bert-1", "classifier.weight"), ("deberta-1", "pooler.dense.weight")]
+)
+def test_a_missing_weight_is_named_on_onnx_too(
+    checkpoint: Build, tmp_path: Path, shape: Shape, tensor: str
+) -> None:
+    """Of a checkpoint that is run as it is, and of one that is exported."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "changed"
+    shutil.copytree(checkpoint(shape), folder)
+    (folder / "model.onnx").unlink()
+    weights = load_file(folder / "model.safetensors")
+    del weights[tensor]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert tensor in refusal(folder, "onnx")
+    assert tensor in refusal(folder)
+
+
+def test_an_embedding_models_onnx_file_is_refused(checkpoint: Build, tmp_path: Path) -> None:
+    """It returns a vector for each token, or for each pair, and no score."""
+    import torch
+    from transformers import AutoModel
+
+    folder = tmp_path / "embedding"
+    shutil.copytree(checkpoint("bert-1"), folder)
+
+    class Vectors(torch.nn.Module):
+        """The hidden states alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(checkpoint("bert-1"), attn_implementation="eager")
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """Return an array of three dimensions."""
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
+
+    with quiet():
+        torch.onnx.export(
+            Vectors().eval(),
+            (torch.full((2, 7), 5), torch.ones(2, 7, dtype=torch.long)),
+            str(folder / "model.onnx"),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")},
+            dynamo=False,
+        )
+    assert "as embedding models do: use it as a first stage" in refusal(folder, "onnx")
+
+
 @pytest.mark.parametrize("kept", ["safetensors", "bin"])
 def test_differences_that_change_no_score_load(checkpoint: Build, tmp_path: Path, kept: str) -> None:
     """Position ids and a pooler that the classifier does not use, as older checkpoints have; .bin files, too."""

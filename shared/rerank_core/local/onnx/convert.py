@@ -118,9 +118,8 @@ def _load(folder: Path) -> Any:
             )
     except Exception as exc:
         raise ConfigurationError(f"transformers cannot load {folder} ({exc}): {advice}") from exc
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ConfigurationError(f"{folder} has no weights for {', '.join(missing[:5])}: {advice}")
+    if loading["missing_keys"]:
+        raise Checkpoint(folder).untrained(sorted(loading["missing_keys"]))
     return model.float().eval()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
+from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.onnx.bert import open_checkpoint
 from rerank_core.local.onnx.convert import export, quantize
 from rerank_core.local.onnx.model_files import can_write_graph, find_model
@@ -21,9 +22,13 @@ from rerank_core.local.runtimes.session import (
     open_session,
 )
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
+from rerank_core.local.templates import TemplateTokenizer, is_decoder
 from rerank_core.scorer import ScorerOptions
 
 __all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
+
+_LABELS_NDIM = 2
+"""Of logits: (pairs, labels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +101,10 @@ class OnnxScorer(PairScorer):
             offline=self.options.local_files_only,
         )
         length = self.options.max_length or checkpoint.max_length()
-        tokenizer = checkpoint.tokenizer(length)
-        pairs = PairTokenizer(
-            tokenizer,
-            max_length=length,
-            pad_id=checkpoint.pad_id(tokenizer),
-            token_types=checkpoint.has_token_types(),
-        )
+        pairs = self._choose_tokenizer(checkpoint, length)
         options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
+        if graph is None:
+            checkpoint.check_classifier()
         if graph is None and can_write_graph(checkpoint):
             session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
             return OnnxModel(session, pairs, self.options.activation)
@@ -118,6 +119,24 @@ class OnnxScorer(PairScorer):
         # Graphs in int8 have one scale of activations per run, whatever runs them.
         alone = graph.precision == "int8"
         return OnnxModel(open_session(graph.path, options), pairs, self.options.activation, one_at_a_time=alone)
+
+    def _choose_tokenizer(self, checkpoint: Checkpoint, length: int) -> PairTokenizer:
+        """Return what reads pairs, by a prompt where the model needs one."""
+        tokenizer = checkpoint.tokenizer(length)
+        facts, instruction = self.model_facts, self.options.instruction
+        template = checkpoint.find_template(self.options.template, self.model, facts)
+        if instruction is not None and "{instruction}" not in (template or ""):
+            raise ConfigurationError("the model follows no instruction here: leave out instruction=")
+        pad_id = checkpoint.pad_id(tokenizer)
+        if template is not None:
+            return TemplateTokenizer(
+                tokenizer, template, instruction or facts.instruction, max_length=length, pad_id=pad_id
+            )
+        if is_decoder(checkpoint.config) and checkpoint.chat_template:
+            raise ConfigurationError(
+                "the prompt in the model's chat template is not read here: give template=, or use 'cross-encoder:'"
+            )
+        return PairTokenizer(tokenizer, max_length=length, pad_id=pad_id, token_types=checkpoint.has_token_types())
 
 
 class OnnxModel:
@@ -153,4 +172,9 @@ class OnnxModel:
     def _run(self, items: Sequence[Pair]) -> list[float]:
         arrays = self._pairs.arrays(items)
         (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
+        if logits.ndim > _LABELS_NDIM:
+            raise ConfigurationError(
+                f"the ONNX model returns {logits.ndim} dimensions, not a number per pair, as embedding models do: "
+                "use it as a first stage"
+            )
         return logits_to_scores(logits.reshape(len(items), -1), self._activation)

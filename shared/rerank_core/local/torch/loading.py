@@ -12,27 +12,49 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 
-__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers"]
+__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers", "use_template"]
 
 
-def check_trained(model: Any, folder: Path) -> None:
+def check_trained(model: Any, checkpoint: Checkpoint) -> None:
     """Check that all weights of a ``CrossEncoder`` come from its files.
 
     For a checkpoint without a trained classifier, transformers makes one up at random, and only logs it.
 
     Args:
         model: the ``CrossEncoder``.
-        folder: its files.
+        checkpoint: its files.
 
     Raises:
         ConfigurationError: weights are missing, or the checkpoint is no reranker; says what it looks like.
     """
-    checkpoint = Checkpoint(folder)
     missing = _missing_weights(model.transformers_model, checkpoint.weights_folder())
     if missing:
         raise checkpoint.untrained(missing)
     if checkpoint.is_of_another_kind():
         raise ConfigurationError(f"the model is no reranker: it looks like {checkpoint.describe()}")
+
+
+def use_template(model: Any, answers: tuple[str, str | None]) -> None:
+    """Check that a ``CrossEncoder`` reads by the template that it was given; set the words that make its score.
+
+    Raises:
+        ConfigurationError: it reads plain pairs whatever the template, or has no such words.
+    """
+    if not model.supports("message"):
+        raise ConfigurationError(
+            "the model was saved to read plain pairs, without a template: leave out template="
+        )
+    if not hasattr(model[-1], "true_token_id"):  # a classifier's score is no word's
+        return
+    ids = [None if word is None else model.tokenizer.convert_tokens_to_ids(word) for word in answers]
+    if any(
+        word is not None and ids[index] in (None, model.tokenizer.unk_token_id)
+        for index, word in enumerate(answers)
+    ):
+        raise ConfigurationError(
+            f"the model has no single token for each of {answers}, which would make its score"
+        )
+    model[-1].true_token_id, model[-1].false_token_id = ids
 
 
 def _missing_weights(network: Any, folder: Path) -> list[str]:

@@ -63,7 +63,10 @@ def choose_reader(model: Any, *, instruction: str | None) -> Reader:
             "the model follows no instruction: leave out instruction=, or take a model whose chat template or "
             "saved prompts have a place for one"
         )
-    expected = [library.features(library.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+    try:
+        expected = [library.features(library.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+    except ValueError as exc:
+        raise ConfigurationError(f"the model's prompt has no places for a pair: give template= ({exc})") from exc
     for kind in (_PairReader, _RowReader):
         with suppress(Exception):  # whatever it is, the library's own way is the right one
             reader: Reader = kind(model, prompt)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, name_scorer
-from rerank_core.local.checkpoint import fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
+from rerank_core.local.checkpoint import Checkpoint, fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.scorer import PairOptions, PairScorer
-from rerank_core.local.torch.loading import check_trained, keep_class_unpatched
+from rerank_core.local.templates import to_chat_template
+from rerank_core.local.torch.listwise import ListwiseJob, ListwiseModel
+from rerank_core.local.torch.loading import check_trained, keep_class_unpatched, use_template
 from rerank_core.local.torch.model import TorchPairs
 from rerank_core.local.torch.readers import choose_reader
 from rerank_core.local.torch.replicas import Replica, Replicas, choose_tokens_per_batch
 from rerank_core.scorer import ScorerOptions
+from rerank_core.types import Scored
+from rerank_core.usage import Usage
 
 __all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
 
 _PURPOSE = "a cross-encoder on torch"
+_logger = logging.getLogger("rerank_core")
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -36,14 +43,19 @@ class CrossEncoderOptions(PairOptions):
             default what transformers chooses.
         compile: run the model through ``torch.compile``; it needs a C++ compiler, and the first batches take a
             minute.
-        instruction: what to prefer, for models that follow one, instead of the prompt that the model was saved
-            with.
         max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
         tokens_per_batch: padded tokens per batch on each device, at least 1; by default 1,024 on a CPU, up to
             65,536 on CUDA as its memory allows, 8,192 elsewhere.
         threads: cores for torch, at least 1, never more than the container's quota; torch keeps one such number
             for the whole process.
         activation: see :data:`rerank_core.local.scorer.Activation`.
+        score_scale: what the activation's result is, ``"probability"``, ``"logit"`` or ``"cosine"``; by default
+            what is known of the model, else a logit, or a probability with ``activation="identity"``.
+        temperature: by which logits are divided before the sigmoid, above 0; by default the model's, mostly 1.
+        instruction: what to prefer, for models that follow one, instead of the prompt that the model was saved
+            with.
+        template: prompt of a language model, with ``{query}``, ``{document}`` and, where it follows one,
+            ``{instruction}``; by default the model's own.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.
         trust_remote_code: run Python code that comes with the model.
@@ -57,18 +69,14 @@ class CrossEncoderOptions(PairOptions):
     trust_remote_code: bool = False
     attention: str | None = None
     compile: bool = False
-    instruction: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dtype not in get_args(Dtype):
-            raise ConfigurationError(f"dtype is {self.dtype!r}: give one of {', '.join(get_args(Dtype))}")
+        check_choice("dtype", self.dtype, get_args(Dtype))
         if not isinstance(self.compile, bool):
             raise ConfigurationError(f"compile is {self.compile!r}: give True or False")
-        for option, example in (("attention", "'sdpa'"), ("instruction", "what the model shall prefer")):
-            value = getattr(self, option)
-            if value is not None and not (isinstance(value, str) and value.strip()):
-                raise ConfigurationError(f"{option} is no text: give {example}, or leave it out")
+        if self.attention is not None and not (isinstance(self.attention, str) and self.attention.strip()):
+            raise ConfigurationError("attention is no text: give 'sdpa', or leave it out")
         if self.device is not None and not all(isinstance(name, str) and name for name in self.devices):
             raise ConfigurationError(f"device is {self.device!r}: give 'cpu', 'cuda', …, or a list of such names")
 
@@ -107,10 +115,22 @@ class CrossEncoderScorer(PairScorer):
         with name_scorer(self.name):
             check_installed("sentence_transformers", extra="local", purpose=_PURPOSE)
 
-    def load(self) -> TorchPairs:
-        """Load the model with sentence-transformers, once per device."""
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Return one score per text, on the scorer's scale."""
+        if not self.listwise:
+            return await super().score(query, texts)
+        job = ListwiseJob(query, texts)
+        await self.engine.run(job)
+        return Scored(job.scores, Usage(requests=1, tokens=job.tokens))
+
+    def load(self) -> Any:
+        """Load a :class:`TorchPairs`, with the model once per device, or a :class:`ListwiseModel`."""
         if not self.model:
             raise ConfigurationError("names no model: give 'cross-encoder:<local folder or hub id>'")
+        if self.model_facts.unsupported is not None:
+            raise ConfigurationError(f"cannot be run with sentence-transformers: {self.model_facts.unsupported}")
+        if self.model_facts.caution is not None:
+            _logger.warning("%s: %s", self.name, self.model_facts.caution)
         torch = require("torch", extra="local", purpose=_PURPOSE)
         options = self.options
         threads = usable_threads(options.threads or torch.get_num_threads())
@@ -119,9 +139,15 @@ class CrossEncoderScorer(PairScorer):
         offline = options.local_files_only or (
             is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=options.revision)
         )
-        folder = fetch_checkpoint(self.model, revision=options.revision, offline=offline)
-        models = [self._load_on(device, offline=offline) for device in options.devices]
-        check_trained(models[0], folder)
+        if self.listwise:
+            return ListwiseModel(self.model, options, offline=offline)
+        checkpoint = Checkpoint(fetch_checkpoint(self.model, revision=options.revision, offline=offline))
+        template = checkpoint.find_template(options.template, self.model, self.model_facts)
+        models = [self._load_on(device, template, offline=offline) for device in options.devices]
+        check_trained(models[0], checkpoint)
+        if template is not None:
+            for model in models:
+                use_template(model, self.model_facts.answers)
         reader = choose_reader(models[0], instruction=options.instruction)
         replicas = [Replica(model) for model in models]
         if options.compile:
@@ -136,10 +162,13 @@ class CrossEncoderScorer(PairScorer):
             ends_in_sigmoid=isinstance(getattr(models[0][-1], "activation_function", None), torch.nn.Sigmoid),
         )
 
-    def _load_on(self, device: str | None, *, offline: bool) -> Any:
+    def _load_on(self, device: str | None, template: str | None, *, offline: bool) -> Any:
         library = require("sentence_transformers", extra="local", purpose=_PURPOSE)
         options = self.options
         attention = {} if options.attention is None else {"attn_implementation": options.attention}
+        prompt = (
+            {} if template is None else {"chat_template": to_chat_template(template, self.model_facts.instruction)}
+        )
         try:
             with keep_class_unpatched():
                 model = library.CrossEncoder(
@@ -150,6 +179,7 @@ class CrossEncoderScorer(PairScorer):
                     local_files_only=offline,
                     trust_remote_code=options.trust_remote_code,
                     model_kwargs={"dtype": options.dtype, **attention},
+                    processor_kwargs=prompt,
                 )
         except ConfigurationError:
             raise

@@ -17,6 +17,7 @@ __all__ = [
     "PROBE_SECONDS",
     "Checkpoint",
     "fetch_checkpoint",
+    "find_local_facts",
     "is_hub_id",
     "is_hub_out_of_reach",
     "unavailable",

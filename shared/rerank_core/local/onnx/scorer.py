@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
@@ -100,11 +100,11 @@ class OnnxScorer(PairScorer):
             revision=self.options.revision,
             offline=self.options.local_files_only,
         )
+        if graph is None:
+            checkpoint.check_classifier()
         length = self.options.max_length or checkpoint.max_length()
         pairs = self._choose_tokenizer(checkpoint, length)
         options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
-        if graph is None:
-            checkpoint.check_classifier()
         if graph is None and can_write_graph(checkpoint):
             session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
             return OnnxModel(session, pairs, self.options.activation)

@@ -58,6 +58,11 @@ class Usage:
             cached=self.cached + other.cached,
         )
 
+    @property
+    def max_cost(self) -> float | None:
+        """The most US dollars that the call may have cost, None where the price is unknown."""
+        return None if self.cost is None else self.cost + self.cost_margin
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as plain values for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -15,25 +15,20 @@ from rerank_core.policies.calibrated import Calibrated
 from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
-from rerank_core.reading import estimate_tokens
+from rerank_core.policies.windowed import Windowed
+from rerank_core.reading import estimate_reading, estimate_tokens, max_tokens
 from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.scorer import Scorer
 
 if TYPE_CHECKING:
     from rerank_core.remote.scorer import RemoteScorer
 
-__all__ = ["SpendingCap", "max_tokens", "row_cost"]
+__all__ = ["SpendingCap", "max_row_cost", "row_cost"]
 
-_ONE_PASS_POLICIES = (Cached, Calibrated, Cascade, Fallback, Hedged)
-"""Policies that give each of their scorers a text once at most, unchanged."""
+_KNOWN_POLICIES = (Cached, Calibrated, Cascade, Fallback, Hedged, Windowed)
+"""Policies of which it is known what they send: each text, or each window, once to each scorer (Hedged: twice)."""
 
-_SPECIAL_TOKENS = 4
 _ROUNDING = 1e-9
-
-
-def max_tokens(text: str) -> int:
-    """Return a number of tokens that a text cannot exceed: one per byte of UTF-8, and special ones."""
-    return (len(text) if text.isascii() else len(text.encode(errors="replace"))) + _SPECIAL_TOKENS
 
 
 def row_cost(
@@ -44,7 +39,7 @@ def row_cost(
 ) -> float | None:
     """Return what scoring a row costs in US dollars, without repeated requests; None where no price is known.
 
-    A policy costs what all of its scorers cost together.
+    A policy costs what all of its scorers cost together, and is assumed to need no second request.
 
     Args:
         scorer: the scorer.
@@ -52,21 +47,49 @@ def row_cost(
         documents: the candidates; blank and repeated ones cost nothing.
         count_tokens: returns the number of tokens of a text.
     """
-    return _texts_cost(scorer, query, separate_distinct(documents)[0], count_tokens)
+    return _texts_cost(scorer, query, separate_distinct(documents)[0], count_tokens, with_repeats=False)
 
 
-def _texts_cost(scorer: Scorer, query: str, texts: list[str], count_tokens: Callable[[str], int]) -> float | None:
-    if isinstance(scorer, LocalScorer) or not texts:
-        return 0.0
-    if isinstance(scorer, Policy):
-        costs = [_texts_cost(inner, query, texts, count_tokens) for inner in scorer.scorers]
-        known = [cost for cost in costs if cost is not None]
-        if len(known) < len(costs) or (any(known) and not isinstance(scorer, _ONE_PASS_POLICIES)):
-            return None
-        return math.fsum(known)
+def max_row_cost(scorer: Scorer, query: str, documents: Sequence[str]) -> float | None:
+    """Return the most that scoring a row can be billed, in US dollars; None where no price is known.
+
+    That is: each request as often as it may be repeated, both requests of a hedge, every window, all scorers of a
+    policy, and one token per byte of text.
+    """
+    return _texts_cost(scorer, query, separate_distinct(documents)[0], max_tokens, with_repeats=True)
+
+
+def _texts_cost(
+    scorer: Scorer, query: str, texts: list[str], count_tokens: Callable[[str], int], *, with_repeats: bool
+) -> float | None:
     from rerank_core.remote.scorer import RemoteScorer  # brings pydantic
 
-    return _service_cost(scorer, query, texts, count_tokens) if isinstance(scorer, RemoteScorer) else None
+    if isinstance(scorer, LocalScorer) or not texts:
+        return 0.0
+    if isinstance(scorer, RemoteScorer):
+        attempts = 1 + scorer.options.max_retries if with_repeats else 1
+        cost = _service_cost(scorer, query, texts, count_tokens)
+        return None if cost is None else cost * attempts
+    if not isinstance(scorer, Policy):
+        return None
+    if isinstance(scorer, Windowed):
+        texts = _cut_windows(scorer, query, texts)
+    costs = [_texts_cost(inner, query, texts, count_tokens, with_repeats=with_repeats) for inner in scorer.scorers]
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs) or (any(known) and not isinstance(scorer, _KNOWN_POLICIES)):
+        return None
+    return math.fsum(known) * (2 if with_repeats and isinstance(scorer, Hedged) else 1)
+
+
+def _cut_windows(scorer: Windowed, query: str, texts: list[str]) -> list[str]:
+    """Return the windows that a service is sent; a local scorer's need not be known, because they cost nothing."""
+    from rerank_core.remote.scorer import RemoteScorer
+
+    reader = scorer.reader
+    if isinstance(reader, LocalScorer):
+        return texts
+    limit = reader.max_text_tokens(query) if isinstance(reader, RemoteScorer) else None
+    return scorer.plan(texts, estimate_reading(texts, scorer.window_request, limit)).parts
 
 
 def _service_cost(
@@ -75,10 +98,14 @@ def _service_cost(
     price, limits = scorer.price, scorer.model_facts.limits
     if price is None:
         return None
-    query_tokens = count_tokens(scorer.full_query(query))
+    full_query = scorer.full_query(query)
+    query_tokens = count_tokens(full_query)
     read = [limits.tokens_read(query_tokens, count_tokens(text)) for text in texts]
-    requests = split(0, [0] * len(texts), limits) if price.per_1k_search_units is not None else []
-    units = sum(count_search_units(read[position] for position in request) for request in requests)
+    units = 0.0
+    if price.per_1k_search_units is not None:
+        sent = [0 if limits.tokens is None else estimate_tokens(text) for text in [full_query, *texts]]
+        requests = split(sent[0], sent[1:], limits)
+        units = sum(count_search_units(read[position] for position in request) for request in requests)
     return price.cost(search_units=units, tokens=sum(read))
 
 

@@ -88,6 +88,15 @@ class PartJournal:
         self.outcomes[outcome.number] = outcome
         self.usage += outcome.usage
 
+    def reserve(self, row: int, max_cost: float) -> None:
+        """Record that a row is sent: if nothing else is recorded of it, it counts as having cost the most."""
+        self._journal.append({"sent": row, "max_cost": max_cost})
+
+    def abandon(self, row: int, usage: Usage) -> None:
+        """Record what a row consumed that has no outcome, because the run ended."""
+        self._journal.append({"abandoned": row, "usage": usage_to_dict(usage)})
+        self.usage += usage
+
     def close(self) -> None:
         """Close the journal, remove it where the part is written, and release the part's lock."""
         self._held.close()
@@ -246,7 +255,20 @@ def _outcomes(entries: list[dict[str, Any]]) -> Iterator[Outcome]:
 
 
 def _total_usage(entries: list[dict[str, Any]]) -> Usage:
-    return sum((Usage(**entry["usage" if "row" in entry else "spent"]) for entry in entries), Usage())
+    """Return what entries tell of; rows of which nothing is known after they were sent count at their most."""
+    usage, sent = Usage(), {}
+    for entry in entries:
+        if "sent" in entry:
+            usage += _lost(sent.pop(entry["sent"], 0.0))
+            sent[entry["sent"]] = entry["max_cost"]
+        else:
+            sent.pop(entry.get("row", entry.get("abandoned")), None)
+            usage += Usage(**entry["spent" if "spent" in entry else "usage"])
+    return usage + _lost(sum(sent.values()))
+
+
+def _lost(max_cost: float) -> Usage:
+    return Usage(cost_margin=max_cost, estimated=max_cost > 0.0)
 
 
 def _lock(held: ExitStack, path: Path, name: str, *, wait_seconds: float = 0.0) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from rerank_core._call import event_loop
 from rerank_core.errors import ConfigurationError
+from rerank_core.reading import max_tokens
 from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage
-from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
+from rerank_tools.batch.cost import SpendingCap, row_cost
 from rerank_tools.batch.folder import BatchFolder, PartState
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.report import BatchPlan, BatchReport, JobProgress, Progress
@@ -165,9 +166,10 @@ def _subtract(usage: Usage, earlier: Usage) -> Usage:
 
 
 def _explain_cap(options: BatchOptions, usage: Usage) -> str:
+    margin = f" (and perhaps {usage.cost_margin:.6g} more)" if usage.cost_margin > 0.0 else ""
     return (
-        f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent, and the next row may cost "
-        "more than is left: run again with a higher cap to go on"
+        f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent{margin}, and the next row may "
+        "cost more than is left if all its requests have to be repeated: run again with a higher cap to go on"
     )
 
 

@@ -37,7 +37,9 @@ class BatchOptions:
         selection: which candidates are in the result.
         prefix: put before ``indices``, ``scores`` and ``usage``, the names of the columns that are added.
         rows_per_part: rows of an output file, at least 1. Each worker holds up to twice as many in memory.
-        max_cost: US dollars that all runs of the job together may cost, at least 0; None for no limit.
+        max_cost: US dollars that the service may bill for all runs of the job together, at least 0; None for no
+            limit. A row is only sent if the most that it can cost is left: with every request repeated
+            ``max_retries`` times, both requests of a hedge, and a token per byte of text.
         timeout: seconds that a row may take, above 0; None for no limit.
         rows_at_once: rows under way in each worker, at least 1.
         engine: ``"process"`` for this process, ``"ray"``, or ``"auto"``.

@@ -129,7 +129,7 @@ class JobProgress:
     @property
     def spent(self) -> dict[int, float]:
         """What each part has cost, in US dollars."""
-        return {number: state.usage.cost or 0.0 for number, state in self.states.items()}
+        return {number: state.usage.max_cost or 0.0 for number, state in self.states.items()}
 
     def add_row(self, outcome: Outcome) -> None:
         """Count a row of this run, and report the progress up to ten times per second."""

@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from rerank_core._call.consumption import count_consumption
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
 from rerank_core.reranker import Reranker
-from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
+from rerank_tools.batch.cost import SpendingCap, max_row_cost
 from rerank_tools.batch.folder import BatchFolder, PartJournal
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.rows import Outcome, Row
@@ -111,7 +112,7 @@ class PartRunner:
             if journal is None:
                 return
             with closing(journal):
-                await self._cap.begin(number, journal.spent.cost or 0.0)
+                await self._cap.begin(number, journal.spent.max_cost or 0.0)
                 async with anyio.create_task_group() as group:
                     for row in rows:
                         if row.number not in journal.outcomes:
@@ -132,24 +133,33 @@ class PartRunner:
         try:
             if self._is_exhausted or self._failure is not None:  # work that never waits is never cancelled
                 return
-            max_cost = self._max_cost(row)
+            max_cost = await self._find_max_cost(row)
             if not await self._cap.reserve(number, max_cost):
                 self._is_exhausted = True
                 return
-            outcome = await score_row(self._reranker, row)
+            if max_cost:
+                journal.reserve(row.number, max_cost)
+            try:
+                with count_consumption() as consumed:
+                    outcome = await score_row(self._reranker, row)
+            except BaseException:
+                journal.abandon(row.number, consumed.usage)
+                raise
             journal.add(outcome)
             self._on_row(outcome)
-            cost = outcome.usage.cost
+            cost = outcome.usage.max_cost
             await self._cap.settle(number, max_cost, max_cost if cost is None else cost)
         except Exception as exc:
             self._fail(exc)
         finally:
             self._rows.release()
 
-    def _max_cost(self, row: Row) -> float:
+    async def _find_max_cost(self, row: Row) -> float:
         if not self._is_capped or row.error is not None:
             return 0.0
-        return row_cost(self._reranker.scorer, row.query, row.documents, max_tokens) or 0.0
+        # In a thread, because cutting windows takes long.
+        cost = await anyio.to_thread.run_sync(max_row_cost, self._reranker.scorer, row.query, row.documents)
+        return cost or 0.0
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error

@@ -81,6 +81,9 @@ SCORES = {"nvidia": "logit"} | dict.fromkeys(
 )
 LOGITS = ("llamacpp", "nvidia", "watsonx")
 
+UNBILLED = {*STATUS_FAULTS, "429-retry-after", "html-429"} - {"500", "502", "520"}
+"""What the service refuses; everything else it does and bills, whether its answer arrives or not."""
+
 _STATUS_TEXT = {429: "Too Many Requests", 529: "Overloaded"}
 
 
@@ -114,6 +117,7 @@ class _Service:
         self.connections = 0
         self.active = self.most_active = 0
         self.counts: Counter[str] = Counter()
+        self.bill: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
 
     def fault(self, documents: list[str]) -> str | None:
@@ -162,6 +166,7 @@ class _Service:
         if path == "/_plan":
             self.reset(json.loads(body))
         stats = {
+            "bill": self.bill,
             "connections": self.connections,
             "counts": self.counts,
             "most_active": self.most_active,
@@ -185,6 +190,9 @@ class _Service:
         self.counts["requests"] += 1
         self.counts[fault or "answered"] += 1
         self.counts["documents"] += 0 if fault else len(texts)
+        if fault not in UNBILLED:
+            self.bill["tokens"] += 7 * len(texts)
+            self.bill["search_units"] += -(-len(texts) // 100)
         if self.record:
             self.requests.append({"path": path, "headers": headers, "body": request, "at": time.monotonic()})
         self.active += 1

@@ -115,12 +115,17 @@ def lower_names(headers: Mapping[str, Any] | None) -> dict[str, str]:
 
 def failure_of(error: Exception) -> RequestFailure:
     """Return what an exception of httpx, or of a client on top of it, means; its message stays out."""
+    if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
+        return RequestFailure("timeout", message="no connection in time", was_sent=False)
     if isinstance(error, (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError)):
         return RequestFailure("timeout", message="no answer in time")
     if isinstance(error, httpx.DecodingError):
         return RequestFailure("invalid", message="the reply's content encoding is broken")
     if isinstance(error, (httpx.TransportError, OSError)):
-        return RequestFailure("connection", message=f"no connection, or it broke ({type(error).__name__})")
+        was_sent = not isinstance(error, (httpx.ConnectError, ConnectionRefusedError))
+        return RequestFailure(
+            "connection", message=f"no connection, or it broke ({type(error).__name__})", was_sent=was_sent
+        )
     return RequestFailure("invalid", message=f"the client raised {type(error).__name__} at {_place(error)}")
 
 

@@ -24,6 +24,7 @@ from rerank_core.errors import (
 __all__ = ["RequestFailure", "find_request_id", "read_refusal", "read_retry_after", "to_number"]
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
+_REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id")
 _REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
 _MAX_MESSAGE_CHARS = 200
@@ -73,6 +74,7 @@ class RequestFailure:
             :meth:`without_quotes`.
         retry_after: seconds that the service asks to wait, None where it does not.
         request_id: the service's name for the request.
+        was_sent: whether the request may have reached the service.
     """
 
     kind: Literal["connection", "invalid", "key", "status", "timeout", "too_large", "too_long"]
@@ -80,6 +82,14 @@ class RequestFailure:
     message: str = ""
     retry_after: float | None = None
     request_id: str | None = None
+    was_sent: bool = True
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether the service may have done the work: its answer was lost, or could not be read."""
+        if self.kind == "status":
+            return self.status is not None and self.status >= 500 and self.status not in _REFUSED
+        return self.kind in ("connection", "invalid", "timeout") and self.was_sent
 
     @property
     def may_pass(self) -> bool:

@@ -12,9 +12,10 @@ import anyio
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
+from rerank_core._call.consumption import add_consumption
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
-from rerank_core.reading import estimate_tokens, least_tokens
+from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import ParsedReply, scores_by_index
 from rerank_core.remote.service import ClientSession, RemoteModel
@@ -27,6 +28,8 @@ __all__ = ["RemoteCall"]
 _logger = logging.getLogger("rerank_core")
 
 _LONGEST_PAUSE_SECONDS = 60.0
+_LOST = ParsedReply(())
+"""Reports nothing, like a reply that was lost."""
 _MIN_SCORES_TO_DOUBT = 3
 _backoff = wait_random_exponential(multiplier=0.5, max=20.0)
 
@@ -51,7 +54,7 @@ class RemoteCall:
         self._passages: dict[int, Passage] = {}
         self._error: ScorerError | None = None
         self._requests = self._retries = self._tokens = 0
-        self._search_units = self._cost = 0.0
+        self._search_units = self._cost = self._cost_margin = 0.0
         self._cost_known = True
         self._estimated = False
         self._deadline = _deadline()
@@ -64,13 +67,17 @@ class RemoteCall:
             ScorerError: a request failed for good, or the deadline passed; carries what there is.
         """
         batches = self._batches()
-        with anyio.CancelScope(deadline=self._deadline) as scope:
-            if len(batches) == 1:
-                await self._batch(batches[0])
-            else:
-                async with anyio.create_task_group() as group:
-                    for batch in batches:
-                        group.start_soon(self._batch, batch)
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as scope:
+                if len(batches) == 1:
+                    await self._batch(batches[0])
+                else:
+                    async with anyio.create_task_group() as group:
+                        for batch in batches:
+                            group.start_soon(self._batch, batch)
+        except BaseException:  # cancelled: there is neither an answer nor an error that could say it
+            add_consumption(self._usage())
+            raise
         if scope.cancelled_caught:
             self._error = self._error or ScorerTimeoutError(
                 f"the call's timeout passed with {len(self._scores)} of {len(self._texts)} "
@@ -143,7 +150,13 @@ class RemoteCall:
                 except Exception as exc:
                     # Its message stays out: it may quote the key.
                     return RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
-                outcome = await self._session.transport.send(self._key, self._query, texts)
+                try:
+                    outcome = await self._session.transport.send(self._key, self._query, texts)
+                except BaseException:  # cancelled: the service may answer all the same
+                    self._count(batch, _LOST)
+                    raise
+        if isinstance(outcome, RequestFailure) and outcome is not late and outcome.may_be_billed:
+            self._count(batch, _LOST)
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "%s: %d texts, %s, %.0f ms, request id %s",
@@ -205,7 +218,7 @@ class RemoteCall:
             )
 
     def _count(self, batch: range, reply: ParsedReply) -> None:
-        """Add what a reply cost: what it reports, else an estimate of the unit that the price is in."""
+        """Add what a request cost: what the reply reports, else an estimate of the unit that the price is in."""
         tokens, units, price = reply.tokens, reply.search_units, self._price
         by_tokens = price is not None and price.per_1m_tokens is not None
         by_units = price is not None and price.per_1k_search_units is not None
@@ -219,12 +232,23 @@ class RemoteCall:
         if reply.cost is not None:
             self._cost += reply.cost
         elif price is not None:
-            self._cost += price.cost(search_units=units or 0.0, tokens=tokens or 0)
+            cost = price.cost(search_units=units or 0.0, tokens=tokens or 0)
+            self._cost += cost
+            read = self._max_tokens(batch) if self._estimated else []
+            most_units = units if reply.search_units is not None else count_search_units(read)
+            most_tokens = tokens if reply.tokens is not None else sum(read)
+            most = price.cost(search_units=most_units or 0.0, tokens=most_tokens or 0)
+            self._cost_margin += max(0.0, most - cost)
         else:
             self._cost_known = False
 
     def _estimate_tokens(self, batch: range) -> int:
         return sum(self._limits.tokens_read(self._query_length, self._lengths[position]) for position in batch)
+
+    def _max_tokens(self, batch: range) -> list[int]:
+        """Return for each pair the most tokens that may be billed."""
+        query = max_tokens(self._query)
+        return [self._limits.tokens_read(query, max_tokens(self._texts[position])) for position in batch]
 
     def _usage(self) -> Usage:
         return Usage(
@@ -234,6 +258,7 @@ class RemoteCall:
             tokens=self._tokens,
             search_units=self._search_units,
             truncated=self._truncated(),
+            cost_margin=self._cost_margin,
             cost=self._cost if self._cost_known and (self._scores or self._price is not None) else None,
             estimated=self._estimated,
         )

@@ -179,7 +179,8 @@ class _VoyageTransport:
             return read_refusal(cause.status, lower_names(cause.headers), None)
         if isinstance(error, errors.APIConnectionError) or isinstance(cause, self._aiohttp.ClientError):
             message = f"no connection, or it broke ({type(cause or error).__name__})"
-            return RequestFailure("connection", message=message)
+            was_sent = not isinstance(cause, self._aiohttp.ClientConnectorError)
+            return RequestFailure("connection", message=message, was_sent=was_sent)
         if isinstance(error, errors.VoyageError):
             payload = error.json_body or parse_json(error.http_body or "")
             return read_refusal(error.http_status, lower_names(error.headers), payload)

@@ -256,7 +256,8 @@ def _outcomes(entries: list[dict[str, Any]]) -> Iterator[Outcome]:
 
 def _total_usage(entries: list[dict[str, Any]]) -> Usage:
     """Return what entries tell of; rows of which nothing is known after they were sent count at their most."""
-    usage, sent = Usage(), {}
+    usage = Usage()
+    sent: dict[int, float] = {}
     for entry in entries:
         if "sent" in entry:
             usage += _lost(sent.pop(entry["sent"], 0.0))

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.providers import KEY
 
-from rerank_core import ConfigurationError, Scorer, load_scorer
-from rerank_core.policies import Cached, Cascade, Fallback, Windowed
+from rerank_core import ConfigurationError, Scored, Scorer, load_scorer
+from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Policy, Windowed
+from rerank_core.reading import max_tokens
 from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions, rerank_file
-from rerank_tools.batch.cost import SpendingCap, max_tokens, row_cost
+from rerank_tools.batch.cost import SpendingCap, max_row_cost, row_cost
+
+
+class Unknown(Policy):
+    """A policy of somebody else, who may send anything."""
+
+    async def score(self, query: str, texts: Sequence[str]) -> Scored:
+        """Ask the first scorer."""
+        return await self.scorer.score(query, texts)
 
 
 def cohere(**options: Any) -> Scorer:
@@ -76,9 +86,26 @@ def test_bounds_of_the_cost() -> None:
     assert row_cost(Cascade(["embedded", cohere()], keep=[9]), "query", texts) == pytest.approx(0.004)
     assert row_cost(Cached(cohere()), "query", texts) == pytest.approx(0.004)
     assert row_cost(Windowed("embedded"), "query", texts) == 0.0
-    assert row_cost(Windowed(cohere()), "query", texts) is None
+    assert row_cost(Windowed(cohere()), "query", texts) == pytest.approx(0.004)
+    assert row_cost(Windowed(cohere(), window=3), "query", ["one two three four five"] * 2) == pytest.approx(0.002)
+    assert row_cost(Unknown("unknown", [cohere()]), "query", texts) is None
     assert row_cost(Fallback([cohere(), FakeScorer()]), "query", texts) is None
     assert row_cost(load_scorer("http:http://127.0.0.1:9"), "query", texts) is None
+
+
+def test_the_most_that_can_be_billed() -> None:
+    """Every request repeated, both of a hedge, all windows, and a token per byte."""
+    once, twice = cohere(max_retries=0), cohere(max_retries=1)
+    assert max_row_cost(once, "query", ["text"]) == pytest.approx(0.002)
+    assert max_row_cost(twice, "query", ["text"]) == pytest.approx(0.004)
+    assert max_row_cost(Cached(Hedged(twice)), "query", ["text"]) == pytest.approx(0.008)
+    assert max_row_cost(Fallback([Hedged(once), twice, "embedded"]), "query", ["text"]) == pytest.approx(0.008)
+    assert row_cost(Hedged(twice), "query", ["text"]) == pytest.approx(0.002)
+    words = " ".join(f"w{number}" for number in range(2000))
+    windows = Windowed(once, window=10, max_windows=1000)
+    assert max_row_cost(windows, "query", [words]) > 3 * max_row_cost(once, "query", [words])  # type: ignore[operator]
+    assert max_row_cost(Windowed("embedded"), "query", [words]) == 0.0
+    assert max_row_cost(FakeScorer(), "query", ["text"]) is None
 
 
 def test_no_text_has_more_tokens_than_the_bound() -> None:

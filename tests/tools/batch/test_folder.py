@@ -147,7 +147,7 @@ def test_what_a_lost_part_cost_still_counts(tmp_path: Path, loopback: Loopback) 
     """The cap is for all that was spent: a part that has to be paid for again may not fit."""
     loopback.plan()
     source, output = write_rows(tmp_path / "in.jsonl", some_rows(10)), tmp_path / "out"
-    options = BatchOptions(scorer_of("cohere", loopback), rows_per_part=5, max_cost=0.025)
+    options = BatchOptions(scorer_of("cohere", loopback, max_retries=0), rows_per_part=5, max_cost=0.025)
     assert rerank_file(source, output, options).cost == pytest.approx(0.02)
     (output / "rows" / "part-00001.jsonl").unlink()
     assert plan_file(source, output, options).spent == pytest.approx(0.02)

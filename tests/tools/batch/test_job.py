@@ -149,7 +149,7 @@ def test_the_cap_is_kept_and_a_higher_one_goes_on(tmp_path: Path, loopback: Loop
     """Twenty requests fit into 4 cents; the rest waits for more money, and nothing is sent twice."""
     loopback.plan()
     source, output = write_rows(tmp_path / "in.jsonl", some_rows(50)), tmp_path / "out"
-    options = BatchOptions(scorer_of("cohere", loopback), rows_per_part=8, max_cost=0.041)
+    options = BatchOptions(scorer_of("cohere", loopback, max_retries=0), rows_per_part=8, max_cost=0.041)
     report = rerank_file(source, output, options)
     assert report.stopped is not None
     assert "max_cost=0.041: 0.04 US dollars are spent" in report.stopped

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +16,16 @@ from support.loopback import Loopback
 from support.providers import scorer_of
 from tenacity import wait_none
 
-from rerank_core import Scorer
+from rerank_core import AuthenticationError, Scorer
 from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Windowed
-from rerank_tools.batch import BatchOptions, rerank_file
+from rerank_tools.batch import BatchOptions, plan_file, rerank_file
 
 SCHEDULES = 200
 UNIT = 0.002
-"""US dollars of a search unit of cohere:rerank-v3.5."""
+"""US dollars of a search unit."""
+PRICES = {"any-model": {"per_1k_search_units": UNIT * 1e3}}
+TOKEN = 5e-5
+"""US dollars; dear, so that tokens count."""
 FAULTS = ["drop", "cut-body", "429", "503", "500", "html-502", "truncated-json", "missing-result", "usage-missing"]
 
 
@@ -47,29 +54,80 @@ def policy(dice: random.Random, scorer: Scorer) -> Scorer:
 
 def test_the_bill_never_exceeds_the_cap(loopback: Loopback, tmp_path: Path) -> None:
     """In 200 random schedules of faults, retries, hedges, windows, time limits and resumed runs."""
-    source = write_rows(tmp_path / "in.jsonl", some_rows(6, 5))
-    finished = 0
+    # Texts of one letter have about as many tokens as we must assume at most.
+    short = [{"query": letter, "documents": list("fghij")} for letter in "abcde"]
+    sources = {
+        "cohere": write_rows(tmp_path / "long.jsonl", some_rows(5, 5)),
+        "voyage": write_rows(tmp_path / "short.jsonl", short),
+    }
+    finished = stopped = 0
     for seed in range(SCHEDULES):
         dice = random.Random(seed)
         priced = dice.choice(["cohere", "voyage"])
-        prices = {"any-model": {"per_1k_search_units": 2.0} if priced == "cohere" else {"per_1m_tokens": 50.0}}
+        price = {"per_1k_search_units": UNIT * 1e3} if priced == "cohere" else {"per_1m_tokens": TOKEN * 1e6}
         scorer = scorer_of(
             "http",
             loopback,
-            prices=prices,
+            prices={"any-model": price},
             max_retries=dice.choice([0, 1, 2]),
             timeout=dice.choice([0.02, 0.1, 20.0]),
         )
         rates = {fault: dice.choice([0.0, 0.0, 0.1, 0.3]) for fault in dice.sample(FAULTS, 4)}
-        loopback.plan(rates=rates, seed=seed, delay=dice.choice([0.0, 0.0, 0.004, 0.03]), record=False)
-        cap = dice.choice([0.0, 1.0, 5.0, 30.0]) * UNIT
+        loopback.plan(rates=rates, seed=seed, delay=dice.choice([0.0, 0.004, 0.03]), record=False)
+        cap = dice.choice([0, 1, 2, 3, 5, 30]) * UNIT
         options = BatchOptions(policy(dice, scorer), rows_per_part=4, rows_at_once=3, max_cost=cap)
         for _ in range(dice.choice([1, 2])):
-            report = rerank_file(source, tmp_path / f"out-{seed}", options)
-        counts = loopback.stats()["counts"]
-        bill = (
-            counts.get("billed_units", 0) * UNIT if priced == "cohere" else counts.get("billed_tokens", 0) * 5e-5
-        )
+            report = rerank_file(sources[priced], tmp_path / f"out-{seed}", options)
+        counted = {"search_units": 0, "tokens": 0, **loopback.stats()["bill"]}
+        bill = counted["search_units"] * UNIT if priced == "cohere" else counted["tokens"] * TOKEN
         assert bill <= cap + 1e-9, (seed, bill, report)
         finished += report.finished
-    assert finished > SCHEDULES
+        stopped += report.stopped is not None
+    assert min(finished, stopped) > SCHEDULES / 4
+
+
+def test_rows_of_a_run_that_ended_count(loopback: Loopback, tmp_path: Path) -> None:
+    """A refused key ends the run; the requests that were under way may be billed, and count from then on."""
+    source, output = write_rows(tmp_path / "in.jsonl", some_rows(8)), tmp_path / "out"
+    options = BatchOptions(scorer_of("http", loopback, prices=PRICES, max_retries=0), max_cost=8 * UNIT)
+    loopback.plan(faults=["401", *[None] * 7], delays=[0.2, *[5.0] * 7])
+    with pytest.raises(AuthenticationError):
+        rerank_file(source, output, options)
+    sent = loopback.stats()["counts"]["requests"]
+    assert plan_file(source, output, options).spent == pytest.approx((sent - 1) * UNIT)
+    loopback.plan()
+    report = rerank_file(source, output, options)
+    assert report.finished == 8 - (sent - 1)
+    assert report.stopped is not None
+
+
+def test_rows_of_a_run_that_was_killed_count(loopback: Loopback, tmp_path: Path) -> None:
+    """At the most that they may have cost, because nobody wrote down what became of them."""
+    source, output = write_rows(tmp_path / "in.jsonl", some_rows(8)), tmp_path / "out"
+    loopback.plan(delays=[0.0, 0.0, *[30.0] * 6])
+    script = """
+        import os, signal, sys, threading
+        from rerank_core import load_scorer
+        from rerank_tools.batch import BatchOptions, plan_file, rerank_file
+        url, source, output = sys.argv[1:4]
+        scorer = load_scorer("http:any-model", base_url=url, prices={"any-model": {"per_1k_search_units": 2.0}})
+        options = BatchOptions(scorer, max_cost=1.0, rows_at_once=3)
+        threading.Thread(target=rerank_file, args=(source, output, options), daemon=True).start()
+        input()
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), loopback.url("http"), str(source), str(output)],
+        stdin=subprocess.PIPE,
+    )
+    while loopback.stats()["counts"].get("requests", 0) < 5:
+        time.sleep(0.01)
+    process.communicate(b"\n")
+    loopback.plan()
+    # Two rows cost a unit each, three that were under way perhaps five, and five must be left before the last one.
+    for units, finished in ((2 + 15 + 5 + 4, 7), (2 + 15 + 5 + 5, 8)):
+        options = BatchOptions(scorer_of("http", loopback, prices=PRICES), max_cost=units * UNIT)
+        report = rerank_file(source, output, options)
+        assert report.finished == finished
+        assert (report.stopped is None) == (finished == 8)
+        assert finished == 8 or "0.014 US dollars are spent (and perhaps 0.03 more)" in str(report.stopped)

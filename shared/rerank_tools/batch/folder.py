@@ -263,7 +263,7 @@ def _total_usage(entries: list[dict[str, Any]]) -> Usage:
             usage += _lost(sent.pop(entry["sent"], 0.0))
             sent[entry["sent"]] = entry["max_cost"]
         else:
-            sent.pop(entry.get("row", entry.get("abandoned")), None)
+            sent.pop(entry.get("row", entry.get("abandoned", -1)), None)
             usage += Usage(**entry["spent" if "spent" in entry else "usage"])
     return usage + _lost(sum(sent.values()))
 

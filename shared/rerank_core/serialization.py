@@ -77,7 +77,7 @@ def _dump(value: Any) -> Any:
         return {"$kind": kind.__name__, **{name: _dump(getattr(value, name)) for name in names}}
     if value is None or kind in (bool, int, float, str):
         return value
-    if isinstance(value, type) and vars(errors).get(value.__name__) is value:
+    if isinstance(value, type) and value.__module__ == errors.__name__:
         return {"$error": value.__name__}
     if isinstance(value, PurePath):
         return str(value)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CallOptions", "RerankCompressor", "RerankInput", "RerankRunnable"]
 
 _SELECTION = ("top_n", "score_threshold", "adaptive_ratio", "min_keep")
+_RETRIEVAL_SCORE = "retrieval_score"
 _OTHER_MODELS = 8
 
 
@@ -41,7 +42,8 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     """
 
     score_key: str = "relevance_score"
-    """Metadata key of the score, a float in [0, 1], or None where nothing was scored (passthrough)."""
+    """Metadata key of the score, a float in [0, 1]. In a passthrough it is None and ``reranked`` is False; a score
+    that was there is kept as ``retrieval_score``."""
 
     _others: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -103,25 +105,23 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
 
     def _compress(
         self, documents: Sequence[Document], query: str, config: RunnableConfig
-    ) -> tuple[Ranking[Document], list[Document]]:
+    ) -> tuple[list[RankedDocument[Document]], list[Document]]:
         run = self._start_run(documents, query)
         with trace_run(run, config):
-            ranking = self.get_reranker().rerank(query, documents, text_fn=self._text, selection=self.selection())
-            return ranking, self._finish_run(run, ranking)
+            return self._finish_run(run, self._rank(query, documents))
 
     async def _acompress(
         self, documents: Sequence[Document], query: str, config: RunnableConfig
-    ) -> tuple[Ranking[Document], list[Document]]:
+    ) -> tuple[list[RankedDocument[Document]], list[Document]]:
         run = self._start_run(documents, query)
         async with atrace_run(run, config):
-            reranker = self.get_reranker()
-            ranking = await reranker.arerank(query, documents, text_fn=self._text, selection=self.selection())
-            return ranking, self._finish_run(run, ranking)
+            return self._finish_run(run, await self._arank(query, documents))
 
-    def _text(self, document: Document) -> str:
-        if self.text_fn is not None:
-            return self.text_fn(document)
+    def _read(self, document: Document) -> str:
         return prepend_metadata(document.page_content, document.metadata, self.metadata_fields)
+
+    def _identify(self, document: Document) -> tuple[str | None, str]:
+        return document.id, document.page_content
 
     def _start_run(self, documents: Sequence[Document], query: str) -> Run:
         return Run(type(self).__name__, query, documents, self._describe)
@@ -131,15 +131,21 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         options = {f"rerank_{name}": getattr(selection, name) for name in _SELECTION}
         return {"rerank_model": self.get_reranker().scorer.name, **options}
 
-    def _finish_run(self, run: Run, ranking: Ranking[Document]) -> list[Document]:
-        documents = [self._document(ranked) for ranked in ranking]
+    def _finish_run(
+        self, run: Run, ranking: Ranking[Document]
+    ) -> tuple[list[RankedDocument[Document]], list[Document]]:
+        ranked = self._arrange(ranking)
+        documents = [self._build(each, reranked=ranking.error is None) for each in ranked]
         run.outputs = {"documents": documents, "model": ranking.model, "usage": ranking.usage.to_dict()}
         if ranking.error is not None:
-            run.outputs["error"] = f"{type(ranking.error).__name__}: {ranking.error}"
-        return documents
+            run.outputs |= {"reranked": False, "error": f"{type(ranking.error).__name__}: {ranking.error}"}
+        return ranked, documents
 
-    def _document(self, ranked: RankedDocument[Document]) -> Document:
+    def _build(self, ranked: RankedDocument[Document], *, reranked: bool) -> Document:
         metadata: dict[str, Any] = {self.score_key: ranked.score}
+        if not reranked:
+            earlier = ranked.document.metadata.get(self.score_key)
+            metadata |= {"reranked": False} if earlier is None else {"reranked": False, _RETRIEVAL_SCORE: earlier}
         text = None
         if self.return_passage and ranked.passage is not None:
             text = ranked.passage_text

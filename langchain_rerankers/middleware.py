@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools.retriever import RetrieverInput
 
 from langchain_rerankers.compressor import RerankCompressor
-from rerank_core import ConfigurationError, Ranking
+from rerank_core import ConfigurationError, RankedDocument
 from rerank_core._support.extras import check_installed
 
 check_installed("langchain", extra="agents", purpose="langchain_rerankers.middleware")
@@ -121,8 +121,9 @@ class RerankMiddleware(AgentMiddleware[Any, Any, Any]):
             found = self._read(request, result)
             if found is None:
                 return result
-            ranking, documents = await self.compressor._acompress(found.documents, found.query, found.config)
-            return self._write(found, ranking, documents)
+            return self._write(
+                found, *await self.compressor._acompress(found.documents, found.query, found.config)
+            )
         except Exception as exc:
             return self._keep(request, result, exc)
 
@@ -173,13 +174,15 @@ class RerankMiddleware(AgentMiddleware[Any, Any, Any]):
             self._warn(request, reason)
         return None
 
-    def _write(self, found: _Found, ranking: Ranking[Document], documents: list[Document]) -> ToolMessage:
+    def _write(
+        self, found: _Found, ranked: Sequence[RankedDocument[Document]], documents: list[Document]
+    ) -> ToolMessage:
         if not documents:
             content: Any = self._nothing_relevant
         elif self._format is not None:
             content = self._format(documents)
         else:
-            content = found.render([ranked.index for ranked in ranking], documents)
+            content = found.render([each.index for each in ranked], documents)
         artifact = found.message.artifact if found.message.artifact is None else documents
         return found.message.model_copy(update={"content": content, "artifact": artifact})
 

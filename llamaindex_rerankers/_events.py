@@ -36,7 +36,7 @@ class CallRecord:
         """Take model, usage and error from a ranking."""
         self.facts = {"model": ranking.model, "usage": ranking.usage.to_dict()}
         if ranking.error is not None:
-            self.facts["error"] = type(ranking.error).__name__
+            self.facts |= {"reranked": False, "error": type(ranking.error).__name__}
 
     def add_error(self, error: BaseException) -> None:
         """Take the name of an exception, and the usage of the call that failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -9,7 +10,13 @@ from typing import Any, Literal
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
-from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from llamaindex_rerankers._events import CallRecord, send_events
 from llamaindex_rerankers._nodes import add_metadata, find_own_passage, is_blank, is_multimodal, replace_text
@@ -19,14 +26,15 @@ from rerank_core.settings import RerankSettings, prepend_metadata
 __all__ = ["RerankPostprocessor"]
 
 _dispatcher = get_dispatcher(__name__)
+_logger = logging.getLogger(__name__)
 _RETRIEVAL_SCORE = "retrieval_score"
-_PASSAGE = "passage"
 
 
 class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     """Reorders nodes by relevance to the query, and keeps the best.
 
-    Returns new ``NodeWithScore`` objects around the same nodes; the caller's are never changed. See
+    Returns new ``NodeWithScore`` objects around the same nodes; the caller's are never changed. In a passthrough
+    they keep the first stage's scores, around copies of the nodes with the metadata ``reranked: False``. See
     :class:`rerank_core.settings.RerankSettings` for the options.
 
     >>> from llama_index.core.schema import NodeWithScore, TextNode
@@ -41,12 +49,13 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     keep_retrieval_score: bool = False
     """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node; neither the LLM nor
     the embedding model reads it."""
-    without_text: Literal["keep", "drop", "raise"] = "keep"
-    """What becomes of nodes without a text of their own. ``"keep"``: those that hold something else (an image,
-    audio, video, a reference to an object) come after all others, in the first stage's order, with the score
-    None; neither thresholds nor ``top_n`` count them, since nothing judged them. Blank text nodes score 0.0, as
-    blank texts do everywhere. ``"drop"`` leaves both kinds out, and ``"raise"`` refuses them. Where ``text_fn``
-    or ``metadata_fields`` give the model something to read, a node has a text."""
+    without_text: Literal["drop", "keep", "raise"] = "drop"
+    """What to do with nodes that the model cannot read: ``"drop"`` removes them, with one warning. ``"keep"`` ranks
+    images, other media and references below all others, with the score None, in the first stage's order, within
+    ``top_n``, and only without thresholds; blank texts score 0.0. ``"raise"`` refuses them. ``text_fn`` or
+    ``metadata_fields`` may give them a text."""
+
+    _has_warned: bool = PrivateAttr(default=False)
 
     @classmethod
     def class_name(cls) -> str:
@@ -76,9 +85,8 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         with self._send_events(nodes, query_bundle) as record:
             query = self._query(nodes, query_bundle)
             readable, others = self._split(nodes)
-            ranking = self.get_reranker().rerank(query, readable, text_fn=self._text, selection=self.selection())
-            record.add_ranking(ranking)
-            record.nodes.extend(self._build_nodes(ranking, others))
+            record.add_ranking(ranking := self._rank(query, readable))
+            record.nodes.extend(self._build_nodes(ranking, nodes, others))
         return record.nodes
 
     @_dispatcher.span
@@ -88,11 +96,8 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         with self._send_events(nodes, query_bundle) as record:
             query = self._query(nodes, query_bundle)
             readable, others = self._split(nodes)
-            ranking = await self.get_reranker().arerank(
-                query, readable, text_fn=self._text, selection=self.selection()
-            )
-            record.add_ranking(ranking)
-            record.nodes.extend(self._build_nodes(ranking, others))
+            record.add_ranking(ranking := await self._arank(query, readable))
+            record.nodes.extend(self._build_nodes(ranking, nodes, others))
         return record.nodes
 
     def _send_events(
@@ -101,20 +106,22 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         top_n = self.selection().top_n or len(nodes)
         return send_events(self.callback_manager, nodes, query_bundle, self.get_reranker().scorer.name, top_n)
 
-    @staticmethod
-    def _query(nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None) -> str:
+    def _query(self, nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None) -> str:
         if query_bundle is not None:
             return query_bundle.query_str
-        if nodes:
+        if nodes and self.get_reranker().on_error == "raise":
             raise ConfigurationError("no query was given: pass query_bundle= or query_str=")
         return ""
 
-    def _text(self, node: NodeWithScore) -> str:
-        if self.text_fn is not None:
-            return self.text_fn(node)
+    def _read(self, document: NodeWithScore | BaseNode) -> str:
+        node = document.node if isinstance(document, NodeWithScore) else document
         if self.metadata_fields:
-            return prepend_metadata(node.node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
-        return node.node.get_content(self.metadata_mode)
+            return prepend_metadata(node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
+        return node.get_content(self.metadata_mode)
+
+    def _identify(self, document: NodeWithScore | BaseNode) -> tuple[str | None, str]:
+        node = document.node if isinstance(document, NodeWithScore) else document
+        return node.node_id, node.get_content(MetadataMode.NONE)
 
     def _has_text(self, node: NodeWithScore) -> bool:
         if self.text_fn is not None or self.metadata_fields:
@@ -123,37 +130,47 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         return not is_blank(node.node.get_content(MetadataMode.NONE))
 
     def _split(self, nodes: Sequence[NodeWithScore]) -> tuple[list[NodeWithScore], list[NodeWithScore]]:
-        """Return the nodes to score, and those to keep as they are.
+        """Return the nodes to score, and those to keep without a score.
 
         Raises:
             ConfigurationError: a node has no text, and ``without_text`` is ``"raise"``.
         """
-        if self.without_text == "keep":
-            others = [node for node in nodes if is_multimodal(node.node) and not self._has_text(node)]
-            apart = {id(node) for node in others}
-            return [node for node in nodes if id(node) not in apart], others
-        readable = []
+        readable, others = [], []
         for position, node in enumerate(nodes):
-            if self._has_text(node):
+            if self._has_text(node) or (self.without_text == "keep" and not is_multimodal(node.node)):
                 readable.append(node)
             elif self.without_text == "raise":
                 raise ConfigurationError(
                     f"nodes[{position}], a {type(node.node).__name__}, has no text to rank by: give text_fn=, or "
                     "without_text='keep' or 'drop'"
                 )
-        return readable, []
+            elif self.without_text == "keep":
+                others.append(node)
+            elif not self._has_warned:
+                self._has_warned = True
+                _logger.warning(
+                    "nodes[%d], a %s, has no text to rank by and is dropped, as all such nodes are: "
+                    "give text_fn=, or without_text='keep'",
+                    position,
+                    type(node.node).__name__,
+                )
+        return readable, others
 
     def _build_nodes(
-        self, ranking: Ranking[NodeWithScore], others: Sequence[NodeWithScore]
+        self, ranking: Ranking[NodeWithScore], nodes: Sequence[NodeWithScore], others: Sequence[NodeWithScore]
     ) -> list[NodeWithScore]:
-        kept = [
-            ranked.document.model_copy(update={"node": self._node(ranked), "score": ranked.score})
-            for ranked in ranking
-        ]
-        unscored = [
-            node.model_copy(update={"node": self._annotate(node, node.node), "score": None}) for node in others
-        ]
-        return kept + unscored
+        selection = self.selection()
+        if ranking.error is not None:
+            unscored = [ranked.document for ranked in ranking] + list(others)
+            kept = [node for node in nodes if any(node is one for one in unscored)][: selection.top_n]
+            return [
+                _replace(node, self._annotate(node, node.node, {"reranked": False}), node.score) for node in kept
+            ]
+        room = len(others) if selection.top_n is None else selection.top_n - len(ranking)
+        if selection.cut(1.0) > 0.0:  # a threshold drops what has no score
+            room = min(room, selection.min_keep - len(ranking))
+        built = [_replace(each.document, self._node(each), each.score) for each in self._arrange(ranking)]
+        return built + [_replace(node, self._annotate(node, node.node), None) for node in others[: max(0, room)]]
 
     def _node(self, ranked: RankedDocument[NodeWithScore]) -> BaseNode:
         node = ranked.document.node
@@ -162,7 +179,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         own = find_own_passage(node, ranked)
         span = own or ranked.passage
         text = node.get_content(MetadataMode.NONE)[own.start : own.end] if own else ranked.passage_text
-        return self._annotate(ranked.document, replace_text(node, text, own), {_PASSAGE: list(span)})
+        return self._annotate(ranked.document, replace_text(node, text, own), {"passage": list(span)})
 
     def _annotate(self, given: NodeWithScore, node: BaseNode, metadata: dict[str, Any] | None = None) -> BaseNode:
         """Return the node with metadata added, the given node where there is nothing to add."""
@@ -170,3 +187,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
         if self.keep_retrieval_score:
             added[_RETRIEVAL_SCORE] = None if given.score is None else float(given.score)
         return add_metadata(node, added) if added else node
+
+
+def _replace(given: NodeWithScore, node: BaseNode, score: float | None) -> NodeWithScore:
+    return given.model_copy(update={"node": node, "score": score})

@@ -18,7 +18,7 @@ from rerank_core._call.consumption import count_consumption
 from rerank_core._call.fan_out import fan_out
 from rerank_core._call.request import Request
 from rerank_core._support.checks import check_choice, check_seconds
-from rerank_core.errors import ScorerError, ScorerTimeoutError, name_scorer
+from rerank_core.errors import ConfigurationError, RerankError, ScorerError, ScorerTimeoutError, name_scorer
 from rerank_core.registry import as_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
@@ -46,7 +46,7 @@ class Reranker:
             ``rerank_many`` it applies to each query, from the moment that its turn comes.
         on_error: ``"raise"``, or ``"passthrough"``: on a :class:`ScorerError`, such as a timeout, return the
             first stage's order cut to ``top_n``, with scores of None and the error in ``ranking.error``, and log
-            one warning. Bad input and bad configuration always raise.
+            one warning; also for a blank query. Other bad input and bad configuration always raise.
 
     Raises:
         ConfigurationError: an option is out of its range, or the scorer's name is unknown.
@@ -103,10 +103,13 @@ class Reranker:
             selection: replaces the reranker's own.
 
         Raises:
-            ConfigurationError: the query is blank (with documents to rank), or a text is no string.
+            ConfigurationError: the query is blank (with documents to rank, without passthrough), or a text is no
+                string.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = Request.of(query, documents, text_fn, self._choose_selection(selection))
+        request = Request.of(
+            query, documents, text_fn, self._choose_selection(selection), allow_blank=self._passes_through
+        )
         return event_loop.run(self._rank(request)) if request.texts else self._empty(request)
 
     async def arerank(
@@ -118,7 +121,9 @@ class Reranker:
         selection: Selection | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = Request.of(query, documents, text_fn, self._choose_selection(selection))
+        request = Request.of(
+            query, documents, text_fn, self._choose_selection(selection), allow_blank=self._passes_through
+        )
         return await event_loop.arun(self._rank(request)) if request.texts else self._empty(request)
 
     def rerank_many(
@@ -144,7 +149,13 @@ class Reranker:
             ScorerError: the first failure; the rest is cancelled.
             MissingExtraError: ``progress`` without tqdm installed.
         """
-        requests = Request.many(queries, documents_per_query, text_fn, self._choose_selection(selection))
+        requests = Request.many(
+            queries,
+            documents_per_query,
+            text_fn,
+            self._choose_selection(selection),
+            allow_blank=self._passes_through,
+        )
         return event_loop.run(fan_out(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
@@ -157,7 +168,13 @@ class Reranker:
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
-        requests = Request.many(queries, documents_per_query, text_fn, self._choose_selection(selection))
+        requests = Request.many(
+            queries,
+            documents_per_query,
+            text_fn,
+            self._choose_selection(selection),
+            allow_blank=self._passes_through,
+        )
         return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
 
     def warm_up(self) -> None:
@@ -192,7 +209,11 @@ class Reranker:
     ) -> None:
         await self.aclose()
 
-    def _choose_selection(self, selection: Selection | None) -> Selection:
+    @property
+    def _passes_through(self) -> bool:
+        return self.on_error == "passthrough"
+
+    def _chosen(self, selection: Selection | None) -> Selection:
         return self.selection if selection is None else selection
 
     def _empty(self, request: Request[D]) -> Ranking[D]:
@@ -204,6 +225,8 @@ class Reranker:
     async def _rank(self, request: Request[D]) -> Ranking[D]:
         if not request.texts:
             return self._empty(request)
+        if not request.query.strip():
+            return self._passthrough(request, Usage(), ConfigurationError("the query is empty"))
         with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
             try:
                 with count_consumption() as consumed:
@@ -250,7 +273,7 @@ class Reranker:
                 "give it longer, send fewer documents, or use on_error='passthrough'"
             )
 
-    def _passthrough(self, request: Request[D], usage: Usage, error: ScorerError) -> Ranking[D]:
+    def _passthrough(self, request: Request[D], usage: Usage, error: RerankError) -> Ranking[D]:
         _logger.warning("not reranked, first-stage order returned: %s", error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)

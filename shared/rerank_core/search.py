@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio.to_thread
 
-from rerank_core._call.request import check_query
+from rerank_core._call.request import TEXT_NAMES, check_query
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.reranker import Reranker
@@ -22,7 +22,6 @@ from rerank_core.types import Passage, Ranking
 __all__ = ["SearchResult", "atwo_stage_search", "two_stage_search"]
 
 D = TypeVar("D")
-_TEXT_NAMES = ("text", "page_content", "content")
 _Candidates = Iterable[D | tuple[D, float]]
 
 
@@ -147,7 +146,7 @@ def _read_candidate(position: int, given: Any, text_fn: Callable[[D], str] | Non
     where = f"the first stage's document {position}"
     document, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     known = document if isinstance(document, Mapping) else _Attributes(document)
-    name = next((name for name in _TEXT_NAMES if known.get(name) is not None), None)
+    name = next((name for name in TEXT_NAMES if known.get(name) is not None), None)
     text: object = document
     if text_fn is not None:
         text = text_fn(document)
@@ -155,7 +154,7 @@ def _read_candidate(position: int, given: Any, text_fn: Callable[[D], str] | Non
         text = None if name is None else known.get(name)
     if not isinstance(text, str):
         raise ConfigurationError(
-            f"{where}, a {type(document).__name__}, has no string as {', '.join(_TEXT_NAMES)}: give text_fn="
+            f"{where}, a {type(document).__name__}, has no string as {', '.join(TEXT_NAMES)}: give text_fn="
         )
     if score is None:
         score = known.get("score")

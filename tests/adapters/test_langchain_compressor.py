@@ -123,13 +123,19 @@ def test_a_stale_score_is_overwritten(compress: Compress) -> None:
     assert all(document.metadata["relevance_score"] != 0.999 for document in ranked)
 
 
-def test_passthrough_leaves_no_stale_score(compress: Compress) -> None:
-    """What was not scored now says so."""
+@pytest.mark.parametrize("query", [QUERY, " "], ids=["scorer fails", "blank query"])
+def test_a_passthrough_keeps_the_first_stages_scores(compress: Compress, query: str) -> None:
+    """In its own metadata and beside our score, which is None; the documents say that they were not reranked."""
     reranker = Reranker(FakeScorer(error=RuntimeError("down")), on_error="passthrough")
-    given = [Document(text, metadata={"relevance_score": 0.999}) for text in TEXTS]
-    ranked = compress(RerankCompressor(reranker=reranker, top_n=3), given)
-    assert [document.page_content for document in ranked] == TEXTS[:3]
-    assert [document.metadata["relevance_score"] for document in ranked] == [None] * 3
+    given = [Document(text, metadata={"relevance_score": 0.999, "rrf": 0.5}) for text in TEXTS]
+    given[1].metadata = {}
+    settings = RerankCompressor(reranker=reranker, top_n=2, score_threshold=0.9, order="edges")
+    ranked = compress(settings, given, query)
+    assert [document.page_content for document in ranked] == TEXTS[:2]
+    assert [document.metadata for document in ranked] == [
+        {"relevance_score": None, "rrf": 0.5, "retrieval_score": 0.999, "reranked": False},
+        {"relevance_score": None, "reranked": False},
+    ]
 
 
 def test_the_score_may_have_another_key(compress: Compress) -> None:

@@ -211,14 +211,21 @@ def test_metadata_may_hold_what_cannot_be_copied(postprocess: Postprocess, keep_
     assert best.metadata["lock"] is lock
 
 
-def test_passthrough_leaves_no_stale_score(postprocess: Postprocess) -> None:
-    """The first stage's order cut to top_n, with the score None: nothing was scored."""
+@pytest.mark.parametrize("query", [QUERY, " ", None], ids=["scorer fails", "blank query", "no query"])
+def test_a_passthrough_keeps_the_first_stages_scores(postprocess: Postprocess, query: Any) -> None:
+    """And its order, cut to top_n, whatever the thresholds; the nodes say that they were not reranked."""
     reranker = Reranker(FakeScorer(error=RuntimeError("down")), on_error="passthrough")
     given = nodes()
-    ranked = postprocess(RerankPostprocessor(reranker=reranker, top_n=3, keep_retrieval_score=True), given)
-    assert texts(ranked) == TEXTS[:3]
-    assert [node.score for node in ranked] == [None] * 3
-    assert [node.metadata["retrieval_score"] for node in ranked] == [node.score for node in given[:3]]
+    image = NodeWithScore(node=ImageNode(image_path="a.png"), score=0.3)
+    given.insert(1, image)
+    postprocessor = RerankPostprocessor(
+        reranker=reranker, top_n=3, score_threshold=0.9, without_text="keep", order="edges", diversity=0.5
+    )
+    ranked = postprocess(postprocessor, given, query)
+    assert [(node.node_id, node.score) for node in ranked] == [(node.node_id, node.score) for node in given[:3]]
+    assert [node.metadata["reranked"] for node in ranked] == [False] * 3
+    assert "reranked" not in ranked[0].node.get_content(MetadataMode.LLM)
+    assert "reranked" not in given[0].metadata
 
 
 def test_llamaindexs_own_cutoff_works_on_the_scores(postprocess: Postprocess) -> None:

@@ -23,7 +23,7 @@ CHANGED = {
     **CHANGED_OPTIONS,
     "metadata_mode": MetadataMode.NONE,
     "keep_retrieval_score": True,
-    "without_text": "drop",
+    "without_text": "keep",
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
@@ -100,12 +101,39 @@ def test_nothing_found_is_nothing(retrieve: Retrieve) -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     """Where they are given, not with the first query."""
-    with pytest.raises(ConfigurationError, match="retriever is a list: give one, such as"):
+    with pytest.raises(ConfigurationError, match="retriever is a list: give an index, or"):
         RerankRetriever([])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="which brings its own top_n"):
         RerankRetriever(first_stage(), RerankPostprocessor(), top_n=3)
     with pytest.raises(ValidationError, match="top_m"):
         RerankRetriever(first_stage(), top_m=3)
+
+
+def test_an_index_is_asked_for_candidates(retrieve: Retrieve, caplog: pytest.LogCaptureFixture) -> None:
+    """50 of them unless told otherwise."""
+    nodes = [TextNode(text=f"text {number}") for number in range(80)]
+    index = VectorStoreIndex(nodes, embed_model=MockEmbedding(4))
+    for options, expected in (({}, 50), ({"candidates": 20}, 20)):
+        scorer = FakeScorer()
+        assert len(retrieve(RerankRetriever(index, reranker=Reranker(scorer), top_n=3, **options))) == 3
+        assert len(scorer.seen) == expected
+    assert caplog.records == []
+    with pytest.raises(ConfigurationError, match="candidates is 0"):
+        RerankRetriever(index, candidates=0)
+    with pytest.raises(ConfigurationError, match="with a VectorIndexRetriever: give an index, or set"):
+        RerankRetriever(index.as_retriever(), candidates=20)
+
+
+def test_a_first_stage_that_returns_too_little_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with what to raise: LlamaIndex's default is 2."""
+    index = VectorStoreIndex([TextNode(text="text")], embed_model=MockEmbedding(4))
+    RerankRetriever(index.as_retriever(), reranker=fake(), top_n=5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the first stage returns 2 nodes, and top_n is 5: raise its similarity_top_k to 20 or more, "
+        "or there is little to rerank"
+    ]
+    RerankRetriever(index.as_retriever(similarity_top_k=6), reranker=fake(), top_n=5)
+    assert len(caplog.records) == 1
 
 
 def test_index_nodes_are_resolved_before_reranking(retrieve: Retrieve) -> None:

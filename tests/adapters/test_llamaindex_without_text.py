@@ -92,7 +92,7 @@ def test_what_cannot_be_read_comes_last_unscored(postprocess: Postprocess, node:
     """The very node, whatever its metadata; what the model does read is scored."""
     scorer = FakeScorer()
     given = [NodeWithScore(node=node, score=0.99), NodeWithScore(node=TextNode(text="Paris"), score=0.1)]
-    ranked = postprocess(RerankPostprocessor(reranker=Reranker(scorer)), given)
+    ranked = postprocess(RerankPostprocessor(reranker=Reranker(scorer), without_text="keep"), given)
     assert scorer.seen == ["Paris"]
     assert [found.node for found in ranked] == [given[1].node, node]
     assert ranked[1].node is node
@@ -101,31 +101,52 @@ def test_what_cannot_be_read_comes_last_unscored(postprocess: Postprocess, node:
 
 
 def test_images_follow_in_the_first_stages_order(postprocess: Postprocess) -> None:
-    """After all texts; neither top_n nor a threshold counts them."""
-    ranked = postprocess(fake(), mixed())
-    assert [node.node.get_content(MetadataMode.NONE) for node in ranked] == [*BEST_FIRST, "", ""]
-    assert [node.node_id for node in ranked[4:]] == ["a", "b"]
-    cut = postprocess(fake(top_n=1), mixed())
-    assert [node.node.get_content(MetadataMode.NONE) for node in cut] == [BEST_FIRST[0], "", ""]
-    none = postprocess(fake(score_threshold=1.0, keep_retrieval_score=True), mixed())
-    assert [(node.node_id, node.score, node.metadata["retrieval_score"]) for node in none] == [
+    """After all texts, within top_n; a threshold drops what has no score, down to min_keep."""
+
+    def ids(**options: Any) -> list[str]:
+        ranked = postprocess(fake(without_text="keep", **options), mixed())
+        return [node.node.get_content(MetadataMode.NONE) or node.node_id for node in ranked]
+
+    assert ids() == [*BEST_FIRST, "a", "b"]
+    assert ids(top_n=5) == [*BEST_FIRST, "a"]
+    assert ids(top_n=1) == BEST_FIRST[:1]
+    assert ids(score_threshold=0.1) == BEST_FIRST[:3]
+    assert ids(adaptive_ratio=1.0) == BEST_FIRST[:1]
+    assert ids(score_threshold=1.0, min_keep=5) == [*BEST_FIRST, "a"]
+    kept = postprocess(fake(without_text="keep", keep_retrieval_score=True), mixed())
+    assert [(node.node_id, node.score, node.metadata["retrieval_score"]) for node in kept[4:]] == [
         ("a", None, 0.9),
         ("b", None, pytest.approx(0.4)),
     ]
 
 
 def test_images_alone_make_no_request(postprocess: Postprocess) -> None:
-    """They come back as they were."""
+    """They come back as they were, or not at all."""
     scorer = FakeScorer()
     given = [NodeWithScore(node=ImageNode(image_path="a.png"), score=0.5)]
-    assert postprocess(RerankPostprocessor(reranker=Reranker(scorer)), given)[0].node is given[0].node
+    keeping = RerankPostprocessor(reranker=Reranker(scorer), without_text="keep")
+    assert postprocess(keeping, given)[0].node is given[0].node
+    assert postprocess(RerankPostprocessor(reranker=Reranker(scorer)), given) == []
     assert scorer.calls == 0
+
+
+def test_dropping_is_the_default_and_warns_once(
+    postprocess: Postprocess, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each postprocessor says so once, with the way out."""
+    postprocessor = fake(top_n=3)
+    for _ in range(2):
+        assert [node.text for node in postprocess(postprocessor, mixed())] == BEST_FIRST[:3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "nodes[0], a ImageNode, has no text to rank by and is dropped, as all such nodes are: "
+        "give text_fn=, or without_text='keep'"
+    ]
 
 
 def test_one_node_given_twice_stays_twice(postprocess: Postprocess) -> None:
     """Also where it is the same object."""
     image, text = mixed()[0], mixed()[1]
-    assert len(postprocess(fake(), [image, text, image, text])) == 4
+    assert len(postprocess(fake(without_text="keep"), [image, text, image, text])) == 4
 
 
 def test_a_caption_is_read(postprocess: Postprocess) -> None:
@@ -147,10 +168,11 @@ def test_images_can_be_given_a_text(postprocess: Postprocess) -> None:
 
 
 def test_blank_texts_score_nothing(postprocess: Postprocess) -> None:
-    """As everywhere: 0.0, behind all others, and under any threshold."""
+    """If they are kept: 0.0, behind all others, and under any threshold."""
     given = [NodeWithScore(node=TextNode(text=text)) for text in [" \n", "Paris", ""]]
-    assert [node.score for node in postprocess(fake(), given)][1:] == [0.0, 0.0]
-    assert [node.text for node in postprocess(fake(score_threshold=0.01), given)] == ["Paris"]
+    assert [node.score for node in postprocess(fake(without_text="keep"), given)][1:] == [0.0, 0.0]
+    cut = fake(score_threshold=0.01, without_text="keep")
+    assert [node.text for node in postprocess(cut, given)] == ["Paris"]
 
 
 def test_nodes_without_text_can_be_dropped(postprocess: Postprocess) -> None:

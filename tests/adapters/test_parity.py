@@ -49,8 +49,9 @@ def test_all_doors_lead_to_the_cores_ranking(texts: list[str], options: dict[str
     assert outcome(asyncio.run(core.arerank(query, texts))) == expected
     assert outcome(Reranker(FakeScorer()).rerank(query, texts, selection=selection)) == expected
     for door in DOORS:
-        assert door.rank(door.kind(reranker=core), texts, query) == expected
-        assert door.rank(door.kind(reranker=Reranker(FakeScorer()), **options), texts, query) == expected
+        keep = {"without_text": "keep"} if door.kind is RerankPostprocessor else {}
+        assert door.rank(door.kind(reranker=core, **keep), texts, query) == expected
+        assert door.rank(door.kind(reranker=Reranker(FakeScorer()), **options, **keep), texts, query) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,8 @@ def test_searches_of_two_stages_are_alike(options: dict[str, Any], query: str) -
     top_n = options["top_n"]
     core = Reranker(FakeScorer(), selection=Selection(**options))
     expected = outcome(core.rerank(query, TEXTS))
-    plain = two_stage_search(query, lambda query, top_k: TEXTS, core, top_n=top_n)
-    awaited = asyncio.run(atwo_stage_search(query, lambda query, top_k: TEXTS, core, top_n=top_n))
+    plain = two_stage_search(query, lambda query, candidates: TEXTS, core, top_n=top_n)
+    awaited = asyncio.run(atwo_stage_search(query, lambda query, candidates: TEXTS, core, top_n=top_n))
     assert [(result.document, result.score) for result in plain] == expected
     assert awaited == plain
     documents = RunnableLambda(lambda query: [Document(text) for text in TEXTS])

@@ -39,6 +39,10 @@ SHARED = {
     "model_options": {},
     "text_fn": None,
     "return_passage": False,
+    "diversity": 0.0,
+    "vector_fn": None,
+    "order": "relevance",
+    "collapse_duplicates": False,
     "reranker": None,
 }
 OWN = {
@@ -46,7 +50,7 @@ OWN = {
     RerankPostprocessor: {
         "metadata_mode": MetadataMode.EMBED,
         "keep_retrieval_score": False,
-        "without_text": "keep",
+        "without_text": "drop",
     },
 }
 CHANGED_OWN: dict[type[Any], dict[str, Any]] = {
@@ -54,7 +58,7 @@ CHANGED_OWN: dict[type[Any], dict[str, Any]] = {
     RerankPostprocessor: {
         "metadata_mode": MetadataMode.LLM,
         "keep_retrieval_score": True,
-        "without_text": "drop",
+        "without_text": "keep",
     },
 }
 
@@ -119,6 +123,8 @@ def test_unknown_options_are_refused(kind: type[Any], unknown: str) -> None:
         ({"model_options": {"nope": 1}}, "takes no option 'nope'"),
         ({"model_options": {"max_length": 0}}, "max_length is 0"),
         ({"base_url": "https://rerank.example"}, "takes no option 'base_url'"),
+        ({"diversity": 1.5}, "diversity is 1.5"),
+        ({"order": "best"}, "order"),
         ({"text_fn": "title"}, "text_fn"),
         ({"reranker": "embedded"}, "reranker"),
     ],
@@ -386,7 +392,7 @@ def test_a_retriever_shows_no_key_of_its_compressor(provider: ModuleType) -> Non
 def test_the_options_have_a_json_schema(kind: type[Any]) -> None:
     """With every option that can be dumped, and none that holds an object."""
     properties = kind.model_json_schema()["properties"]
-    assert set(SHARED) - set(properties) == {"text_fn", "reranker"}
+    assert set(SHARED) - set(properties) == {"text_fn", "vector_fn", "reranker"}
     assert properties["top_n"]["default"] == 5
     assert properties["api_key"]["default"] is None
 

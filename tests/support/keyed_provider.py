@@ -26,6 +26,9 @@ CHANGED_OPTIONS: dict[str, Any] = {
     "metadata_fields": ["title", "year"],
     "model_options": {"max_length": 128},
     "return_passage": True,
+    "diversity": 0.5,
+    "order": "edges",
+    "collapse_duplicates": True,
 }
 """The options that both adapters dump, each unlike its default, for this provider."""
 

@@ -12,11 +12,14 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Passage, RankedDocument
 
-__all__ = ["Request", "check_query", "read_texts", "separate_distinct"]
+__all__ = ["TEXT_NAMES", "Request", "check_query", "read_texts", "separate_distinct"]
 
 D = TypeVar("D")
 S = TypeVar("S")
 TextFn = Callable[[D], str]
+
+TEXT_NAMES = ("text", "page_content", "content")
+"""Where dictionaries and objects may keep their text; the first that is there counts."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -44,16 +47,31 @@ class Request(Generic[D]):
     started: float = field(default_factory=perf_counter)
 
     @classmethod
-    def of(cls, query: str, documents: Iterable[D], text_fn: TextFn[D] | None, selection: Selection) -> Request[D]:
+    def of(
+        cls,
+        query: str,
+        documents: Iterable[D],
+        text_fn: TextFn[D] | None,
+        selection: Selection,
+        *,
+        allow_blank: bool = False,
+    ) -> Request[D]:
         """Check a query and its documents.
 
+        Args:
+            query: blank only with ``allow_blank`` or without documents.
+            documents: strings, or any objects with ``text_fn``.
+            text_fn: returns the text of a document.
+            selection: which documents survive.
+            allow_blank: whether the caller knows what to do with a blank query.
+
         Raises:
-            ConfigurationError: the query is blank, with documents to rank, or a text is no string.
+            ConfigurationError: the query is blank, or a text is no string.
         """
         if isinstance(documents, (str, bytes)):
             raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
         objects = list(documents)
-        if objects:
+        if objects and not (allow_blank and isinstance(query, str) and not query.strip()):
             query = check_query(query)
         texts = read_texts(objects, text_fn)
         return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection))
@@ -65,6 +83,8 @@ class Request(Generic[D]):
         documents_per_query: Sequence[Iterable[D]],
         text_fn: TextFn[D] | None,
         selection: Selection,
+        *,
+        allow_blank: bool = False,
     ) -> list[Request[D]]:
         """Check several queries, each with its documents.
 
@@ -78,7 +98,7 @@ class Request(Generic[D]):
                 f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
             )
         pairs = zip(queries, documents_per_query, strict=True)
-        return [cls.of(query, documents, text_fn, selection) for query, documents in pairs]
+        return [cls.of(query, each, text_fn, selection, allow_blank=allow_blank) for query, each in pairs]
 
     def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
         """Return one value per document, from one value per distinct text."""

@@ -68,8 +68,6 @@ def test_nothing_but_blanks_needs_no_call(door: Door, scorer: FakeScorer) -> Non
 @pytest.mark.parametrize(
     ("query", "documents", "options", "message"),
     [
-        ("", ["a"], {}, "the query is empty"),
-        (" \n", ["a"], {}, "the query is empty"),
         (None, ["a"], {}, "the query is a NoneType"),
         (QUERY, ["a", None], {}, r"documents\[1\] is None"),
         (QUERY, ["a", None], {"text_fn": str}, r"documents\[1\] is None"),
@@ -88,6 +86,17 @@ def test_bad_input_is_refused_before_anything_is_sent(
     for on_error in ("raise", "passthrough"):
         with pytest.raises(ConfigurationError, match=message):
             door(query, documents, on_error=on_error, **options)
+    assert scorer.calls == 0
+
+
+@pytest.mark.parametrize("query", ["", " \n"])
+def test_a_blank_query_is_refused_or_passed_through(door: Door, scorer: FakeScorer, query: str) -> None:
+    """It is bad input, but an application that asked for passthrough goes on."""
+    with pytest.raises(ConfigurationError, match="the query is empty"):
+        door(query, ["a", "b"])
+    ranking = door(query, ["a", "b"], on_error="passthrough")
+    assert [(ranked.document, ranked.score) for ranked in ranking] == [("a", None), ("b", None)]
+    assert "the query is empty" in str(ranking.error)
     assert scorer.calls == 0
 
 

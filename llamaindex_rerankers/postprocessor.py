@@ -50,7 +50,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node; neither the LLM nor
     the embedding model reads it."""
     without_text: Literal["drop", "keep", "raise"] = "drop"
-    """What to do with nodes that the model cannot read: ``"drop"`` removes them, with one warning. ``"keep"`` ranks
+    """What to do with nodes that the model cannot read: ``"drop"`` removes them, with one warning. ``"keep"`` puts
     images, other media and references below all others, with the score None, in the first stage's order, within
     ``top_n``, and only without thresholds; blank texts score 0.0. ``"raise"`` refuses them. ``text_fn`` or
     ``metadata_fields`` may give them a text."""

@@ -107,9 +107,7 @@ class Reranker:
                 string.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = Request.of(
-            query, documents, text_fn, self._choose_selection(selection), allow_blank=self._passes_through
-        )
+        request = self._make_request(query, documents, text_fn, selection)
         return event_loop.run(self._rank(request)) if request.texts else self._empty(request)
 
     async def arerank(
@@ -121,9 +119,7 @@ class Reranker:
         selection: Selection | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = Request.of(
-            query, documents, text_fn, self._choose_selection(selection), allow_blank=self._passes_through
-        )
+        request = self._make_request(query, documents, text_fn, selection)
         return await event_loop.arun(self._rank(request)) if request.texts else self._empty(request)
 
     def rerank_many(
@@ -149,13 +145,7 @@ class Reranker:
             ScorerError: the first failure; the rest is cancelled.
             MissingExtraError: ``progress`` without tqdm installed.
         """
-        requests = Request.many(
-            queries,
-            documents_per_query,
-            text_fn,
-            self._choose_selection(selection),
-            allow_blank=self._passes_through,
-        )
+        requests = self._make_requests(queries, documents_per_query, text_fn, selection)
         return event_loop.run(fan_out(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
@@ -168,13 +158,7 @@ class Reranker:
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
-        requests = Request.many(
-            queries,
-            documents_per_query,
-            text_fn,
-            self._choose_selection(selection),
-            allow_blank=self._passes_through,
-        )
+        requests = self._make_requests(queries, documents_per_query, text_fn, selection)
         return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
 
     def warm_up(self) -> None:
@@ -209,12 +193,31 @@ class Reranker:
     ) -> None:
         await self.aclose()
 
-    @property
-    def _passes_through(self) -> bool:
-        return self.on_error == "passthrough"
+    def _make_request(
+        self,
+        query: str,
+        documents: Iterable[D],
+        text_fn: Callable[[D], str] | None,
+        selection: Selection | None,
+    ) -> Request[D]:
+        chosen = self.selection if selection is None else selection
+        return Request.of(query, documents, text_fn, chosen, allow_blank=self.on_error == "passthrough")
 
-    def _chosen(self, selection: Selection | None) -> Selection:
-        return self.selection if selection is None else selection
+    def _make_requests(
+        self,
+        queries: Sequence[str],
+        documents_per_query: Sequence[Iterable[D]],
+        text_fn: Callable[[D], str] | None,
+        selection: Selection | None,
+    ) -> list[Request[D]]:
+        if isinstance(queries, str):
+            raise ConfigurationError("queries is a single string: give a list of queries")
+        if len(queries) != len(documents_per_query):
+            raise ConfigurationError(
+                f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
+            )
+        pairs = zip(queries, documents_per_query, strict=True)
+        return [self._make_request(query, documents, text_fn, selection) for query, documents in pairs]
 
     def _empty(self, request: Request[D]) -> Ranking[D]:
         return Ranking(request.query, self.scorer.name, selection=request.selection)

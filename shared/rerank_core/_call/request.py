@@ -76,30 +76,6 @@ class Request(Generic[D]):
         texts = read_texts(objects, text_fn)
         return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection))
 
-    @classmethod
-    def many(
-        cls,
-        queries: Sequence[str],
-        documents_per_query: Sequence[Iterable[D]],
-        text_fn: TextFn[D] | None,
-        selection: Selection,
-        *,
-        allow_blank: bool = False,
-    ) -> list[Request[D]]:
-        """Check several queries, each with its documents.
-
-        Raises:
-            ConfigurationError: the lengths differ, or as :meth:`of`.
-        """
-        if isinstance(queries, str):
-            raise ConfigurationError("queries is a single string: give a list of queries")
-        if len(queries) != len(documents_per_query):
-            raise ConfigurationError(
-                f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
-            )
-        pairs = zip(queries, documents_per_query, strict=True)
-        return [cls.of(query, each, text_fn, selection, allow_blank=allow_blank) for query, each in pairs]
-
     def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
         """Return one value per document, from one value per distinct text."""
         return [blank if slot is None else values[slot] for slot in self.slots]

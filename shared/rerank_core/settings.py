@@ -76,8 +76,9 @@ class RerankSettings(BaseModel):
     """Keep documents that score at least this ratio of the best score, in [0, 1]."""
     min_keep: int = 0
     """How many documents survive the thresholds at least."""
-    api_key: SecretStr | None = Field(default=None, exclude=True)
-    """The provider's key; by default read from its environment variable. Never dumped or pickled."""
+    api_key: SecretStr | SkipJsonSchema[Callable[[], Any]] | None = Field(default=None, exclude=True)
+    """The provider's key, or a function that returns it for each request; by default read from its environment
+    variable. Never dumped or pickled."""
     base_url: str | None = None
     """Address of the service, where it is not the provider's usual one."""
     timeout: float | None = None

@@ -78,11 +78,12 @@ def _of_service(service: Service) -> Iterator[KnownModel]:
     hosted = service.base_url is not None or service.key_required
     for model, facts in service.models.items() if hosted else ():
         if facts.successor is None:
+            limits = facts.limits.within(service.limits)
             name = f"{service.provider}:{model}"
             yield KnownModel(
                 name,
                 service.provider,
-                facts.limits.pair or facts.limits.document,
+                limits.pair or limits.document,
                 PRICES.get(name),
                 scale=facts.scale or scale,
                 instructions=facts.instructions is not None,

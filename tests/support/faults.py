@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from support.loopback import ROW_FAULTS, Loopback, score
-from support.providers import scorer_of
+from support.providers import TOLERANCES, scorer_of
 
 from rerank_core import (
     AuthenticationError,
@@ -95,7 +95,7 @@ class FaultTable:
         except RerankError as exc:
             return type(exc).__name__
         expected = [score(QUERY, text) for text in TEXTS]
-        tolerance = 0.006 if "vertex" in ranking.model else 1e-9  # it rounds to two decimals
+        tolerance = TOLERANCES.get(ranking.model.partition(":")[0], 1e-9)
         close = all(abs(got - wanted) < tolerance for got, wanted in zip(ranking.scores, expected, strict=True))
         return CORRECT if close else "WRONG"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.loopback import Loopback, score
-from support.providers import KEY, MODELS, scorer_of
+from support.providers import KEY, MODELS, TOLERANCES, scorer_of
 
 from rerank_core import (
     AuthenticationError,
@@ -85,7 +85,7 @@ def test_each_provider_gets_its_own_format(loopback: Loopback, provider: str) ->
     """Path, key, query, documents and how many results, under the provider's names, and nothing else."""
     loopback.plan()
     ranking = Reranker(scorer_of(provider, loopback)).rerank(QUERY, TEXTS)
-    tolerance = 0.006 if provider == "vertex" else 1e-9
+    tolerance = TOLERANCES.get(provider, 1e-9)
     assert ranking.scores == pytest.approx([score(QUERY, text) for text in TEXTS], abs=tolerance)
     (request,) = loopback.stats()["requests"]
     assert request["path"] == PATHS.get(provider, f"/{provider}/v1/rerank")

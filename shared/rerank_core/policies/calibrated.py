@@ -26,7 +26,7 @@ CalibrationMethod = Literal["platt", "isotonic"]
 """``platt``: two parameters, for tens to hundreds of labels; ``isotonic``: any monotone curve, for thousands."""
 
 _FORMAT = "rerank-bridge calibration"
-_VERSION = 1
+_VERSION = 2
 _MIN_DISTANCE = 1e-15  # of a score from 0 and 1, so that its log-odds are within ±34.6
 _RAW_SHARE = 1e-3
 """Share of the raw score in an isotonic map: it keeps the order of scores that the fit makes equal."""
@@ -60,8 +60,12 @@ class Calibration:
         knots: of the isotonic map, as (score, probability), both ascending; linear between them.
         pairs: how many labelled pairs it was fitted to.
         relevant: how many of them were relevant.
+        queries: how many queries the pairs are of. It says more than ``pairs`` about how certain the map is,
+            because the pairs of one query resemble each other.
+        documents: how many different texts the pairs are of.
         before: quality of the raw scores on these pairs.
-        after: quality of the calibrated scores, by 5-fold cross-validation.
+        after: quality of the calibrated scores of each query when the map is fitted to other queries (5-fold
+            cross-validation); None where there are too few queries for that.
 
     Raises:
         ConfigurationError: an attribute is out of its range, so that the map would not rise.
@@ -74,6 +78,8 @@ class Calibration:
     knots: tuple[tuple[float, float], ...] = ()
     pairs: int = 0
     relevant: int = 0
+    queries: int = 0
+    documents: int = 0
     before: CalibrationQuality | None = None
     after: CalibrationQuality | None = None
 

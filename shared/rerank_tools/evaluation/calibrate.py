@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from numbers import Real
 from typing import Any, get_args
 
@@ -162,25 +163,39 @@ def _fit(model: str, groups: _Groups, rankings: Sequence[Ranking[str]], method: 
             )
         return Calibration(model, method, slope, intercept)
 
-    scores = [score or 0.0 for ranking in rankings for score in ranking.scores]
-    labels = [label for group in groups.values() for _, label in group]
+    samples = [
+        [(score or 0.0, label) for score, (_, label) in zip(ranking.scores, group, strict=True)]
+        for ranking, group in zip(rankings, groups.values(), strict=True)
+    ]
+    scores, labels = zip(*chain.from_iterable(samples), strict=True)
     return replace(
         fit(scores, labels),
         pairs=len(labels),
         relevant=sum(labels),
+        queries=len(groups),
+        documents=len({text for group in groups.values() for text, _ in group}),
         before=measure_quality(scores, labels),
-        after=_cross_validate(scores, labels, fit),
+        after=_cross_validate(samples, fit),
     )
 
 
 def _cross_validate(
-    scores: Sequence[float], labels: Sequence[bool], fit: Callable[[Sequence[float], Sequence[bool]], Calibration]
-) -> CalibrationQuality:
-    """Return the quality of scores that are mapped by a fit to the other four fifths of the pairs."""
-    pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: pair[1])  # each fold gets both labels
+    samples: list[list[tuple[float, bool]]], fit: Callable[[Sequence[float], Sequence[bool]], Calibration]
+) -> CalibrationQuality | None:
+    """Return the quality of each query's scores when they are mapped by a fit to the queries of other folds.
+
+    None where there is one query, or where the others' pairs cannot be fitted.
+    """
+    samples = sorted(samples, key=lambda sample: sum(label for _, label in sample))  # each fold gets both labels
+    folds = min(_FOLDS, len(samples))
     mapped: list[tuple[float, bool]] = []
-    for fold in range(_FOLDS):
-        rest = [pair for position, pair in enumerate(pairs) if position % _FOLDS != fold]
-        fitted = fit(*zip(*rest, strict=True))
-        mapped += [(fitted(score), label) for score, label in pairs[fold::_FOLDS]]
+    for fold in range(folds):
+        others = [pair for number, sample in enumerate(samples) if number % folds != fold for pair in sample]
+        if len({label for _, label in others}) < 2:
+            return None
+        try:
+            fitted = fit(*zip(*others, strict=True))
+        except ConfigurationError:
+            return None
+        mapped += [(fitted(score), label) for sample in samples[fold::folds] for score, label in sample]
     return measure_quality(*zip(*mapped, strict=True))

@@ -67,7 +67,7 @@ def test_maps_that_do_not_rise_are_refused(options: dict[str, Any], message: str
         ("{", "no calibration can be read"),
         ("[]", "holds no calibration"),
         (json.dumps({"format": "rerank-bridge calibration", "version": 9}), "version 9 of the format"),
-        (json.dumps({"format": "rerank-bridge calibration", "version": 1}), "broken calibration"),
+        (json.dumps({"format": "rerank-bridge calibration", "version": 2}), "broken calibration"),
     ],
 )
 def test_files_of_another_kind_are_refused(content: str, message: str, tmp_path: Path) -> None:

@@ -58,6 +58,29 @@ def test_it_undoes_overconfidence(method: CalibrationMethod) -> None:
     assert calibration.relevant == sum(label for _, _, label in labelled())
 
 
+def test_held_out_pairs_are_of_other_queries() -> None:
+    """Pairs of one query resemble each other; a fit that has seen some of them would flatter itself."""
+    dice = random.Random(1)
+    pairs = []
+    for query in range(40):
+        score, label = dice.random(), dice.random() < 0.5  # the score says nothing, but tells the query
+        pairs += [(f"query {query}", f"{number} {score:.9f}", label) for number in range(10)]
+    calibration = calibrate(FakeScorer(overconfident), pairs, "isotonic")
+    assert calibration.after is not None
+    assert calibration.after.brier > 0.2
+    assert (calibration.queries, calibration.documents, calibration.pairs) == (40, 400, 400)
+
+
+def test_without_other_queries_nothing_is_said_of_held_out_ones() -> None:
+    """Nor where the pairs of the other queries cannot be fitted. A text that occurs twice is one document."""
+    one = [("query", f"{n // 2} {n % 2}", n % 2 == 1) for n in range(40)]
+    calibration = calibrate(FakeScorer(overconfident), [*one, one[0]])
+    assert calibration.after is None
+    assert (calibration.queries, calibration.documents, calibration.pairs) == (1, 40, 41)
+    apart = [(f"query {label}", text, label) for _, text, label in one]
+    assert calibrate(FakeScorer(overconfident), apart).after is None
+
+
 def test_platt_is_what_scikit_learn_fits() -> None:
     """Its calibration has the same target smoothing, on log-odds."""
     library = pytest.importorskip("sklearn.calibration")

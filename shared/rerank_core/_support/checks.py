@@ -84,7 +84,3 @@ def _real(value: object) -> float:
         return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     except OverflowError:  # a whole number beyond all floats
         return math.inf
-
-
-checked_count = check_count
-checked_seconds = check_seconds

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -69,9 +69,30 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         """Return the surviving documents, best first, as :meth:`compress_documents` does."""
         return (await self._acompress(documents, query, make_config(callbacks)))[1]
 
-    def as_runnable(self) -> RerankRunnable:
-        """Return a runnable from ``{"query": …, "documents": […]}`` to the surviving documents."""
-        return RerankRunnable(compressor=self)
+    @overload
+    def as_runnable(
+        self, *, query_key: str = ..., documents_key: str = ..., output_key: None = ...
+    ) -> RerankRunnable[list[Document]]: ...
+    @overload
+    def as_runnable(
+        self, *, query_key: str = ..., documents_key: str = ..., output_key: str
+    ) -> RerankRunnable[dict[str, list[Document]]]: ...
+    def as_runnable(
+        self, *, query_key: str = "query", documents_key: str = "documents", output_key: str | None = None
+    ) -> RerankRunnable[Any]:
+        """Return a runnable from ``{"query": …, "documents": […]}`` to the surviving documents.
+
+        With ``output_key`` it is a node of a LangGraph graph, whose state may be a dictionary, a dataclass or a
+        pydantic model.
+
+        Args:
+            query_key: where the input holds the query.
+            documents_key: where the input holds the documents.
+            output_key: return ``{output_key: documents}``; by default the documents alone.
+        """
+        return RerankRunnable(
+            compressor=self, query_key=query_key, documents_key=documents_key, output_key=output_key
+        )
 
     def with_model(self, model: str) -> Self:
         """Return a copy that asks another model; its scorer is made once and shared by all such copies.
@@ -199,13 +220,13 @@ class CallOptions(RunnableSerializable[Input, Output]):
 
 
 class RerankInput(TypedDict):
-    """Input of the reranking runnable."""
+    """Input of the reranking runnable, under its default keys."""
 
     query: str
     documents: Sequence[Document]
 
 
-class RerankRunnable(CallOptions[RerankInput, list[Document]]):
+class RerankRunnable(CallOptions[RerankInput, Output]):
     """Reranks the documents of its input; made by :meth:`RerankCompressor.as_runnable`.
 
     >>> from langchain_core.documents import Document
@@ -218,15 +239,24 @@ class RerankRunnable(CallOptions[RerankInput, list[Document]]):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    @property
-    def InputType(self) -> type[RerankInput]:  # noqa: N802 - LangChain's name
-        """The type of the input."""
-        return RerankInput
+    query_key: str = "query"
+    """Where the input holds the query."""
+    documents_key: str = "documents"
+    """Where the input holds the documents."""
+    output_key: str | None = None
+    """Key of the output; None for the documents alone."""
 
     @property
-    def OutputType(self) -> type[list[Document]]:  # noqa: N802 - LangChain's name
+    def InputType(self) -> Any:  # noqa: N802 - LangChain's name
+        """The type of the input."""
+        if (self.query_key, self.documents_key) == ("query", "documents"):
+            return RerankInput
+        return TypedDict("RerankInput", {self.query_key: str, self.documents_key: Sequence[Document]})
+
+    @property
+    def OutputType(self) -> Any:  # noqa: N802 - LangChain's name
         """The type of the output."""
-        return list[Document]
+        return list[Document] if self.output_key is None else dict[str, list[Document]]
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """Return the name in traces and graphs: the compressor's, unless another was given."""
@@ -237,37 +267,57 @@ class RerankRunnable(CallOptions[RerankInput, list[Document]]):
         input: RerankInput,  # noqa: A002 - LangChain's name
         config: RunnableConfig | None = None,
         **kwargs: Any,
-    ) -> list[Document]:
+    ) -> Output:
         """Return the surviving documents, best first.
 
         Raises:
-            ConfigurationError: the input has no ``query`` or no ``documents``, or the query is blank.
+            ConfigurationError: the input has no query or no documents, or the query is blank.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        query, documents = _read_input(input, kwargs)
-        return self._configured()._compress(documents, query, self._add_name(config))[1]
+        query, documents = self._read_input(input, kwargs)
+        return self._write_output(self._configured()._compress(documents, query, self._add_name(config))[1])
 
     async def ainvoke(
         self,
         input: RerankInput,  # noqa: A002 - LangChain's name
         config: RunnableConfig | None = None,
         **kwargs: Any,
-    ) -> list[Document]:
+    ) -> Output:
         """Return the surviving documents, best first, as :meth:`invoke` does."""
-        query, documents = _read_input(input, kwargs)
-        return (await self._configured()._acompress(documents, query, self._add_name(config)))[1]
+        query, documents = self._read_input(input, kwargs)
+        return self._write_output(
+            (await self._configured()._acompress(documents, query, self._add_name(config)))[1]
+        )
 
     def _add_name(self, config: RunnableConfig | None) -> RunnableConfig:
         config = config or {}
         return config if config.get("run_name") else {**config, "run_name": self.get_name()}
 
+    def _write_output(self, documents: list[Document]) -> Output:
+        return cast("Output", documents if self.output_key is None else {self.output_key: documents})
 
-def _read_input(value: object, options: Mapping[str, Any]) -> tuple[str, Sequence[Document]]:
-    if options:
-        raise TypeError(f"the reranking runnable takes no {', '.join(options)}: set options on the compressor")
-    if not isinstance(value, dict) or not {"query", "documents"} <= value.keys():
-        raise ConfigurationError(
-            f"the reranking runnable was given a {type(value).__name__}: "
-            "give a dictionary with 'query' and 'documents'"
-        )
-    return value["query"], value["documents"]
+    def _read_input(self, value: object, options: Mapping[str, Any]) -> tuple[str, list[Document]]:
+        if options:
+            raise TypeError(f"the reranking runnable takes no {', '.join(options)}: use configurable()")
+        found = []
+        for key in (self.query_key, self.documents_key):
+            known: Any = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+            if known is None:
+                raise ConfigurationError(
+                    f"the reranking runnable found no {key!r} in its input, a {type(value).__name__}"
+                    f"{' of ' + ', '.join(map(str, value)) if isinstance(value, Mapping) else ''}: "
+                    "give it, or say where it is with as_runnable(query_key=…, documents_key=…)"
+                )
+            found.append(known)
+        query, documents = found
+        if not isinstance(query, str):
+            raise ConfigurationError(f"{self.query_key!r} is a {type(query).__name__}: give a string")
+        if isinstance(documents, (str, Mapping)) or not isinstance(documents, Iterable):
+            raise ConfigurationError(f"{self.documents_key!r} is a {type(documents).__name__}: give a list")
+        documents = list(documents)
+        for position, document in enumerate(documents):
+            if not isinstance(document, Document):
+                raise ConfigurationError(
+                    f"{self.documents_key}[{position}] is a {type(document).__name__}: give a Document"
+                )
+        return query, documents

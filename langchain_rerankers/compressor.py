@@ -9,7 +9,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import Input, Output
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, create_model
 from typing_extensions import TypedDict
 
 from langchain_rerankers._documents import copy_document
@@ -251,7 +251,8 @@ class RerankRunnable(CallOptions[RerankInput, Output]):
         """The type of the input."""
         if (self.query_key, self.documents_key) == ("query", "documents"):
             return RerankInput
-        return TypedDict("RerankInput", {self.query_key: str, self.documents_key: Sequence[Document]})
+        keys: dict[str, Any] = {self.query_key: (str, ...), self.documents_key: (Sequence[Document], ...)}
+        return create_model("RerankInput", **keys)
 
     @property
     def OutputType(self) -> Any:  # noqa: N802 - LangChain's name
@@ -285,9 +286,8 @@ class RerankRunnable(CallOptions[RerankInput, Output]):
     ) -> Output:
         """Return the surviving documents, best first, as :meth:`invoke` does."""
         query, documents = self._read_input(input, kwargs)
-        return self._write_output(
-            (await self._configured()._acompress(documents, query, self._add_name(config)))[1]
-        )
+        _, ranked = await self._configured()._acompress(documents, query, self._add_name(config))
+        return self._write_output(ranked)
 
     def _add_name(self, config: RunnableConfig | None) -> RunnableConfig:
         config = config or {}

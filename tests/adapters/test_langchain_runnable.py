@@ -133,15 +133,11 @@ class TypedState(TypedDict, total=False):
     best: list[Document]
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        State,
-        TypedState,
-        create_model("Model", question=(str, ""), found=(list[Document], []), best=(list[Document], [])),
-    ],
-    ids=["dataclass", "dictionary", "pydantic"],
-)
+Model = create_model("Model", question=(str, ""), found=(list[Document], []), best=(list[Document], []))
+"""A graph's state, as a pydantic model."""
+
+
+@pytest.mark.parametrize("schema", [State, TypedState, Model], ids=["dataclass", "dictionary", "pydantic"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_it_is_a_node_of_a_graph(schema: Any, is_async: bool) -> None:
     """With the state's own keys, options for one run, and documents in a checkpoint."""

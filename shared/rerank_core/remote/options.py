@@ -34,7 +34,7 @@ class RemoteOptions(ScorerOptions):
         api_key: by default the provider's environment variable. A function that returns it, async or not, is
             called for each request, as for tokens that expire (Entra, Google, IAM); it may block.
         base_url: the service's address, where it is not the usual one; no password in it.
-        headers: further headers of each request.
+        headers: further headers of each request; pickles hold them, so no secret in them.
         body: further fields of each request; a value of None removes the field.
         http_client: an ``httpx.AsyncClient`` to send by, for proxies, certificates and gateways; not closed.
         timeout: seconds that one request may take, above 0; a request that takes longer is repeated.

@@ -84,6 +84,11 @@ class RemoteScorer(ConfiguredScorer):
         self._inherited: ClientSession | None = None
         self._make_limiter: Callable[[], Limiter] = self._make_own_limiter
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.options.http_client is not None:
+            raise ConfigurationError("http_client= holds connections: a scorer with one cannot be pickled")
+        return super().__reduce__()
+
     @abstractmethod
     def open_transport(self) -> Transport:
         """Return a new client; runs in a worker thread, because importing an SDK takes its time."""

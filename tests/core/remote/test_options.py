@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from typing import Any
 
@@ -55,6 +56,8 @@ def test_ones_own_client_is_used_and_not_closed(loopback: Loopback, provider: st
     assert len(seen) == 1
     assert not client.is_closed
     again: Any = scorer_of(provider, loopback, http_client=client)
+    with pytest.raises(ConfigurationError, match="cannot be pickled"):
+        pickle.dumps(again)
     assert again.cache_key() == scorer_of(provider, loopback).cache_key()
     with Reranker(again) as reranker:
         assert len(reranker.rerank(QUERY, TEXTS)) == 3

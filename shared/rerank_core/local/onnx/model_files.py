@@ -127,7 +127,7 @@ def find_model(
         ScorerUnavailableError: the hub does not have it or cannot be reached; says how to use a local folder.
     """
     source = _find_source(model, revision=revision, offline=offline)
-    beside = [name for name in source.names if name.endswith(".json") and "/" not in name]
+    beside = [name for name in source.names if name.endswith((".json", ".jinja")) and "/" not in name]
     checkpoint = Checkpoint(source.fetch(beside))
     chosen = _choose_file(source, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:

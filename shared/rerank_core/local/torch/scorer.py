@@ -12,18 +12,17 @@ from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint, fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
-from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.templates import to_chat_template
 from rerank_core.local.torch.listwise import ListwiseJob, ListwiseModel
 from rerank_core.local.torch.loading import check_trained, keep_class_unpatched, use_template
-from rerank_core.local.torch.model import TorchPairs
-from rerank_core.local.torch.readers import choose_reader
+from rerank_core.local.torch.readers import Reader, choose_reader
 from rerank_core.local.torch.replicas import Replica, Replicas, choose_tokens_per_batch
 from rerank_core.scorer import ScorerOptions
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
-__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
+__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype", "TorchPairs"]
 
 _PURPOSE = "a cross-encoder on torch"
 _logger = logging.getLogger("rerank_core")
@@ -33,7 +32,7 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEncoderOptions(PairOptions):
-    """The options of :class:`CrossEncoderScorer`.
+    """The options of :class:`CrossEncoderScorer`, besides those of every local cross-encoder.
 
     Attributes:
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, …; by default what sentence-transformers chooses. Several, such
@@ -43,21 +42,10 @@ class CrossEncoderOptions(PairOptions):
             default what transformers chooses.
         compile: run the model through ``torch.compile``; it needs a C++ compiler, and the first batches take a
             minute.
-        max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
         tokens_per_batch: padded tokens per batch on each device, at least 1; by default 1,024 on a CPU, up to
             65,536 on CUDA as its memory allows, 8,192 elsewhere.
         threads: cores for torch, at least 1, never more than the container's quota; torch keeps one such number
             for the whole process.
-        activation: see :data:`rerank_core.local.scorer.Activation`.
-        score_scale: what the activation's result is, ``"probability"``, ``"logit"`` or ``"cosine"``; by default
-            what is known of the model, else a logit, or a probability with ``activation="identity"``.
-        temperature: by which logits are divided before the sigmoid, above 0; by default the model's, mostly 1.
-        instruction: what to prefer, for models that follow one, instead of the prompt that the model was saved
-            with.
-        template: prompt of a language model, with ``{query}``, ``{document}`` and, where it follows one,
-            ``{instruction}``; by default the model's own.
-        revision: branch, tag or commit on the hub.
-        local_files_only: never ask the hub; use what its cache on this machine has.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
@@ -193,3 +181,42 @@ class CrossEncoderScorer(PairScorer):
                 "give a hub id, or a folder that CrossEncoder.save_pretrained wrote"
             ) from exc
         return model.eval()
+
+
+class TorchPairs:
+    """A ``CrossEncoder`` on its devices, in the engine's thread.
+
+    Args:
+        reader: makes batches of pairs.
+        replicas: run them.
+        activation: how outputs become numbers.
+        tokens_per_batch: padded tokens per batch on each device.
+        ends_in_sigmoid: whether the outputs are probabilities already, of which the logits are wanted.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        replicas: Replicas,
+        *,
+        activation: Activation,
+        tokens_per_batch: int,
+        ends_in_sigmoid: bool,
+    ) -> None:
+        self.tokens_per_batch = tokens_per_batch * len(replicas)
+        self._activation = activation
+        self._reader = reader
+        self._replicas = replicas
+        self._ends_in_sigmoid = ends_in_sigmoid
+        self.tokenize = reader.tokenize
+        self.max_text_tokens = reader.max_text_tokens
+        self.token_ends = reader.token_ends
+
+    def forward(self, items: Sequence[Any], /) -> Sequence[float]:
+        """Return one number per pair."""
+        import torch
+
+        outputs = self._replicas.outputs(items, self._reader.features)
+        if self._ends_in_sigmoid and self._activation != "identity":
+            outputs = torch.logit(outputs, eps=1e-12)
+        return logits_to_scores(outputs.numpy(), self._activation)

@@ -5,6 +5,7 @@ Usage: python tests/benchmarks/corpus_search.py [FOLDER]    by default the stand
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -66,7 +67,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         measure(Path(sys.argv[1]))
     else:
-        with tempfile.TemporaryDirectory() as copy:
+        with tempfile.TemporaryDirectory() as copy, tempfile.TemporaryDirectory() as cache:
+            os.environ["RERANK_BRIDGE_CACHE"] = cache
             ignored = shutil.ignore_patterns("__pycache__", "site-packages", "test", "tests", "idle_test", "*.so")
             shutil.copytree(sysconfig.get_paths()["stdlib"], copy, ignore=ignored, dirs_exist_ok=True)
             measure(Path(copy))

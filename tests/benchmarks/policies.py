@@ -58,7 +58,7 @@ def main() -> None:
         f"{data.name}: {len(data.judged)} queries over BM25's top 100, one at a time. Each ranking starts without"
     )
     print("token vectors and keeps those of the documents that it has met (cache_bytes).\n")
-    print(f"| ranking | {MEASURE} | p50 | p95 | texts scored a query | tokens read a query |")
+    print(f"| ranking | {MEASURE} | p50 | p95 | texts scored per query | tokens read per query |")
     print("|---|---:|---:|---:|---:|---:|")
     show(data, {"embedded": alone}, first=True)
     show(data, {"BM25 + embedded, fused": Fused(embedded(3))})

@@ -18,39 +18,27 @@ from rerank_core.errors import ConfigurationError
 from rerank_tools.corpus import chunks
 from rerank_tools.records import FORMATS, decode, parse_records
 
-__all__ = ["Corpus", "Source", "Stamp"]
+__all__ = ["Corpus", "Stamp"]
 
 _NEVER_INDEXED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 _RECORD_SUFFIXES = frozenset(suffix for suffix, name in FORMATS.items() if name in ("jsonl", "csv", "tsv"))
 _MAX_BYTES = 4 * 2**20
+_MAX_STARS = 4
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file has changed.
+    """A file as it was when it was read.
 
     Attributes:
         size: bytes.
         changed: time of the last change, in nanoseconds.
         digest: of its content; empty where it could not be read.
+        problem: why it has no chunks; empty where nothing is wrong.
     """
 
     size: int
     changed: int
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file of a corpus, as it was read.
-
-    Attributes:
-        stamp: what it was then.
-        chunks: what is in it.
-        problem: why it has no chunks; empty where nothing is wrong.
-    """
-
-    stamp: Stamp
-    chunks: list[chunks.Chunk]
     problem: str = ""
 
 
@@ -89,31 +77,31 @@ class Corpus:
             return {self.path.name: self.path.stat()}
         return dict(sorted(_walk(self.path.resolve(), use_ignore_files=self.use_ignore_files)))
 
-    def read(self, name: str) -> Source:
-        """Read and split one of :meth:`files`. In a folder, a file that cannot be read is one with a problem.
+    def read(self, name: str) -> tuple[Stamp, list[chunks.Chunk]]:
+        """Read and split one of :meth:`files`. In a folder, what cannot be read is a problem and has no chunks.
 
         Raises:
             ConfigurationError: the corpus is a single file that cannot be read, or holds a malformed record.
         """
-        if self.path.is_file():
-            try:
-                data, status = self.path.read_bytes(), self.path.stat()
-            except OSError as exc:
-                raise ConfigurationError(f"{self.path} cannot be read: {exc.strerror or exc}") from None
-            return Source(Stamp(status.st_size, status.st_mtime_ns, digest(data)), self._split(name, data))
+        path = self._locate(name)
         stamp = Stamp(-1, 0, "")
         try:
-            status = (self.path / name).lstat()
+            status = path.lstat()
             stamp = Stamp(status.st_size, status.st_mtime_ns, "")
-            data = _read_regular_file(self.path / name)
+            data = self._read_bytes(name)
             stamp = stamp._replace(digest=digest(data))
-            return Source(stamp, self._split(name, data))
-        except OSError as exc:
-            return Source(stamp, [], exc.strerror or type(exc).__name__)
-        except ConfigurationError as exc:
-            return Source(stamp, [], str(exc).removeprefix(f"{self.path / name} is "))
+            return stamp, self._split(name, data)
         except Exception as exc:  # one odd file must not stop the search of all others
-            return Source(stamp, [], f"cannot be split: {type(exc).__name__}")
+            problem = f"cannot be split: {type(exc).__name__}"
+            if isinstance(exc, OSError):
+                problem = f"cannot be read: {exc.strerror or exc}"
+            elif isinstance(exc, ConfigurationError):
+                problem = str(exc).removeprefix(f"{path} is ")
+            if self.path.is_file():
+                raise (
+                    exc if isinstance(exc, ConfigurationError) else ConfigurationError(f"{path} {problem}")
+                ) from exc
+            return stamp._replace(problem=problem), []
 
     def has_changed(self, name: str, status: os.stat_result, stamp: Stamp, read_at: int) -> bool:
         """Tell whether a file differs from what it was when it was read, at ``read_at`` nanoseconds.
@@ -126,21 +114,24 @@ class Corpus:
         if stamp.digest and status.st_mtime_ns == stamp.changed and stamp.changed < read_at:
             return False
         try:
-            path = self.path if self.path.is_file() else self.path / name
-            return digest(_read_regular_file(path)) != stamp.digest
+            return digest(self._read_bytes(name)) != stamp.digest
         except OSError:
             return bool(stamp.digest)
 
+    def _locate(self, name: str) -> Path:
+        return self.path if self.path.is_file() else self.path / name
+
+    def _read_bytes(self, name: str) -> bytes:
+        return self.path.read_bytes() if self.path.is_file() else _read_regular_file(self.path / name)
+
     def _split(self, name: str, data: bytes) -> list[chunks.Chunk]:
         suffix = self.path.suffix.lower()
-        if self.path.is_file() and suffix in _RECORD_SUFFIXES:
-            records = parse_records(
-                data, source=str(self.path), format=FORMATS[suffix], text_field=self.text_field
-            )
-            lines = [(record.line or 1, record.text) for record in records if record.text.strip()]
-            return [chunks.Chunk(name, line, line, "", text) for line, text in lines]
-        source = self.path if self.path.is_file() else self.path / name
-        return chunks.chunk_file(name, decode(data, source=str(source)))
+        source = str(self._locate(name))
+        if not self.path.is_file() or suffix not in _RECORD_SUFFIXES:
+            return chunks.chunk_file(name, decode(data, source=source))
+        records = parse_records(data, source=source, format=FORMATS[suffix], text_field=self.text_field)
+        lines = [(record.line or 1, record.text) for record in records if record.text.strip()]
+        return [chunks.Chunk(name, line, line, "", text) for line, text in lines]
 
 
 def _read_regular_file(path: Path) -> bytes:
@@ -227,6 +218,11 @@ def _read_patterns(folder: Path, path: Path | None) -> tuple[tuple[str, Any], ..
     pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
     patterns: list[Any] = []
     for line in lines.decode("utf-8", errors="replace").splitlines():
+        stars = list(re.finditer(r"\*+", line))
+        if len(stars) > _MAX_STARS:  # each star is a loop within that of the one before
+            if line.startswith("!"):
+                continue
+            line = line[: stars[_MAX_STARS - 1].end()]  # hides more files, and takes no hours
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

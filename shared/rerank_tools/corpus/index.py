@@ -26,11 +26,11 @@ from rerank_core._support.files import (
 from rerank_core.errors import ConfigurationError
 from rerank_tools.bm25 import Bm25
 from rerank_tools.corpus.chunks import Chunk
-from rerank_tools.corpus.files import Corpus, Source, Stamp
+from rerank_tools.corpus.files import Corpus, Stamp
 
 __all__ = ["CorpusIndex", "Hit"]
 
-_VERSION = 2
+_VERSION = 3
 _LOCK_SECONDS = 30.0
 
 
@@ -63,7 +63,7 @@ class CorpusIndex:
         self._chunks = kept.chunks
         self._bm25 = kept.bm25
         self.files = len(kept.files)
-        self.skipped = kept.problems
+        self.skipped = {name: stamp.problem for name, stamp in kept.files.items() if stamp.problem}
         self.built = built
         self.kept_at = kept_at
 
@@ -97,7 +97,7 @@ class CorpusIndex:
         check_installed(*packages, extra="cli", purpose="corpus search")
         corpus = Corpus(Path(path), text_field, use_ignore_files)
         folder = None
-        known: Mapping[str, Source] = {}
+        known: _Files = {}
         if keep:
             with suppress(OSError):
                 folder = _make_folder(corpus)
@@ -108,7 +108,7 @@ class CorpusIndex:
                 unchanged = [name for name, status in files.items() if _is_current(corpus, name, status, kept)]
                 if unchanged == list(kept.files) == list(files):
                     return cls(kept, built=False, kept_at=folder)
-                known = _restore_sources(kept, unchanged)
+                known = _restore_files(kept, unchanged)
         built = _build(corpus, known)
         if folder is not None:
             try:
@@ -132,30 +132,31 @@ class CorpusIndex:
         return len(self._chunks)
 
 
+_Files = dict[str, tuple[Stamp, list[Chunk]]]
+
+
 class _Kept(NamedTuple):
     """What is kept of an index. Chunks are lines of JSON, since making objects of all of them takes long."""
 
     read_at: int
     files: Mapping[str, Stamp]
-    problems: Mapping[str, str]
     chunks: Sequence[bytes]
     bm25: Bm25
 
 
-def _build(corpus: Corpus, known: Mapping[str, Source]) -> _Kept:
+def _build(corpus: Corpus, known: _Files) -> _Kept:
     """Build an index; files that are known are not read again."""
     read_at = time.time_ns()
-    sources = {name: known.get(name) or corpus.read(name) for name in corpus.files()}
-    chunks = [chunk for source in sources.values() for chunk in source.chunks]
+    files = {name: known.get(name) or corpus.read(name) for name in corpus.files()}
+    chunks = [chunk for _, found in files.values() for chunk in found]
     if not chunks:
         raise ConfigurationError(
             f"{corpus.path} holds nothing to search: give a folder of Markdown, text, HTML or source code"
         )
     terms = _Terms()
     bm25 = Bm25.build([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
-    problems = {name: source.problem for name, source in sources.items() if source.problem}
-    stamps = {name: source.stamp for name, source in sources.items()}
-    return _Kept(read_at, stamps, problems, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
+    stamps = {name: stamp for name, (stamp, _) in files.items()}
+    return _Kept(read_at, stamps, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
 
 
 def _is_current(corpus: Corpus, name: str, status: os.stat_result, kept: _Kept) -> bool:
@@ -163,12 +164,12 @@ def _is_current(corpus: Corpus, name: str, status: os.stat_result, kept: _Kept) 
     return stamp is not None and not corpus.has_changed(name, status, stamp, kept.read_at)
 
 
-def _restore_sources(kept: _Kept, names: Sequence[str]) -> dict[str, Source]:
-    sources = {name: Source(kept.files[name], [], kept.problems.get(name, "")) for name in names}
+def _restore_files(kept: _Kept, names: Sequence[str]) -> _Files:
+    files: _Files = {name: (kept.files[name], []) for name in names}
     for chunk in map(_parse, kept.chunks):
-        if chunk.path in sources:
-            sources[chunk.path].chunks.append(chunk)
-    return sources
+        if chunk.path in files:
+            files[chunk.path][1].append(chunk)
+    return files
 
 
 def _parse(line: bytes) -> Chunk:
@@ -194,7 +195,7 @@ def _load(folder: Path) -> _Kept:
                 raise ValueError(f"{name} is damaged")
         stamps = {name: Stamp(*stamp) for name, stamp in header["files"].items()}
         chunks = (folder / "chunks.jsonl").read_bytes().split(b"\n")
-        return _Kept(header["read_at"], stamps, header["problems"], chunks, Bm25.load(folder / "bm25"))
+        return _Kept(header["read_at"], stamps, chunks, Bm25.load(folder / "bm25"))
 
 
 def _save(kept: _Kept, folder: Path, corpus: str) -> None:
@@ -211,7 +212,6 @@ def _save(kept: _Kept, folder: Path, corpus: str) -> None:
             "version": _VERSION,
             "read_at": kept.read_at,
             "files": kept.files,
-            "problems": kept.problems,
             "content": {
                 path.relative_to(folder).as_posix(): (path.stat().st_size, digest_file(path)) for path in paths
             },

@@ -140,6 +140,13 @@ def test_a_rule_that_is_no_pattern_is_passed_over(root: Path) -> None:
     assert names(root) == ["a.md"]
 
 
+def test_a_pattern_of_many_stars_hides_more_than_it_says_instead_of_taking_hours(root: Path) -> None:
+    """Beyond the fourth star; a negated one counts for nothing."""
+    name = f"{'a' * 150}.md"
+    write(root, {name: "x", "b.md": "x", ".gitignore": f"{'*a' * 20}*b\n!{'*a' * 20}*\n"})
+    assert names(root) == ["b.md"]
+
+
 def test_an_ignore_file_that_cannot_be_read_is_passed_over(root: Path) -> None:
     """A folder or a link to nowhere."""
     (root / ".gitignore").mkdir()
@@ -179,9 +186,9 @@ def test_a_file_that_is_no_text_is_a_problem_of_its_own(
 ) -> None:
     """It is said, and has no chunks."""
     (root / name).write_bytes(content)
-    source = Corpus(root).read(name)
-    assert source.chunks == []
-    assert problem in source.problem
+    stamp, chunks = Corpus(root).read(name)
+    assert chunks == []
+    assert problem in stamp.problem
 
 
 def test_a_link_is_not_followed(root: Path) -> None:
@@ -189,6 +196,6 @@ def test_a_link_is_not_followed(root: Path) -> None:
     (root.parent / "outside.md").write_text("secret")
     (root / "a.md").symlink_to(root.parent / "outside.md")
     assert names(root) == []
-    source = Corpus(root).read("a.md")
-    assert source.chunks == []
-    assert source.problem
+    stamp, chunks = Corpus(root).read("a.md")
+    assert chunks == []
+    assert stamp.problem

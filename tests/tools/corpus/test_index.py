@@ -282,7 +282,7 @@ def test_a_file_without_permission_is_read_once_it_has_it(folder: Path, monkeypa
             "_read_regular_file",
             lambda path: refuse(path) if path.name == "guide.md" else read(path),
         )
-        assert CorpusIndex.open(folder).skipped["guide.md"] == "Permission denied"
+        assert CorpusIndex.open(folder).skipped["guide.md"] == "cannot be read: Permission denied"
         assert not CorpusIndex.open(folder).built
     index = CorpusIndex.open(folder)
     assert found(index, "auth") == ["guide.md:7"]

@@ -31,7 +31,8 @@ import uvicorn
 from rerank_core import Reranker, load_scorer
 from rerank_tools.serve import create_app
 
-uvicorn.run(create_app(Reranker(load_scorer("embedded", cache_bytes=0))), port=0, limit_concurrency=17, access_log=False)
+app = create_app(Reranker(load_scorer("embedded", cache_bytes=0)))
+uvicorn.run(app, port=0, limit_concurrency=17, access_log=False)
 """
 QUERY = "How do I find a memory leak?"
 DOCUMENTS = 5

@@ -133,6 +133,7 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
         "bge-reranker-v2-minicpm-layerwise": _EARLY_EXIT,
         "bge-reranker-v2.5-gemma2-lightweight": _EARLY_EXIT,
         "ctxl-rerank-v2*": ModelFacts(
+            instructions="{query} {instruction}",
             caution="its logits are not centred (right answers at −2.3): a threshold of 0.5 keeps nothing; set "
             "thresholds from your own data, or temperature="
         ),

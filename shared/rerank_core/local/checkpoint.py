@@ -42,6 +42,7 @@ _KINDS = {
     "causal": "a language model, whose score is the logit of a word: use 'cross-encoder:'",
     "masked": "a masked language model, from which rerankers are trained: give one of those",
 }
+_ENDINGS = {"Model": "SentenceTransformer", "ForConditionalGeneration": "text-to-text", "ForCausalLM": "causal"}
 _MODULES = {
     "SpladePooling": "SparseEncoder",
     "MultiVectorMask": "ColBERT",
@@ -194,8 +195,10 @@ class Checkpoint:
         if self.folder == Path(name).expanduser():  # a local folder is known by its files alone
             name = str(self.config.get("_name_or_path") or "")
         exact = find_model_facts(name, exact=True)
-        if given is not None or (exact is not None and exact.template is not None):
-            return given or (exact.template if exact else None)
+        if given is not None:
+            return given
+        if exact is not None and exact.template is not None:
+            return exact.template
         if not is_decoder(self.config) or renders_pairs(self.chat_template):
             return None
         saved = self._json("config_sentence_transformers.json").get("model_type") == "CrossEncoder"
@@ -229,12 +232,7 @@ class Checkpoint:
             kind = "ColBERT"
         if not kind and architecture.endswith("ForMaskedLM"):
             kind = "SparseEncoder" if "splade" in str(self.folder).lower() else "masked"
-        endings = {
-            "Model": "SentenceTransformer",
-            "ForConditionalGeneration": "text-to-text",
-            "ForCausalLM": "causal",
-        }
-        for ending, found in endings.items():
+        for ending, found in _ENDINGS.items():
             kind = kind or (found if architecture.endswith(ending) else "")
         return _KINDS.get(kind, f"{architecture}: use 'cross-encoder:' if that can run it")
 
@@ -268,7 +266,7 @@ class Checkpoint:
         """Return the class of sentence-transformers that saved a checkpoint; "" for rerankers and other files."""
         stated = self._json("config_sentence_transformers.json").get("model_type")
         modules = [module.get("type", "").rpartition(".")[2] for module in self._list("modules.json")]
-        if stated == "CrossEncoder" or not modules:
+        if stated == "CrossEncoder" or not modules or "LogitScore" in modules:
             return ""
         return next((kind for module, kind in _MODULES.items() if module in modules), "") or (
             "ColBERT" if stated in ("ColBERT", "MultiVectorEncoder") else "SentenceTransformer"

@@ -21,7 +21,7 @@ __all__ = ["TemplateTokenizer", "check_template", "is_decoder", "renders_pairs",
 _FIELDS = ("instruction", "query", "document")
 _ROLES = {"query": "query", "document": "document", "instruction": "system"}
 _DECODERS = re.compile(
-    "bloom|cohere|deepseek|exaone|falcon|gemma|glm|gpt|granitemoe|internlm|llama|minicpm|ministral|mistral|mixtral|"
+    "bloom|cohere|deepseek|exaone|falcon|gemma|glm|gpt|granite|internlm|llama|minicpm|ministral|mistral|mixtral|"
     "mpt$|nemotron|olmo|opt|phi|qwen|smollm|stablelm|starcoder"
 )
 """How model types begin whose attention looks back only, and which read a pair by a prompt."""

@@ -78,7 +78,10 @@ class ListwiseModel:
                 trust_remote_code=True,
                 dtype=options.dtype,
             )
-        self._model = model.to(options.devices[0] or "cpu").eval()
+        library = require(
+            "sentence_transformers.util", extra="local", purpose="a model that ranks all texts together"
+        )
+        self._model = model.to(options.devices[0] or library.get_device_name()).eval()
 
     def forward(self, items: Sequence[_Call], /) -> Sequence[Sequence[float]]:
         """Return the scores of each call's texts."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
-from rerank_core.errors import ConfigurationError, name_scorer
+from rerank_core.errors import ConfigurationError, RerankError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint, fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
@@ -128,7 +129,8 @@ class CrossEncoderScorer(PairScorer):
             is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=options.revision)
         )
         if self.listwise:
-            return ListwiseModel(self.model, options, offline=offline)
+            with self._explain_failure(options.devices[0]):
+                return ListwiseModel(self.model, options, offline=offline)
         checkpoint = Checkpoint(fetch_checkpoint(self.model, revision=options.revision, offline=offline))
         template = checkpoint.find_template(options.template, self.model, self.model_facts)
         models = [self._load_on(device, template, offline=offline) for device in options.devices]
@@ -157,30 +159,35 @@ class CrossEncoderScorer(PairScorer):
         prompt = (
             {} if template is None else {"chat_template": to_chat_template(template, self.model_facts.instruction)}
         )
+        with self._explain_failure(device), keep_class_unpatched():
+            model = library.CrossEncoder(
+                self.model,
+                device=device,
+                max_length=options.max_length,
+                revision=options.revision,
+                local_files_only=offline,
+                trust_remote_code=options.trust_remote_code,
+                model_kwargs={"dtype": options.dtype, **attention},
+                processor_kwargs=prompt,
+            )
+        return model.eval()
+
+    @contextmanager
+    def _explain_failure(self, device: str | None) -> Iterator[None]:
+        """Say what to do about a model that cannot be loaded."""
         try:
-            with keep_class_unpatched():
-                model = library.CrossEncoder(
-                    self.model,
-                    device=device,
-                    max_length=options.max_length,
-                    revision=options.revision,
-                    local_files_only=offline,
-                    trust_remote_code=options.trust_remote_code,
-                    model_kwargs={"dtype": options.dtype, **attention},
-                    processor_kwargs=prompt,
-                )
-        except ConfigurationError:
+            yield
+        except RerankError:
             raise
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.model) from exc
-            chosen = {"device": device, "attention": options.attention}
+            chosen = {"device": device, "attention": self.options.attention}
             given = "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
             raise ConfigurationError(
                 f"cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{given}): "
                 "give a hub id, or a folder that CrossEncoder.save_pretrained wrote"
             ) from exc
-        return model.eval()
 
 
 class TorchPairs:

@@ -134,10 +134,10 @@ class Corpus:
         return [chunks.Chunk(name, line, line, "", text) for line, text in lines]
 
 
-def _read_regular_file(path: Path) -> bytes:
-    """Return a file's first 4 MiB; what is no file any more, but a link or a pipe, is not opened."""
+def _read_regular_file(path: Path, *, follow_link: bool = False) -> bytes:
+    """Return a file's first 4 MiB; what is no file any more, but a pipe or (by default) a link, is not read."""
     # Neither flag exists on Windows.
-    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = getattr(os, "O_NONBLOCK", 0) | (0 if follow_link else getattr(os, "O_NOFOLLOW", 0))
     with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is no file")
@@ -147,13 +147,44 @@ def _read_regular_file(path: Path) -> bytes:
 class _Rules(NamedTuple):
     """What ignore files say, as pairs of the folder that they hold for and the patterns, nearest folder first."""
 
-    own: tuple[tuple[str, Any], ...] = ()  # .ignore
-    git: tuple[tuple[str, Any], ...] = ()  # .gitignore, then what holds for the repository and for the user
+    root: str  # the folder that is searched, with a slash
+    own: tuple[tuple[str, Any], ...] = ()  # of .ignore
+    git: tuple[tuple[str, Any], ...] = ()  # of .gitignore, then of the repository and the user
 
     def read(self, folder: Path, *, git: bool = True) -> _Rules:
         """Return these rules with those of a folder before them."""
-        own = _read_patterns(folder, folder / ".ignore")
-        return _Rules(own + self.own, (_read_patterns(folder, folder / ".gitignore") if git else ()) + self.git)
+        own = self.read_file(folder / ".ignore", folder)
+        return self._replace(
+            own=own + self.own, git=self.read_file(folder / ".gitignore", folder) + self.git if git else self.git
+        )
+
+    def read_file(self, path: Path, folder: Path) -> tuple[tuple[str, Any], ...]:
+        """Return what an ignore file says for a folder, as the only pair; none where it says nothing.
+
+        What would ignore the whole search is left out: whoever names a folder wants it searched.
+        """
+        try:
+            lines = _read_regular_file(path, follow_link=True).decode("utf-8", errors="replace").splitlines()
+        except OSError:
+            return ()
+        pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
+        base = f"{folder.as_posix().rstrip('/')}/"
+        patterns: list[Any] = []
+        for line in lines:
+            stars = list(re.finditer(r"\*+", line))
+            if len(stars) > _MAX_STARS:  # each star is a loop within that of the one before
+                if line.startswith("!"):
+                    continue
+                line = line[: stars[_MAX_STARS - 1].end()]  # hides more files, and takes no hours
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    patterns += pathspec.GitIgnoreSpec.from_lines([line]).patterns
+            except (ValueError, re.error):
+                continue
+        if searched := self.root[len(base) :]:
+            patterns = [pattern for pattern in patterns if not pattern.match_file(searched)]
+        return ((base, pathspec.GitIgnoreSpec(patterns)),)
 
     def ignore(self, path: str) -> bool:
         """Tell whether a file is ignored, or a folder, whose path ends in a slash."""
@@ -166,7 +197,8 @@ class _Rules(NamedTuple):
 
 def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_result]]:
     base = f"{root.as_posix().rstrip('/')}/"
-    folders = [(base, _rules_above(root) if use_ignore_files else _Rules())]
+    rules = _Rules(base)
+    folders = [(base, _read_rules_above(root, rules) if use_ignore_files else rules)]
     while folders:
         folder, rules = folders.pop()
         try:
@@ -194,43 +226,20 @@ def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_
                     yield path[len(base) :], status
 
 
-def _rules_above(root: Path) -> _Rules:
-    """Return the rules that hold for a folder from outside it: none where they would ignore itself.
+def _read_rules_above(root: Path, rules: _Rules) -> _Rules:
+    """Return the rules that hold for a folder from outside it.
 
     As ripgrep does: every folder above may have an ``.ignore``, those up to the repository's top a
     ``.gitignore``.
     """
     top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
-    rules = _Rules(git=_read_patterns(root, _find_user_excludes()))
+    excludes = _find_user_excludes()
+    rules = rules._replace(git=rules.read_file(excludes, root) if excludes else ())
     if top is not None:
-        rules = _Rules(git=_read_patterns(top, top / ".git" / "info" / "exclude") + rules.git)
+        rules = rules._replace(git=rules.read_file(top / ".git" / "info" / "exclude", top) + rules.git)
     for folder in reversed(root.parents):
         rules = rules.read(folder, git=top is not None and folder.is_relative_to(top))
-    return _Rules() if rules.ignore(f"{root.as_posix()}/") else rules
-
-
-def _read_patterns(folder: Path, path: Path | None) -> tuple[tuple[str, Any], ...]:
-    """Return the patterns of an ignore file for a folder, as the only element; nothing where there are none."""
-    try:
-        lines = b"" if path is None else _read_regular_file(path)
-    except OSError:
-        return ()
-    pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
-    patterns: list[Any] = []
-    for line in lines.decode("utf-8", errors="replace").splitlines():
-        stars = list(re.finditer(r"\*+", line))
-        if len(stars) > _MAX_STARS:  # each star is a loop within that of the one before
-            if line.startswith("!"):
-                continue
-            line = line[: stars[_MAX_STARS - 1].end()]  # hides more files, and takes no hours
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                patterns += pathspec.GitIgnoreSpec.from_lines([line]).patterns
-        except (ValueError, re.error):
-            continue
-    base = f"{folder.as_posix().rstrip('/')}/"
-    return ((base, pathspec.GitIgnoreSpec(patterns)),) if patterns else ()
+    return rules
 
 
 _EXCLUDES_FILE = re.compile(r'^\s*excludesfile\s*=\s*"?\s*([^"\n]+?)\s*"?\s*$', re.IGNORECASE | re.MULTILINE)

@@ -101,29 +101,27 @@ def test_folders_above_count_up_to_the_repository(root: Path) -> None:
 
 
 def test_a_folder_that_is_named_is_searched_though_it_is_ignored(root: Path) -> None:
-    """Naming it says enough."""
-    write(
-        root,
-        {
-            ".git/HEAD": "",
-            ".gitignore": "build/\n",
-            "build/a.md": "x",
-            "build/.gitignore": "b.md",
-            "build/b.md": "",
-        },
-    )
+    """Naming it says enough; the other rules hold in it all the same."""
+    files = {"build/a.md": "x", "build/b.md": "", "build/secret.md": "", "build/.gitignore": "b.md"}
+    write(root, {".git/HEAD": "", ".gitignore": "build/\nsecret.md\n", **files})
     assert names(root / "build") == ["a.md"]
+    (root / ".gitignore").write_text("*\n")
+    assert names(root / "build") == ["a.md", "secret.md"]
 
 
-@pytest.mark.parametrize("place", ["default", "XDG_CONFIG_HOME", "config", "quoted config"])
+@pytest.mark.parametrize("place", ["default", "link", "XDG_CONFIG_HOME", "config", "quoted config"])
 def test_the_users_excludes_count(place: str, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where git looks for them."""
     write(root, {"a.md": "x", "b.log": "x"})
     excludes = {"default": home / ".config" / "git" / "ignore", "XDG_CONFIG_HOME": home / "xdg" / "git" / "ignore"}
+    excludes["link"] = excludes["default"]
     path = excludes.get(place, home / "mine")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("*.log\n")
-    if place == "XDG_CONFIG_HOME":
+    if place == "link":
+        path.rename(home / "dotfiles")
+        path.symlink_to(home / "dotfiles")
+    elif place == "XDG_CONFIG_HOME":
         monkeypatch.setenv(place, str(home / "xdg"))
     elif place == "config":
         (home / ".gitconfig").write_text("[user]\n\tname = x\n[core]\n\texcludesFile = ~/mine\n")

@@ -272,16 +272,14 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(
 def test_a_file_without_permission_is_read_once_it_has_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which changes neither its size nor its date."""
 
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
+    def refuse(path: Path, **options: bool) -> bytes:
+        if path.name == "guide.md":
+            raise PermissionError(13, "Permission denied")
+        return read(path, **options)
 
+    read = files_module._read_regular_file
     with monkeypatch.context() as patch:
-        read = files_module._read_regular_file
-        patch.setattr(
-            files_module,
-            "_read_regular_file",
-            lambda path: refuse(path) if path.name == "guide.md" else read(path),
-        )
+        patch.setattr(files_module, "_read_regular_file", refuse)
         assert CorpusIndex.open(folder).skipped["guide.md"] == "cannot be read: Permission denied"
         assert not CorpusIndex.open(folder).built
     index = CorpusIndex.open(folder)

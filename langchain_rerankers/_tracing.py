@@ -5,8 +5,9 @@ Traced as a chain, not as a retriever, so that tools which collect retriever out
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
@@ -63,7 +64,8 @@ def trace_run(run: Run, config: RunnableConfig) -> Iterator[None]:
         return
     started = run.start(manager, config)
     try:
-        yield
+        with _use_span(started):
+            yield
     except BaseException as exc:  # a cancelled run ends too
         started.on_chain_error(exc)
         raise
@@ -79,8 +81,23 @@ async def atrace_run(run: Run, config: RunnableConfig) -> AsyncIterator[None]:
         return
     started = await run.start(manager, config)
     try:
-        yield
+        with _use_span(started):
+            yield
     except BaseException as exc:
         await started.on_chain_error(exc)
         raise
     await started.on_chain_end(run.outputs)
+
+
+def _use_span(started: Any) -> AbstractContextManager[Any]:
+    """Make a run's span, which OpenInference's instrumentor opened, the current one, so that ours is its child."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    for handler in started.handlers if trace is not None else ():
+        if type(handler).__module__.startswith("openinference."):
+            span = handler.get_span(started.run_id)
+            if span is not None:
+                use: AbstractContextManager[Any] = trace.use_span(
+                    span, end_on_exit=False, record_exception=False, set_status_on_exception=False
+                )
+                return use
+    return nullcontext()

@@ -11,8 +11,10 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.span import active_span_id
 
 from rerank_core import Ranking, RerankError
+from rerank_core.telemetry import is_traced_elsewhere
 
 __all__ = ["CallRecord", "send_events"]
 
@@ -62,7 +64,9 @@ def send_events(
         EventPayload.QUERY_STR: query.query_str if query is not None else None,
         EventPayload.TOP_K: top_n,
     }
+    span = _find_instrumentors_span()
     _dispatcher.event(ReRankStartEvent(query=query, nodes=list(nodes), top_n=top_n, model_name=model))
+    token = is_traced_elsewhere.set(span is not None)
     try:
         with callbacks.event(CBEventType.RERANKING, payload=payload) as event:
             yield record
@@ -71,4 +75,17 @@ def send_events(
         record.add_error(exc)
         raise
     finally:
+        is_traced_elsewhere.reset(token)
+        if span is not None:
+            span["reranker.model_name"] = record.facts.get("model", model)
+            span["rerank.reranked"] = "error" not in record.facts
         _dispatcher.event(ReRankEndEvent(nodes=list(record.nodes), tags=dict(record.facts)))
+
+
+def _find_instrumentors_span() -> Any:
+    """Return the span that OpenInference's instrumentor opened for this call; it makes a RERANKER span of it."""
+    active = active_span_id.get()
+    for handler in get_dispatcher().span_handlers:
+        if active is not None and type(handler).__module__.startswith("openinference."):
+            return handler.open_spans.get(active)
+    return None

@@ -229,6 +229,7 @@ class Reranker:
         if not request.texts:
             return self._empty(request)
         if not request.query.strip():
+            _logger.warning("not reranked, first-stage order returned: the query is empty")
             return self._passthrough(request, Usage(), ConfigurationError("the query is empty"))
         with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
             try:
@@ -238,14 +239,24 @@ class Reranker:
                 exc.partial = request.spread_some(exc.partial)
                 exc.usage = consumed.usage
                 usage = self._report(span, request, self.scorer.name, consumed.usage, exc)
+                ranking = self._passthrough(request, usage, exc)
                 if self.on_error == "raise":
+                    telemetry.describe_ranking(span, replace(ranking, documents=()), request.texts)
                     raise
-                return self._passthrough(request, usage, exc)
+                telemetry.describe_ranking(span, ranking, request.texts)
+                _logger.warning("not reranked, first-stage order returned: %s", exc)
+                return ranking
             except BaseException:
                 self._total_usage += consumed.usage
                 raise
             model = scored.model or self.scorer.name
             usage = self._report(span, request, model, consumed.usage)
+            ranking = self._build_ranking(request, scored, model, usage)
+            telemetry.describe_ranking(span, ranking, request.texts)
+        return ranking
+
+    @staticmethod
+    def _build_ranking(request: Request[D], scored: Scored, model: str, usage: Usage) -> Ranking[D]:
         scores = request.spread(scored.scores, blank=0.0)
         tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = request.spread(scored.passages, blank=None) if scored.passages else ()
@@ -277,7 +288,6 @@ class Reranker:
             )
 
     def _passthrough(self, request: Request[D], usage: Usage, error: RerankError) -> Ranking[D]:
-        _logger.warning("not reranked, first-stage order returned: %s", error)
         order = range(len(request.texts))[: request.selection.top_n]
         none: list[float | None] = [None] * len(request.texts)
         ranked = request.rank_documents(order, none)

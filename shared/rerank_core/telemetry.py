@@ -1,23 +1,33 @@
 """Reports what a call consumed: to callbacks and, where OpenTelemetry is in use, on a span.
 
-They hold no query, no text and no key. OpenTelemetry is used only where the application has imported it.
+A callback's report holds no query, no text and no key. A span follows OpenTelemetry's ``gen_ai`` conventions and those
+of OpenInference for the kind RERANKER, with the query and the documents; the environment variables
+``OPENINFERENCE_HIDE_INPUTS=true`` and ``OPENINFERENCE_HIDE_OUTPUTS=true`` leave their texts out. OpenTelemetry is used
+only where the application has imported it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
-__all__ = ["CallReport", "on_usage", "report", "start_span"]
+__all__ = ["CallReport", "describe_ranking", "is_traced_elsewhere", "on_usage", "report", "start_span"]
 
 _logger = logging.getLogger("rerank_core")
+
+
+is_traced_elsewhere: ContextVar[bool] = ContextVar("is_traced_elsewhere", default=False)
+"""Set where a framework's instrumentor records the call as a RERANKER span, so that there is only one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,13 @@ def start_span(model: str, documents: int) -> Iterator[Any]:
     if get_tracer is None:
         yield None
         return
-    attributes = {"gen_ai.operation.name": "rerank", "gen_ai.request.model": model, "rerank.documents": documents}
+    provider, name = _split_name(model)
+    attributes = {
+        "gen_ai.operation.name": "rerank",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": name,
+        "rerank.documents": documents,
+    }
     with get_tracer("rerank_core").start_as_current_span(
         f"rerank {model}", attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
@@ -114,6 +130,59 @@ def start_span(model: str, documents: int) -> Iterator[Any]:
         except BaseException as exc:
             _fail(span, type(exc).__name__)
             raise
+
+
+def describe_ranking(span: Any, ranking: Ranking[Any], texts: Sequence[str]) -> None:
+    """Set query, documents and scores on a span, as OpenInference names them.
+
+    Args:
+        span: of :func:`start_span`.
+        ranking: what the call returns; of a call that failed, with its error and without documents.
+        texts: what the model may have read, in the order of the input.
+    """
+    if span is None or not span.is_recording():
+        return
+    provider, name = _split_name(ranking.model)
+    attributes: dict[str, Any] = {"gen_ai.provider.name": provider, "gen_ai.response.model": name}
+    if ranking.error is not None:
+        attributes["rerank.reranked"] = False
+    if not is_traced_elsewhere.get():
+        top_n = ranking.selection.top_n if ranking.selection else None
+        # Tracers drop the first attributes where there are too many, so the documents come first.
+        attributes = {
+            **_list_documents("input", [(text, None) for text in texts], is_hidden=_is_set("INPUTS")),
+            **_list_documents(
+                "output", [(each.text, each.score) for each in ranking], is_hidden=_is_set("OUTPUTS")
+            ),
+            **({} if _is_set("INPUTS") else {"reranker.query": ranking.query, "input.value": ranking.query}),
+            "openinference.span.kind": "RERANKER",
+            "reranker.model_name": ranking.model,
+            "reranker.top_k": top_n or len(texts),
+            **attributes,
+        }
+    span.set_attributes(attributes)
+
+
+def _list_documents(
+    side: str, documents: Sequence[tuple[str, float | None]], *, is_hidden: bool
+) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    for number, (text, score) in enumerate(documents):
+        prefix = f"reranker.{side}_documents.{number}.document"
+        attributes |= {} if is_hidden else {f"{prefix}.content": text}
+        attributes |= {} if score is None else {f"{prefix}.score": score}
+    return attributes
+
+
+def _is_set(name: str) -> bool:
+    """Tell whether the environment says to leave texts out."""
+    return os.environ.get(f"OPENINFERENCE_HIDE_{name}", "").lower() == "true"
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return a scorer's provider and model; of a policy, its kind and its whole name."""
+    provider, _, model = name.partition(":")
+    return (provider.partition("(")[0], name) if "(" in provider else (provider, model or provider)
 
 
 def _fail(span: Any, error: str) -> None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
-from pydantic import SecretStr, create_model
+from pydantic import SecretStr
 from support.doors import BEST_FIRST, QUERY, TEXTS
 from support.keyed_provider import KEY
 from support.langchain_parts import FirstStage, vector_store
 from support.scorers import Calls
-from typing_extensions import TypedDict
 
 from langchain_rerankers import RerankCompressor, RerankRetriever
 from rerank_core import ConfigurationError, Passage, Reranker, Scored, Scorer, ScorerError
@@ -114,48 +110,6 @@ def test_keyword_arguments_are_refused() -> None:
     """Options for one call are configured."""
     with pytest.raises(TypeError, match=r"takes no top_n: use configurable\(\)"):
         runnable().invoke(given(), top_n=3)
-
-
-@dataclass
-class State:
-    """A graph's state, as a class."""
-
-    question: str
-    found: list[Document] = field(default_factory=list)
-    best: list[Document] = field(default_factory=list)
-
-
-class TypedState(TypedDict, total=False):
-    """A graph's state, as a dictionary."""
-
-    question: str
-    found: list[Document]
-    best: list[Document]
-
-
-Model = create_model("Model", question=(str, ""), found=(list[Document], []), best=(list[Document], []))
-"""A graph's state, as a pydantic model."""
-
-
-@pytest.mark.parametrize("schema", [State, TypedState, Model], ids=["dataclass", "dictionary", "pydantic"])
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_it_is_a_node_of_a_graph(schema: Any, is_async: bool) -> None:
-    """With the state's own keys, options for one run, and documents in a checkpoint."""
-    compressor = RerankCompressor(reranker=Reranker(FakeScorer()), top_n=3)
-    rerank = compressor.as_runnable(query_key="question", documents_key="found", output_key="best").configurable()
-    graph = StateGraph(schema)
-    graph.add_node("retrieve", lambda state: {"found": given()["documents"]})
-    graph.add_node("rerank", rerank)
-    graph.add_edge(START, "retrieve")
-    graph.add_edge("retrieve", "rerank")
-    graph.add_edge("rerank", END)
-    compiled = graph.compile(checkpointer=InMemorySaver())
-    for number, (configured, expected) in enumerate([({}, 3), ({"rerank_top_n": 1}, 1)]):
-        config: Any = {"configurable": {"thread_id": str(number), **configured}}
-        state = {"question": QUERY}
-        result = asyncio.run(compiled.ainvoke(state, config)) if is_async else compiled.invoke(state, config)
-        assert contents(result["best"]) == BEST_FIRST[:expected]
-        assert contents(compiled.get_state(config).values["best"]) == BEST_FIRST[:expected]
 
 
 def test_schemas_follow_the_keys() -> None:

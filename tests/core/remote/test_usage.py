@@ -164,18 +164,25 @@ def test_a_call_is_a_span_where_opentelemetry_is_configured(loopback: Loopback) 
 
     first, second = (json.loads(line) for line in output.splitlines())
     assert first[:4] == ["rerank cohere:rerank-v3.5", True, "UNSET", 0]
-    assert first[4] == {
+    assert {name: value for name, value in first[4].items() if "documents." not in name} == {
         "gen_ai.operation.name": "rerank",
-        "gen_ai.request.model": "cohere:rerank-v3.5",
+        "gen_ai.provider.name": "cohere",
+        "gen_ai.request.model": "rerank-v3.5",
+        "gen_ai.response.model": "rerank-v3.5",
         "gen_ai.usage.input_tokens": 14,
+        "input.value": "leak",
+        "openinference.span.kind": "RERANKER",
         "rerank.cost_usd": 0.002,
         "rerank.documents": 3,
-        "rerank.documents.scored": 2,
-        "rerank.documents.truncated": 0,
         "rerank.requests": 1,
         "rerank.retries": 0,
         "rerank.search_units": 1.0,
+        "reranker.model_name": "cohere:rerank-v3.5",
+        "reranker.query": "leak",
+        "reranker.top_k": 3,
     }
+    assert first[4]["rerank.documents.scored"] == 2
+    assert first[4]["reranker.input_documents.1.document.content"] == "Paris"
     assert second[:4] == ["rerank cohere:rerank-v3.5", True, "ERROR", 0]
     assert second[4]["error.type"] == "AuthenticationError"
 

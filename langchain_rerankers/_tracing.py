@@ -17,6 +17,8 @@ from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
+    patch_config,
+    var_child_runnable_config,
 )
 
 __all__ = ["Run", "atrace_run", "make_config", "trace_run"]
@@ -56,6 +58,16 @@ def make_config(callbacks: Callbacks) -> RunnableConfig:
 
 
 @contextmanager
+def _as_parent(started: Any, config: RunnableConfig) -> Iterator[None]:
+    """Make runs that begin inside children of this one; the context reaches the background event loop too."""
+    token = var_child_runnable_config.set(patch_config(ensure_config(config), callbacks=started.get_child()))
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+@contextmanager
 def trace_run(run: Run, config: RunnableConfig) -> Iterator[None]:
     """Open a run around a call, if there are callback handlers."""
     manager = get_callback_manager_for_config(ensure_config(config))
@@ -64,7 +76,7 @@ def trace_run(run: Run, config: RunnableConfig) -> Iterator[None]:
         return
     started = run.start(manager, config)
     try:
-        with _use_span(started):
+        with _as_parent(started, config), _use_span(started):
             yield
     except BaseException as exc:  # a cancelled run ends too
         started.on_chain_error(exc)
@@ -81,7 +93,7 @@ async def atrace_run(run: Run, config: RunnableConfig) -> AsyncIterator[None]:
         return
     started = await run.start(manager, config)
     try:
-        with _use_span(started):
+        with _as_parent(started, config), _use_span(started):
             yield
     except BaseException as exc:
         await started.on_chain_error(exc)

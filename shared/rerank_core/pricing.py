@@ -16,11 +16,12 @@ __all__ = ["PRICES", "PRICES_AS_OF", "Price", "price_of"]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price in US dollars. A model is billed by one of two units.
+    """A price in US dollars. A model is billed by search units or by tokens.
 
     Attributes:
         per_1k_search_units: for 1,000 search units, ≥ 0.
-        per_1m_tokens: for a million tokens, ≥ 0.
+        per_1m_tokens: for a million tokens that the model reads, ≥ 0.
+        per_1m_output_tokens: for a million tokens that a language model writes, ≥ 0.
 
     Raises:
         ConfigurationError: a price is negative or no number, or there is none.
@@ -28,18 +29,20 @@ class Price:
 
     per_1k_search_units: float | None = None
     per_1m_tokens: float | None = None
+    per_1m_output_tokens: float | None = None
 
     def __post_init__(self) -> None:
-        for value in (self.per_1k_search_units, self.per_1m_tokens):
+        for value in (self.per_1k_search_units, self.per_1m_tokens, self.per_1m_output_tokens):
             if value is not None:
                 check_amount("a price", value, unit="US dollars")
         if self.per_1k_search_units is None and self.per_1m_tokens is None:
             raise ConfigurationError("a price is empty: give per_1k_search_units or per_1m_tokens")
 
-    def cost(self, *, search_units: float, tokens: int) -> float:
+    def cost(self, *, search_units: float = 0.0, tokens: int = 0, output_tokens: int = 0) -> float:
         """Return the cost in US dollars."""
         by_units = (self.per_1k_search_units or 0.0) * search_units / 1e3
-        return by_units + (self.per_1m_tokens or 0.0) * tokens / 1e6
+        by_output = (self.per_1m_output_tokens or 0.0) * output_tokens / 1e6
+        return by_units + (self.per_1m_tokens or 0.0) * tokens / 1e6 + by_output
 
 
 PRICES_AS_OF = datetime.date(2026, 11, 1)
@@ -98,7 +101,7 @@ def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[st
         ConfigurationError: an override is not a price.
 
     >>> price_of("cohere:rerank-v3.5", "rerank-v3.5", {"rerank-v3.5": {"per_1k_search_units": 1.5}})
-    Price(per_1k_search_units=1.5, per_1m_tokens=None)
+    Price(per_1k_search_units=1.5, per_1m_tokens=None, per_1m_output_tokens=None)
     """
     if not isinstance(overrides, Mapping):
         raise ConfigurationError(

@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "cohere": "rerank_core.remote.cohere:CohereScorer",
         "cross-encoder": "rerank_core.local.torch.scorer:CrossEncoderScorer",
         "embedded": "rerank_core.local.embedded.scorer:EmbeddedScorer",
+        "llm": "rerank_core.remote.chat:ChatScorer",
         "onnx": "rerank_core.local.onnx.scorer:OnnxScorer",
         "voyage": "rerank_core.remote.voyage:VoyageScorer",
     }

@@ -49,7 +49,8 @@ class Reranker:
             one warning; also for a blank query. Other bad input and bad configuration always raise.
 
     Raises:
-        ConfigurationError: an option is out of its range, or the scorer's name is unknown.
+        ConfigurationError: an option is out of its range, the scorer's name is unknown, or a threshold is given
+            for a scorer whose scores only say the order.
         MissingExtraError: the scorer needs a package that is not installed.
 
     >>> from rerank_core.testing import FakeScorer
@@ -69,7 +70,7 @@ class Reranker:
     ) -> None:
         self.scorer = as_scorer(scorer)
         check_choice("on_error", on_error, get_args(OnError))
-        self.selection = check_selection(selection)
+        self.selection = self._check_thresholds(check_selection(selection))
         self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self.on_error = on_error
         self._total_usage = Usage()
@@ -200,7 +201,7 @@ class Reranker:
         text_fn: Callable[[D], str] | None,
         selection: Selection | None,
     ) -> Request[D]:
-        chosen = self.selection if selection is None else selection
+        chosen = self.selection if selection is None else self._check_thresholds(selection)
         return Request.of(query, documents, text_fn, chosen, allow_blank=self.on_error == "passthrough")
 
     def _make_requests(
@@ -218,6 +219,16 @@ class Reranker:
             )
         pairs = zip(queries, documents_per_query, strict=True)
         return [self._make_request(query, documents, text_fn, selection) for query, documents in pairs]
+
+    def _check_thresholds(self, selection: Selection) -> Selection:
+        """Refuse thresholds on scores that only say the order."""
+        for name in ("score_threshold", "adaptive_ratio"):
+            if self.scorer.ordinal and getattr(selection, name) is not None:
+                raise ConfigurationError(
+                    f"{name} means nothing for {self.scorer.name}: its scores only say the order, not how "
+                    "relevant a document is; use top_n, or a scorer that grades"
+                )
+        return selection
 
     def _empty(self, request: Request[D]) -> Ranking[D]:
         return Ranking(request.query, self.scorer.name, selection=request.selection)

@@ -38,11 +38,14 @@ class Scorer(ABC):
             probabilities; ``"cosine"`` for scores in [-1, 1], which become (1 + s) / 2. The Reranker converts
             them, once.
         listwise: True where a score depends on the other texts of the request.
+        ordinal: True where scores only say the order, so that no threshold means anything; the Reranker refuses
+            ``score_threshold`` and ``adaptive_ratio`` then.
     """
 
     name: str
     scale: Scale = "probability"
     listwise: bool = False
+    ordinal: bool = False
 
     options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that change no score (a timeout, say), so that a cache need not tell them apart."""

@@ -100,6 +100,8 @@ def report(call: CallReport, span: Any = None) -> None:
         "rerank.retries": usage.retries,
         "rerank.search_units": usage.search_units,
     }
+    if usage.output_tokens:
+        attributes["gen_ai.usage.output_tokens"] = usage.output_tokens
     if usage.cost is not None:
         attributes["rerank.cost_usd"] = usage.cost
     span.set_attributes(attributes)

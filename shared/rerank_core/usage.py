@@ -27,6 +27,7 @@ class Usage:
         estimated: True where tokens or search units are our estimate, because the service did not report them, or
             because its answer was lost.
         cached: texts whose score came from a cache, at no cost.
+        output_tokens: tokens that a language model wrote, its reasoning included; 0 for other scorers.
     """
 
     requests: int = 0
@@ -40,6 +41,7 @@ class Usage:
     cost_margin: float = 0.0
     estimated: bool = False
     cached: int = 0
+    output_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
@@ -56,6 +58,7 @@ class Usage:
             cost_margin=self.cost_margin + other.cost_margin,
             estimated=self.estimated or other.estimated,
             cached=self.cached + other.cached,
+            output_tokens=self.output_tokens + other.output_tokens,
         )
 
     @property

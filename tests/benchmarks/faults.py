@@ -15,12 +15,12 @@ from support.loopback import FAULTS, running
 from support.providers import MODELS
 from tenacity import wait_random
 
-from rerank_core.remote import scoring
+from rerank_core.remote import retries
 
 
 def main() -> int:
     """Print the outcome where one request meets a fault, and where all do; scorers that agree share a row."""
-    scoring._backoff = wait_random(0.0, 0.01)
+    retries._backoff = wait_random(0.0, 0.01)
     logging.getLogger("rerank_core").setLevel(logging.ERROR)
     surprises = 0
     with running() as loopback:

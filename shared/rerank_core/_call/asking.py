@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
+
+import anyio
 
 from rerank_core._call.consumption import add_consumption, count_consumption
 from rerank_core._call.scores import validate_scores
@@ -12,7 +15,7 @@ from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, n
 from rerank_core.scorer import Scorer
 from rerank_core.types import Scored
 
-__all__ = ["call_scorer", "translate_errors"]
+__all__ = ["answer_deadline", "call_scorer", "translate_errors"]
 
 T = TypeVar("T")
 
@@ -61,6 +64,14 @@ async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *a
         except Exception as exc:
             # The message stays out: a foreign exception may quote a document or a key.
             raise ScorerError(f"failed with {type(exc).__name__}: see the cause") from exc
+
+
+def answer_deadline() -> float:
+    """Return when a scorer must end: a little before its caller gives up, so that it can say what it has."""
+    deadline = anyio.current_effective_deadline()
+    if deadline == math.inf:
+        return deadline
+    return deadline - min(0.02, 0.05 * max(0.0, deadline - anyio.current_time()))
 
 
 def _validate(scored: object, scorer: Scorer, expected: int) -> Scored:

@@ -38,6 +38,7 @@ class Policy(Scorer):
             raise ConfigurationError(f"{kind} got no scorer: give at least one")
         self.name = f"{kind}({', '.join(scorer.name for scorer in self.scorers)})"
         self.listwise = any(scorer.listwise for scorer in self.scorers)
+        self.ordinal = any(scorer.ordinal for scorer in self.scorers)
 
     @property
     def scorer(self) -> Scorer:

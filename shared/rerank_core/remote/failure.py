@@ -21,7 +21,7 @@ from rerank_core.errors import (
     ScorerUnavailableError,
 )
 
-__all__ = ["RequestFailure", "find_request_id", "read_refusal", "read_retry_after", "to_number"]
+__all__ = ["RequestFailure", "error_of_status", "find_request_id", "read_refusal", "read_retry_after", "to_number"]
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
@@ -98,6 +98,11 @@ class RequestFailure:
             return self.status is not None and (self.status in _RETRIED or self.status >= 500)
         return self.kind in ("connection", "timeout")
 
+    @property
+    def short(self) -> str:
+        """The kind, and the status where there is one, for logs."""
+        return self.kind if self.status is None else f"{self.kind} {self.status}"
+
     def without_quotes(self, private: Sequence[str]) -> RequestFailure:
         """Return the failure without its message where that holds a piece of a private string.
 
@@ -167,6 +172,13 @@ def read_refusal(
     if status == 400 and too_long and too_long in message:
         kind = "too_long"
     return RequestFailure(kind, status, message, read_retry_after(headers), find_request_id(headers))
+
+
+def error_of_status(status: object) -> ScorerError | None:
+    """Return the error for the HTTP status that another client's exception has; None where that is none."""
+    if not isinstance(status, int) or not 300 <= status < 600:
+        return None
+    return read_refusal(status, {}, None).to_error(1)
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

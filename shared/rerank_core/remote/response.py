@@ -12,6 +12,7 @@ from rerank_core.remote.failure import RequestFailure, find_request_id, read_ref
 from rerank_core.types import Passage
 
 __all__ = [
+    "COST_HEADER",
     "HttpReply",
     "ParsedReply",
     "ResponseFormat",
@@ -33,7 +34,8 @@ _TOKENS = (
 _SEARCH_UNITS = ("meta.billed_units.search_units", "usage.search_units", "usage.rerank_units")
 _COSTS = ("usage.cost", "inference_status.cost")
 _TOKENS_HEADER = "x-compute-tokens"  # Text Embeddings Inference
-_COST_HEADER = "x-litellm-response-cost"
+COST_HEADER = "x-litellm-response-cost"
+"""In which LiteLLM says what a request cost, in US dollars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestF
     tokens = to_number(reply.headers.get(_TOKENS_HEADER))
     if tokens is None:
         tokens = find_number(payload, *((form.tokens,) if form.tokens else _TOKENS))
-    cost = to_number(reply.headers.get(_COST_HEADER))
+    cost = to_number(reply.headers.get(COST_HEADER))
     return ParsedReply(
         rows,
         tokens=None if tokens is None else int(tokens),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import anyio
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
+from rerank_core._call.asking import answer_deadline
 from rerank_core._call.consumption import add_consumption
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import ParsedReply, scores_by_index
+from rerank_core.remote.retries import send_with_retries
 from rerank_core.remote.service import ClientSession, RemoteModel
 from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.types import Passage, Scored
@@ -27,11 +28,9 @@ __all__ = ["RemoteCall"]
 
 _logger = logging.getLogger("rerank_core")
 
-_LONGEST_PAUSE_SECONDS = 60.0
 _LOST = ParsedReply(())
 """Reports nothing, like a reply that was lost."""
 _MIN_SCORES_TO_DOUBT = 3
-_backoff = wait_random_exponential(multiplier=0.5, max=20.0)
 
 
 class RemoteCall:
@@ -57,7 +56,7 @@ class RemoteCall:
         self._search_units = self._cost = self._cost_margin = 0.0
         self._cost_known = True
         self._estimated = False
-        self._deadline = _deadline()
+        self._deadline = answer_deadline()
 
     async def run(self) -> Scored:
         """Return the scores in the order of the texts.
@@ -117,16 +116,14 @@ class RemoteCall:
     async def _batch(self, batch: range) -> None:
         if self._error is not None:
             return
-        retrying = AsyncRetrying(
-            sleep=anyio.sleep,
-            retry=retry_if_result(lambda outcome: isinstance(outcome, RequestFailure) and outcome.may_pass),
-            wait=_wait,
-            stop=self._stop,
-            before_sleep=self._before_sleep,
-            retry_error_callback=_failure,
+        outcome, attempts = await send_with_retries(
+            partial(self._attempt, batch),
+            self._scorer,
+            self._session.limiter,
+            deadline=self._deadline,
+            is_over=lambda: self._error is not None,
+            before_retry=self._count_retry,
         )
-        outcome: ParsedReply | RequestFailure = await retrying(self._attempt, batch)
-        attempts = int(retrying.statistics["attempt_number"])
         if isinstance(outcome, ParsedReply):
             self._accept(batch, outcome, attempts)
         else:
@@ -162,35 +159,14 @@ class RemoteCall:
                 "%s: %d texts, %s, %.0f ms, request id %s",
                 self._scorer.name,
                 len(texts),
-                "answered" if isinstance(outcome, ParsedReply) else _short(outcome),
+                "answered" if isinstance(outcome, ParsedReply) else outcome.short,
                 (perf_counter() - started) * 1000.0,
                 outcome.request_id,
             )
         return outcome
 
-    def _stop(self, state: RetryCallState) -> bool:
-        """Whether there is no next attempt: the budget, a sibling that failed, too long a wait, the deadline."""
-        failure = _failure(state)
-        return (
-            state.attempt_number > self._options.max_retries
-            or self._error is not None
-            or (failure.retry_after or 0.0) > _LONGEST_PAUSE_SECONDS
-            or anyio.current_time() + state.upcoming_sleep >= self._deadline
-        )
-
-    def _before_sleep(self, state: RetryCallState) -> None:
-        failure = _failure(state)
+    def _count_retry(self) -> None:
         self._retries += 1
-        if failure.retry_after is not None:
-            self._session.limiter.pause(failure.retry_after)
-        _logger.warning(
-            "%s: attempt %d of %d failed (%s), next in %.2f s",
-            self._scorer.name,
-            state.attempt_number,
-            self._options.max_retries + 1,
-            _short(failure),
-            state.upcoming_sleep,
-        )
 
     def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
@@ -276,25 +252,3 @@ class RemoteCall:
 
     def _fail(self, error: ScorerError) -> None:
         self._error = self._error or error
-
-
-def _deadline() -> float:
-    """Return when the call must end: a little before its caller gives up, so that it can say what it has."""
-    deadline = anyio.current_effective_deadline()
-    if deadline == math.inf:
-        return deadline
-    return deadline - min(0.02, 0.05 * max(0.0, deadline - anyio.current_time()))
-
-
-def _wait(state: RetryCallState) -> float:
-    asked = _failure(state).retry_after
-    return _backoff(state) if asked is None else asked
-
-
-def _failure(state: RetryCallState) -> RequestFailure:
-    outcome = None if state.outcome is None else state.outcome.result()
-    return outcome if isinstance(outcome, RequestFailure) else RequestFailure("invalid")
-
-
-def _short(failure: RequestFailure) -> str:
-    return failure.kind if failure.status is None else f"{failure.kind} {failure.status}"

@@ -24,7 +24,7 @@ from rerank_core import (
     ScorerUnavailableError,
     load_scorer,
 )
-from rerank_core.remote import scoring
+from rerank_core.remote import retries
 
 QUERY = "find a memory leak"
 TEXTS = [f"text {number} about a leak" for number in range(6)]
@@ -34,7 +34,7 @@ CLIENTS = ("cohere", "voyage", "jina")
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait some milliseconds between attempts."""
-    monkeypatch.setattr(scoring, "_backoff", wait_random(0.0, 0.01))
+    monkeypatch.setattr(retries, "_backoff", wait_random(0.0, 0.01))
 
 
 def failure(reranker: Reranker, texts: list[str] = TEXTS) -> ScorerError:

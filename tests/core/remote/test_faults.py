@@ -9,7 +9,7 @@ from support.faults import FaultTable, expected_outcomes
 from support.loopback import FAULTS, Loopback
 from tenacity import wait_random
 
-from rerank_core.remote import scoring
+from rerank_core.remote import retries
 
 # One provider for each format; tests/benchmarks/faults.py prints the table of all of them.
 PROVIDERS = ("cohere", "voyage", "jina", "tei", "llamacpp", "deepinfra", "nvidia", "vertex")
@@ -19,7 +19,7 @@ PROVIDERS = ("cohere", "voyage", "jina", "tei", "llamacpp", "deepinfra", "nvidia
 def table(loopback: Loopback) -> Iterator[FaultTable]:
     """Return the fault table, with waits of some milliseconds between attempts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "_backoff", wait_random(0.0, 0.01))
+        patch.setattr(retries, "_backoff", wait_random(0.0, 0.01))
         table = FaultTable(loopback)
         yield table
         table.close()

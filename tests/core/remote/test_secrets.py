@@ -16,7 +16,7 @@ from support.providers import KEY, MODELS, scorer_of
 from tenacity import wait_none
 
 from rerank_core import ConfigurationError, Reranker, RerankError, load_scorer
-from rerank_core.remote import scoring
+from rerank_core.remote import retries
 
 SECRET_TEXT = "Xanthippe owes 4711 drachmas"
 SECRET_QUERY = "who owes Socrates"
@@ -52,7 +52,7 @@ def shown_by(error: BaseException) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat at once."""
-    monkeypatch.setattr(scoring, "_backoff", wait_none())
+    monkeypatch.setattr(retries, "_backoff", wait_none())
 
 
 @pytest.mark.parametrize("provider", MODELS)

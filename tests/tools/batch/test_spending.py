@@ -32,7 +32,7 @@ FAULTS = ["drop", "cut-body", "429", "503", "500", "html-502", "truncated-json",
 @pytest.fixture(autouse=True)
 def _quick_and_healthy(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Repeat without waiting, and leave the service as it was found."""
-    monkeypatch.setattr("rerank_core.remote.scoring._backoff", wait_none())
+    monkeypatch.setattr("rerank_core.remote.retries._backoff", wait_none())
     loopback.plan()
     yield
     loopback.plan()

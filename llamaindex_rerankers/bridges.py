@@ -1,0 +1,103 @@
+"""LlamaIndex's own objects as scorers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.llms import LLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel, create_model
+
+from rerank_core import ConfigurationError
+from rerank_core.llm.answer import Reply
+from rerank_core.llm.prompt import Question
+from rerank_core.llm.scorer import ModelScorer
+from rerank_core.remote.failure import error_of_status
+from rerank_core.remote.response import find_number, find_value
+
+__all__ = ["LLMScorer"]
+
+_REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
+_Grade = create_model("Grade", id=(int, ...), grade=(int, ...))
+_ANSWERS: dict[str, type[BaseModel]] = {
+    "grades": create_model("Grades", grades=(list[_Grade], ...)),
+    "order": create_model("Order", order=(list[int], ...)),
+}
+
+
+class LLMScorer(ModelScorer):
+    """Lets any LlamaIndex ``LLM`` judge documents.
+
+    It is asked by a tool call where it is a function-calling model, else as text; the model's own retries apply.
+    Its spans lie within the postprocessor's. The name is ``"llama-index:<model>"``.
+
+    Args:
+        model: an ``LLM``.
+        options: the fields of :class:`rerank_core.llm.options.JudgeOptions`.
+
+    Raises:
+        ConfigurationError: the model is no ``LLM``, or an option is out of its range.
+    """
+
+    provider = "llama-index"
+
+    @staticmethod
+    def find_name(model: Any) -> str:
+        """Return the model's name, as its metadata calls it."""
+        if not isinstance(model, LLM):
+            raise ConfigurationError(f"model is a {type(model).__name__}: give a LlamaIndex LLM")
+        name = model.metadata.model_name
+        return model.class_name() if name == "unknown" else name
+
+    def describe_model(self) -> str:
+        """Return the model's class and its settings, without keys."""
+        settings = {name: value for name, value in self.wrapped.to_dict().items() if "key" not in name}
+        return f"{type(self.wrapped).__qualname__} {sorted(settings.items(), key=repr)}"
+
+    async def ask(self, question: Question) -> Reply:
+        """Chat with the model."""
+        try:
+            return await self._chat(question)
+        except Exception as exc:
+            error = error_of_status(getattr(exc, "status_code", None))
+            if error is None:
+                raise
+            raise error from exc
+
+    async def _chat(self, question: Question) -> Reply:
+        llm, data = self.wrapped, None
+        messages = [ChatMessage(role=role, content=content) for role, content in question.messages]
+        if question.schema is None:
+            response = await llm.achat(messages, logprobs=True, top_logprobs=20)
+        elif isinstance(llm, FunctionCallingLLM) and llm.metadata.is_function_calling_model:
+            title = question.schema["title"]
+            tool = FunctionTool.from_defaults(
+                dict, name=title, description=question.schema["description"], fn_schema=_ANSWERS[title]
+            )
+            response = await llm.achat_with_tools([tool], chat_history=messages, tool_required=True)
+            calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
+            data = calls[0].tool_kwargs if calls else None
+        else:
+            response = await llm.achat(messages)
+        choice = (find_value(response.raw, "choices") or [None])[0]
+        finish = str(find_value(choice, "finish_reason") or find_value(response.raw, "stop_reason") or "")
+        tokens = find_number(
+            response, "raw.usage.prompt_tokens", "raw.usage.input_tokens", "additional_kwargs.prompt_tokens"
+        )
+        output = find_number(
+            response,
+            "raw.usage.completion_tokens",
+            "raw.usage.output_tokens",
+            "additional_kwargs.completion_tokens",
+        )
+        return Reply(
+            text=response.message.content or "",
+            data=data,
+            refused=finish if finish in _REFUSALS else "",
+            cut=finish in ("length", "max_tokens"),
+            logprobs={top.token: top.logprob for top in (response.logprobs or [[]])[0]},
+            input_tokens=None if tokens is None else int(tokens),
+            output_tokens=None if output is None else int(output),
+        )

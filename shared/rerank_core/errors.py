@@ -6,7 +6,8 @@
     ├── ConfigurationError        (also ValueError)    an option or an input is not usable
     ├── MissingExtraError         (also ImportError)   an optional dependency is not installed
     └── ScorerError                                    a scorer could not score
-        ├── AuthenticationError                        no key, or the key was refused
+        ├── AuthenticationError                        the key was refused
+        │   └── MissingKeyError   (also ValueError)    there is no key
         ├── RateLimitError                             too many requests
         ├── RequestTooLargeError                       more than the scorer takes in one request
         ├── ScorerUnavailableError                     the service or the model cannot be reached
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigurationError",
     "InvalidResponseError",
     "MissingExtraError",
+    "MissingKeyError",
     "RateLimitError",
     "RequestTooLargeError",
     "RerankError",
@@ -81,7 +83,11 @@ class ScorerError(RerankError):
 
 
 class AuthenticationError(ScorerError):
-    """No key was given, or the service refused it."""
+    """There is no usable key, or the service refused it."""
+
+
+class MissingKeyError(AuthenticationError, ValueError):
+    """No key was given, and none is in the environment: the message names the variables."""
 
 
 class RateLimitError(ScorerError):

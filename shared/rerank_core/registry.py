@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.errors import ConfigurationError, name_scorer
+from rerank_core.pricing import PRICES
 from rerank_core.scorer import Scorer, check_option_names
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "as_scorer", "known_providers", "load_scorer"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "as_scorer", "find_factory", "known_providers", "load_scorer"]
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
@@ -53,10 +55,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
     >>> load_scorer("embedded", max_length=128).name
     'embedded'
     """
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f"the scorer's name is {name!r}: give 'provider' or 'provider:model'")
-    provider, _, model = name.strip().partition(":")
-    factory = _factory(provider)
+    factory = find_factory(name)
     if isinstance(options.get("api_key"), str):
         from pydantic import SecretStr  # takes long to import, and most scorers have no key
 
@@ -64,7 +63,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
         options["api_key"] = SecretStr(options["api_key"])
     with name_scorer(name.strip()):
         check_option_names(factory, options)
-        return factory(model, **options)
+        return factory(name.strip().partition(":")[2], **options)
 
 
 def as_scorer(scorer: Scorer | str) -> Scorer:
@@ -85,7 +84,15 @@ def known_providers() -> list[str]:
     return sorted({*BUILT_IN, *_import(_ENDPOINTS), *_entry_points(tuple(sys.path))})
 
 
-def _factory(provider: str) -> Callable[..., Scorer]:
+def find_factory(name: str) -> Callable[..., Scorer]:
+    """Return the class or function that makes the scorer of this name.
+
+    Raises:
+        ConfigurationError: no provider is called like that; says what was probably meant.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f"the scorer's name is {name!r}: give 'provider' or 'provider:model'")
+    provider = name.strip().partition(":")[0]
     if provider in BUILT_IN:
         built_in: Callable[..., Scorer] = _import(BUILT_IN[provider])
         return built_in
@@ -95,9 +102,20 @@ def _factory(provider: str) -> Callable[..., Scorer]:
         _entry_points.cache_clear()  # it may have been installed since, as in a notebook
     points = _entry_points(tuple(sys.path))
     if provider not in points:
-        raise ConfigurationError(f"no scorer is called {provider!r}: known are {', '.join(known_providers())}")
+        raise _unknown(provider)
     factory: Callable[..., Scorer] = points[provider].load()
     return factory
+
+
+def _unknown(name: str) -> ConfigurationError:
+    """Return an error that names what was probably meant: a model without its provider, or a misspelt provider."""
+    meant = sorted(known for known in PRICES if known.partition(":")[2] == name)
+    if not meant and "/" in name:
+        meant = [f"cross-encoder:{name}", f"onnx:{name}"]
+    providers = known_providers()
+    meant = meant or get_close_matches(name, providers, n=2)
+    hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
+    return ConfigurationError(f"no scorer is called {name!r}: {hint}known are {', '.join(providers)}")
 
 
 def _import(path: str) -> Any:

@@ -169,8 +169,9 @@ def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -
         known = [parameter.name for parameter in parameters]
     unknown = sorted(set(options) - set(known))
     if unknown:
+        hint = "how many documents survive is top_n of the Selection; " if "top_k" in unknown else ""
         raise ConfigurationError(
-            f"takes no option {', '.join(map(repr, unknown))}: it takes {', '.join(sorted(known)) or 'none'}"
+            f"takes no option {', '.join(map(repr, unknown))}: {hint}it takes {', '.join(sorted(known)) or 'none'}"
         )
 
 

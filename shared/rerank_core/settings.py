@@ -17,6 +17,8 @@ from pydantic import (
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -24,10 +26,10 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rerank_core._call.request import TEXT_NAMES
-from rerank_core._support.checks import check_fraction
+from rerank_core._support.checks import check_fraction, check_seconds
 from rerank_core.diversity import diversify, similarity_of_vectors
 from rerank_core.errors import ConfigurationError
-from rerank_core.registry import load_scorer
+from rerank_core.registry import find_factory, load_scorer
 from rerank_core.reranker import OnError, Reranker
 from rerank_core.selection import Selection
 from rerank_core.serialization import dump_reranker, restore_reranker
@@ -132,6 +134,22 @@ class RerankSettings(BaseModel):
                 for error in exc.errors(include_input=False)
             ]
             raise ValidationError.from_exception_data(exc.title, errors, hide_input=True) from None
+
+    @field_validator(*_SELECTION, "timeout")
+    @classmethod
+    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Check a number where it is given or assigned, not only where it is used."""
+        if info.field_name == "timeout":
+            return None if value is None else check_seconds("timeout", value)
+        Selection(**{str(info.field_name): value})
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, value: str) -> str:
+        """Check the provider's name; the model is checked by its scorer."""
+        find_factory(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

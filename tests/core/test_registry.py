@@ -12,7 +12,7 @@ import pytest
 from support.scripts import run_script
 
 import rerank_core
-from rerank_core import ConfigurationError, Reranker, load_scorer
+from rerank_core import AuthenticationError, ConfigurationError, MissingKeyError, Reranker, load_scorer
 from rerank_core.registry import ENTRY_POINT_GROUP
 
 ACME = '''
@@ -84,7 +84,8 @@ def test_options_reach_the_scorer() -> None:
 def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
     """So that a typing error shows at once."""
     with pytest.raises(
-        ConfigurationError, match=r"no scorer is called 'coher': known are azure, cohere, contextual, "
+        ConfigurationError,
+        match=r"no scorer is called 'coher': did you mean 'cohere'\? known are azure, cohere, contextual, ",
     ):
         load_scorer("coher:rerank-v3.5")
 
@@ -180,3 +181,39 @@ def test_a_providers_own_import_error_is_raised_as_it_is() -> None:
     with pytest.raises(ModuleNotFoundError, match="acme_scorers"):
         load_scorer("acme-broken:large")
     assert load_scorer("embedded").name == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("rerank-v3.5", "did you mean 'cohere:rerank-v3.5'?"),
+        ("rerank-2.5", "did you mean 'voyage:rerank-2.5'?"),
+        (
+            "BAAI/bge-reranker-base",
+            "did you mean 'cross-encoder:BAAI/bge-reranker-base' or 'onnx:BAAI/bge-reranker-base'?",
+        ),
+        ("cohre:rerank-v3.5", "did you mean 'cohere'?"),
+    ],
+)
+def test_a_name_without_its_provider_is_understood(name: str, meant: str) -> None:
+    """The error says what to write instead."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_scorer(name)
+    assert meant in str(caught.value)
+
+
+def test_top_k_is_answered_with_top_n() -> None:
+    """The word of other libraries."""
+    with pytest.raises(ConfigurationError, match="top_n of the Selection"):
+        load_scorer("embedded", top_k=3)
+
+
+def test_a_missing_key_is_also_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is with the SDKs and with pydantic."""
+    monkeypatch.delenv("JINA_API_KEY", raising=False)
+    monkeypatch.delenv("JINAAI_API_KEY", raising=False)
+    monkeypatch.delenv("JINA_AI_API_KEY", raising=False)
+    with pytest.raises(MissingKeyError, match="set the environment variable JINA_API_KEY") as caught:
+        load_scorer("jina:jina-reranker-v3")
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, AuthenticationError)

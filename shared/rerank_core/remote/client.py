@@ -13,7 +13,7 @@ import anyio.to_thread
 import httpx
 from pydantic import SecretStr
 
-from rerank_core.errors import AuthenticationError, ConfigurationError
+from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
 from rerank_core.remote.failure import RequestFailure
 
 __all__ = [
@@ -37,12 +37,13 @@ def find_key(given: SecretStr | str | None, variables: Sequence[str], *, require
     """Return the key: the one given, else the first environment variable that is set; empty for none.
 
     Raises:
-        AuthenticationError: there is none and one is required (names the variables), or it cannot be sent.
+        MissingKeyError: there is none and one is required; names the variables.
+        AuthenticationError: it cannot be sent.
     """
     key = check_key(given or "") or SecretStr(first_variable(variables) or "")
     if not key and required:
         where = f"set the environment variable {' or '.join(variables)}, or give api_key=" if variables else ""
-        raise AuthenticationError(f"no key: {where or 'give api_key='}")
+        raise MissingKeyError(f"no key: {where or 'give api_key='}")
     return check_key(key)
 
 

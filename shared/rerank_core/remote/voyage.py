@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
-from rerank_core.errors import AuthenticationError, ConfigurationError
+from rerank_core.errors import ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.client import failure_of, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, read_refusal
@@ -104,7 +104,7 @@ def _read_key(path: Path) -> SecretStr:
     except (OSError, UnicodeDecodeError):
         key = SecretStr("")
     if not key:
-        raise AuthenticationError(f"no key: {_KEY_FILE} names {path}, which cannot be read or is empty")
+        raise MissingKeyError(f"no key: {_KEY_FILE} names {path}, which cannot be read or is empty")
     return key
 
 

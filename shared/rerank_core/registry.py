@@ -113,7 +113,7 @@ def _unknown(name: str) -> ConfigurationError:
     if not meant and "/" in name:
         meant = [f"cross-encoder:{name}", f"onnx:{name}"]
     providers = known_providers()
-    meant = meant or get_close_matches(name, providers, n=2)
+    meant = meant or get_close_matches(name, providers, n=1)
     hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
     return ConfigurationError(f"no scorer is called {name!r}: {hint}known are {', '.join(providers)}")
 

@@ -1,9 +1,9 @@
 """Reports what a call consumed: to callbacks and, where OpenTelemetry is in use, on a span.
 
-A callback's report holds no query, no text and no key. A span follows OpenTelemetry's ``gen_ai`` conventions and those
-of OpenInference for the kind RERANKER, with the query and the documents; the environment variables
-``OPENINFERENCE_HIDE_INPUTS=true`` and ``OPENINFERENCE_HIDE_OUTPUTS=true`` leave their texts out. OpenTelemetry is used
-only where the application has imported it.
+A callback's report holds no query, no text and no key. A span follows OpenTelemetry's ``gen_ai`` conventions and
+those of OpenInference for the kind RERANKER, with the query and the documents; the environment variables
+``OPENINFERENCE_HIDE_INPUTS=true`` and ``OPENINFERENCE_HIDE_OUTPUTS=true`` leave their texts out. OpenTelemetry is
+used only where the application has imported it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def main() -> None:
         if cut.precision_interval is not None:
             low, high = cut.precision_interval
             print(
-                f"  precision {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, {shown(cut.kept)} kept per query"
+                f"  precision {low:.2f} to {high:.2f}, recall {shown(cut.recall)}, "
+                f"{shown(cut.kept)} kept per query"
             )
         print(f"  {cut.note}")
         depth = suggest_candidates(result, system=name)

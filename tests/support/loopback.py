@@ -96,6 +96,8 @@ def score(query: str, text: str) -> float:
 
 class _Service:
     def __init__(self) -> None:
+        self.bills: dict[str, Counter[str]] = {}
+        """By model; no plan resets them, because a request may arrive after its client has gone."""
         self.reset({})
 
     def reset(self, plan: dict[str, Any]) -> None:
@@ -117,7 +119,6 @@ class _Service:
         self.connections = 0
         self.active = self.most_active = 0
         self.counts: Counter[str] = Counter()
-        self.bill: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
 
     def fault(self, documents: list[str]) -> str | None:
@@ -166,7 +167,7 @@ class _Service:
         if path == "/_plan":
             self.reset(json.loads(body))
         stats = {
-            "bill": self.bill,
+            "bills": self.bills,
             "connections": self.connections,
             "counts": self.counts,
             "most_active": self.most_active,
@@ -191,8 +192,8 @@ class _Service:
         self.counts[fault or "answered"] += 1
         self.counts["documents"] += 0 if fault else len(texts)
         if fault not in UNBILLED:
-            self.bill["tokens"] += 7 * len(texts)
-            self.bill["search_units"] += -(-len(texts) // 100)
+            bill = self.bills.setdefault(str(request.get("model")), Counter())
+            bill.update(tokens=7 * len(texts), search_units=-(-len(texts) // 100))
         if self.record:
             self.requests.append({"path": path, "headers": headers, "body": request, "at": time.monotonic()})
         self.active += 1

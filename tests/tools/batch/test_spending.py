@@ -57,40 +57,45 @@ def test_the_bill_never_exceeds_the_cap(loopback: Loopback, tmp_path: Path) -> N
     # Texts of one letter have about as many tokens as we must assume at most.
     short = [{"query": letter, "documents": list("fghij")} for letter in "abcde"]
     sources = {
-        "cohere": write_rows(tmp_path / "long.jsonl", some_rows(5, 5)),
-        "voyage": write_rows(tmp_path / "short.jsonl", short),
+        "search_units": write_rows(tmp_path / "long.jsonl", some_rows(5, 5)),
+        "tokens": write_rows(tmp_path / "short.jsonl", short),
     }
     finished = stopped = 0
+    caps: dict[str, tuple[float, str, float]] = {}
     for seed in range(SCHEDULES):
         dice = random.Random(seed)
-        priced = dice.choice(["cohere", "voyage"])
-        price = {"per_1k_search_units": UNIT * 1e3} if priced == "cohere" else {"per_1m_tokens": TOKEN * 1e6}
+        unit, dollars, option = dice.choice(
+            [("search_units", UNIT, "per_1k_search_units"), ("tokens", TOKEN, "per_1m_tokens")]
+        )
         scorer = scorer_of(
             "http",
             loopback,
-            prices={"any-model": price},
+            f"model-{seed}",
+            prices={f"model-{seed}": {option: dollars * (1e3 if unit == "search_units" else 1e6)}},
             max_retries=dice.choice([0, 1, 2]),
             timeout=dice.choice([0.02, 0.1, 20.0]),
         )
         rates = {fault: dice.choice([0.0, 0.0, 0.1, 0.3]) for fault in dice.sample(FAULTS, 4)}
         loopback.plan(rates=rates, seed=seed, delay=dice.choice([0.0, 0.004, 0.03]), record=False)
         cap = dice.choice([0, 1, 2, 3, 5, 30]) * UNIT
-        options = BatchOptions(policy(dice, scorer), rows_per_part=4, rows_at_once=3, max_cost=cap)
+        limit = dice.choice([None, 0.05])
+        options = BatchOptions(policy(dice, scorer), rows_per_part=4, rows_at_once=3, timeout=limit, max_cost=cap)
         for _ in range(dice.choice([1, 2])):
-            report = rerank_file(sources[priced], tmp_path / f"out-{seed}", options)
-        counted = {"search_units": 0, "tokens": 0, **loopback.stats()["bill"]}
-        bill = counted["search_units"] * UNIT if priced == "cohere" else counted["tokens"] * TOKEN
-        assert bill <= cap + 1e-9, (seed, bill, report)
+            report = rerank_file(sources[unit], tmp_path / f"out-{seed}", options)
+        caps[f"model-{seed}"] = cap, unit, dollars
         finished += report.finished
         stopped += report.stopped is not None
     assert min(finished, stopped) > SCHEDULES / 4
+    bills = loopback.stats()["bills"]
+    for name, (cap, unit, dollars) in caps.items():
+        assert bills.get(name, {}).get(unit, 0) * dollars <= cap + 1e-9, (name, cap, bills[name])
 
 
 def test_rows_of_a_run_that_ended_count(loopback: Loopback, tmp_path: Path) -> None:
     """A refused key ends the run; the requests that were under way may be billed, and count from then on."""
     source, output = write_rows(tmp_path / "in.jsonl", some_rows(8)), tmp_path / "out"
     options = BatchOptions(scorer_of("http", loopback, prices=PRICES, max_retries=0), max_cost=8 * UNIT)
-    loopback.plan(faults=["401", *[None] * 7], delays=[0.2, *[5.0] * 7])
+    loopback.plan(faults=["401", *[None] * 7], delays=[1.0, *[30.0] * 7])
     with pytest.raises(AuthenticationError):
         rerank_file(source, output, options)
     sent = loopback.stats()["counts"]["requests"]

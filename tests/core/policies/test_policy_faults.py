@@ -206,9 +206,9 @@ class TestDeadlines:
     @pytest.mark.parametrize("provider", PROVIDERS)
     def test_in_a_request(self, loopback: Loopback, provider: str) -> None:
         """The connection is closed, and nothing is sent again."""
-        with self.passing(main(loopback, provider, max_retries=5), 0.2) as reranker:
+        with self.passing(main(loopback, provider, max_retries=5), 1.0) as reranker:
             loopback.plan(delay=20.0)
-            assert self.rank_late(reranker, 0.2) < PROMPTNESS
+            assert self.rank_late(reranker, 1.0) < PROMPTNESS
             counts = quiet_after(loopback, 0.2)
         assert (counts["requests"], counts["abandoned"]) == (1, 1)
 
@@ -271,9 +271,9 @@ class TestDeadlines:
     )
     def test_in_a_policy(self, loopback: Loopback, wrapped: Callable[[Scorer], Scorer]) -> None:
         """Every request of every policy is closed, and nothing is sent any more."""
-        with self.passing(wrapped(main(loopback)), 0.2) as reranker:
+        with self.passing(wrapped(main(loopback)), 1.0) as reranker:
             loopback.plan(delay=20.0)
-            assert self.rank_late(reranker, 0.2) < PROMPTNESS
+            assert self.rank_late(reranker, 1.0) < PROMPTNESS
             counts = quiet_after(loopback, 0.2)
         assert counts["abandoned"] == counts["requests"] >= 1
 

@@ -1,11 +1,15 @@
-"""The interface of a cache of scores."""
+"""The interface of a cache of scores, and a cache in this process's memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["Cache"]
+from rerank_core._support.checks import check_count
+
+__all__ = ["Cache", "MemoryCache"]
 
 
 class Cache(ABC):
@@ -24,3 +28,40 @@ class Cache(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Release connections and the like; the cache may be used again, and then opens new ones."""
+
+
+class MemoryCache(Cache):
+    """Keeps the most recently used values; copies and pickles start empty.
+
+    Args:
+        max_entries: how many values are kept, at least 1. A value takes about 300 bytes, that of a listwise call
+            more.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    def __init__(self, max_entries: int = 100_000) -> None:
+        self.max_entries = check_count("max_entries", max_entries)
+        self._values: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the values of the keys that are there, which are then the most recently used."""
+        found = {key: self._values[key] for key in keys if key in self._values}
+        for key in found:
+            self._values.move_to_end(key)
+        return found
+
+    async def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Keep values, and drop the least recently used ones beyond ``max_entries``."""
+        for key, value in values.items():
+            self._values[key] = value
+            self._values.move_to_end(key)
+        while len(self._values) > self.max_entries:
+            self._values.popitem(last=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryCache, (self.max_entries,)

@@ -49,7 +49,7 @@ class LLMScorer(ModelScorer):
         if not isinstance(model, LLM):
             raise ConfigurationError(f"model is a {type(model).__name__}: give a LlamaIndex LLM")
         name = model.metadata.model_name
-        return model.class_name() if name == "unknown" else name
+        return type(model).__name__ if name == "unknown" else name
 
     def describe_model(self) -> str:
         """Return the model's class and its settings, without keys."""
@@ -74,7 +74,10 @@ class LLMScorer(ModelScorer):
         elif isinstance(llm, FunctionCallingLLM) and llm.metadata.is_function_calling_model:
             title = question.schema["title"]
             tool = FunctionTool.from_defaults(
-                dict, name=title, description=question.schema["description"], fn_schema=_ANSWERS[title]
+                lambda **answer: answer,
+                name=title,
+                description=question.schema["description"],
+                fn_schema=_ANSWERS[title],
             )
             response = await llm.achat_with_tools([tool], chat_history=messages, tool_required=True)
             calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)

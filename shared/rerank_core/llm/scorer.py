@@ -288,6 +288,10 @@ class ModelScorer(JudgeScorer):
         wrapped: the framework's object.
     """
 
+    options_without_effect_on_scores = JudgeScorer.options_without_effect_on_scores | {
+        "model"
+    }  # it describes itself
+
     def __init__(self, model: Any, **options: Any) -> None:
         self.wrapped = model
         super().__init__(self.find_name(model), **options)

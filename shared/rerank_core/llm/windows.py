@@ -27,6 +27,8 @@ Judge = Callable[[Sequence[int]], Awaitable[Judged]]
 def count_questions(count: int, window: int, strategy: Strategy) -> int:
     """Return how many questions a ranking of ``count`` documents takes, without repairs.
 
+    By the pivot it takes more where most documents of the later windows beat the first one's.
+
     >>> count_questions(100, 20, "pivot"), count_questions(100, 20, "sliding"), count_questions(20, 20, "pivot")
     (7, 9, 1)
     """
@@ -53,18 +55,24 @@ async def rank_by_sliding(judge: Judge, count: int, window: int) -> Judged:
 
 async def rank_by_pivot(judge: Judge, count: int, window: int) -> Judged:
     """Return all documents, best first."""
-    first = await judge(range(window))
-    pivot = first[window // 2]
+    return await _rank_some(judge, range(count), window)
+
+
+async def _rank_some(judge: Judge, positions: Sequence[int], window: int) -> Judged:
+    first = await judge(positions[:window])
+    if len(positions) <= window:
+        return first
+    pivot = first[window // 2][0]
     winners, losers = first[: window // 2], first[window // 2 :]
-    others = [range(start, min(start + window - 1, count)) for start in range(window, count, window - 1)]
-    for judged in await fan_out(judge, [[pivot[0], *other] for other in others], progress=False):
-        place = next(place for place, (position, _) in enumerate(judged) if position == pivot[0])
+    parts = [positions[start : start + window - 1] for start in range(window, len(positions), window - 1)]
+    for judged in await fan_out(judge, [[pivot, *part] for part in parts], progress=False):
+        place = next(place for place, (position, _) in enumerate(judged) if position == pivot)
         winners += judged[:place]
         losers += judged[place + 1 :]
     winners.sort(key=_best_first)
     losers.sort(key=_best_first)
-    if others and len(winners) > 1:
-        winners = await judge([position for position, _ in winners[:window]]) + winners[window:]
+    if len(winners) > 1:  # more than a window holds where the first stage's order is bad: another round
+        winners = await _rank_some(judge, [position for position, _ in winners], window)
     return winners + losers
 
 

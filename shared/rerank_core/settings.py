@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -34,6 +34,7 @@ from rerank_core.reranker import OnError, Reranker
 from rerank_core.selection import Selection
 from rerank_core.serialization import dump_reranker, restore_reranker
 from rerank_core.types import RankedDocument, Ranking
+from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -241,6 +242,18 @@ class RerankSettings(BaseModel):
         settings = self if top_n is None else self.model_copy(update={"top_n": top_n})
         ranking = await settings._arank(query, documents)
         return [{"index": ranked.index, "relevance_score": ranked.score} for ranked in ranking]
+
+    def precompute(self, documents: Iterable[Any], *, progress: bool = False) -> Usage:
+        """Encode documents when they are indexed, as :meth:`rerank_core.Reranker.precompute` does.
+
+        What is read of a document is what these options read of it at query time. With
+        ``model_options={"vectors": "rerank.vectors"}``, say.
+        """
+        return self.get_reranker().precompute(documents, text_fn=self._text, progress=progress)
+
+    async def aprecompute(self, documents: Iterable[Any], *, progress: bool = False) -> Usage:
+        """Encode documents when they are indexed, as :meth:`precompute` does."""
+        return await self.get_reranker().aprecompute(documents, text_fn=self._text, progress=progress)
 
     def _identify(self, document: Any) -> tuple[str | None, str]:
         """Return the id, if there is one, and the text that the framework keeps for a document."""

@@ -28,6 +28,7 @@ class Usage:
             because its answer was lost.
         cached: texts whose score came from a cache, at no cost.
         output_tokens: tokens that a language model wrote, its reasoning included; 0 for other scorers.
+        stored: texts whose token vectors were read from a vector file, so that they were not encoded.
     """
 
     requests: int = 0
@@ -42,6 +43,7 @@ class Usage:
     estimated: bool = False
     cached: int = 0
     output_tokens: int = 0
+    stored: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
@@ -59,6 +61,7 @@ class Usage:
             estimated=self.estimated or other.estimated,
             cached=self.cached + other.cached,
             output_tokens=self.output_tokens + other.output_tokens,
+            stored=self.stored + other.stored,
         )
 
     @property

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import anyio
 
 from rerank_core._support.extras import require
 
-__all__ = ["fan_out"]
+__all__ = ["fan_out", "show_progress"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ async def fan_out(
                 if bar is not None:
                     bar.update()
 
-    with _progress_bar(len(items)) if progress else nullcontext() as bar:
+    with show_progress("reranking", "query", len(items), wanted=progress) as bar:
         async with anyio.create_task_group() as group:
             for _ in range(min(_AT_ONCE, len(items))):
                 group.start_soon(worker)
@@ -55,6 +55,14 @@ async def fan_out(
     return [results[position] for position in range(len(items))]
 
 
-def _progress_bar(total: int) -> Any:
+def show_progress(verb: str, unit: str, total: int | None, *, wanted: bool = True) -> AbstractContextManager[Any]:
+    """Return a tqdm bar as a context manager, which gives None where no bar is wanted.
+
+    Raises:
+        MissingExtraError: tqdm is not installed.
+    """
+    if not wanted:
+        return nullcontext()
     tqdm = require("tqdm.auto", extra="notebook", purpose="progress=True")
-    return tqdm.tqdm(total=total, desc="reranking", unit="query")
+    bar: AbstractContextManager[Any] = tqdm.tqdm(total=total, desc=verb, unit=unit)
+    return bar

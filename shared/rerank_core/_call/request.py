@@ -114,15 +114,15 @@ def check_query(query: object) -> str:
     return _clean(query)
 
 
-def read_texts(documents: Sequence[D], text_fn: TextFn[D] | None) -> list[str]:
-    """Return the text of each document, by ``text_fn`` where one is given.
+def read_texts(documents: Sequence[D], text_fn: TextFn[D] | None, *, first: int = 0) -> list[str]:
+    """Return the text of each document, by ``text_fn`` where one is given; the first one's position is ``first``.
 
     Lone surrogates, which no encoding can carry, become U+FFFD.
 
     Raises:
         ConfigurationError: a document is None, or its text is not a string; names the position.
     """
-    return [_read_text(position, document, text_fn) for position, document in enumerate(documents)]
+    return [_read_text(position, document, text_fn) for position, document in enumerate(documents, first)]
 
 
 def separate_distinct(texts: Iterable[str]) -> tuple[list[str], list[int | None]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer
 from rerank_core.scorer import Scale, Scorer
+from rerank_core.usage import Usage
 
 __all__ = ["Policy"]
 
@@ -39,6 +40,7 @@ class Policy(Scorer):
         self.name = f"{kind}({', '.join(scorer.name for scorer in self.scorers)})"
         self.listwise = any(scorer.listwise for scorer in self.scorers)
         self.ordinal = any(scorer.ordinal for scorer in self.scorers)
+        self.stores_vectors = any(scorer.stores_vectors for scorer in self.scorers)
 
     @property
     def scorer(self) -> Scorer:
@@ -49,6 +51,16 @@ class Policy(Scorer):
         """Load what each scorer's first call would load."""
         for scorer in self.scorers:
             await scorer.warm_up()
+
+    async def precompute(self, texts: Sequence[str]) -> Usage:
+        """Encode and store texts for each scorer that stores vectors."""
+        if not self.stores_vectors:
+            return await super().precompute(texts)
+        usage = Usage()
+        for scorer in self.scorers:
+            if scorer.stores_vectors:
+                usage += await scorer.precompute(texts)
+        return usage
 
     async def aclose(self) -> None:
         """Release each scorer's connections."""

@@ -74,6 +74,7 @@ class Windowed(Policy):
         max_windows: int = 32,
     ) -> None:
         super().__init__("windowed", [scorer])
+        self.stores_vectors = False  # what is scored is windows, which depend on the query
         self.window = None if window is None else check_count("window", window)
         self.overlap = check_fraction("overlap", overlap, below_1=True)
         check_choice("aggregate", aggregate, get_args(Aggregate))

@@ -16,6 +16,7 @@ from rerank_tools.cli.commands.batch import batch
 from rerank_tools.cli.commands.compare import compare
 from rerank_tools.cli.commands.evaluate import evaluate
 from rerank_tools.cli.commands.models import models
+from rerank_tools.cli.commands.precompute import precompute
 from rerank_tools.cli.commands.query import query
 from rerank_tools.cli.commands.rerank import rerank
 from rerank_tools.cli.commands.serve import serve
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rerank, query, batch, compare, evaluate, models, serve):
+for command in (rerank, query, precompute, batch, compare, evaluate, models, serve):
     app.command()(command)
 
 

@@ -392,3 +392,13 @@ def test_batch_stops_at_the_cap(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     assert "about $0.002, at most $0.002" in out
     unknown = run("batch", source, tmp_path / "other", "-m", "http:http://127.0.0.1:9", "--dry-run")
     assert "about an unknown cost" in unknown[1]
+
+
+def test_precompute_fills_a_vector_file(run: Run, articles: Path, tmp_path: Path) -> None:
+    """Once; and a model that stores nothing is refused."""
+    command = ("precompute", articles, "--vectors", tmp_path / "a")
+    assert run(*command) == (0, "", "3 documents encoded, 0 were stored already\n")
+    assert run(*command) == (0, "", "0 documents encoded, 3 were stored already\n")
+    status, _, err = run(*command, "--model", "cohere:rerank-v3.5")
+    assert status == 2
+    assert "vectors" in err

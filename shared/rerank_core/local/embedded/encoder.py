@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rerank_core.errors import ScorerUnavailableError
 from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.engine import ModelJob
 from rerank_core.local.formats.onnx import read_weights
+from rerank_core.local.late.token_records import RECORD_FORMAT, RecordProduct, RecordTable
 from rerank_core.local.onnx.bert.families import BertShape
 from rerank_core.local.onnx.bert.graph import BertWriter, QuantizedRows
 from rerank_core.local.onnx.bert.int8 import largest_int8, quantize_rows
@@ -26,7 +27,7 @@ from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
 from rerank_core.local.runtimes.session import SessionOptions
 from rerank_core.local.tokens import encode, padded, token_ends
 
-__all__ = ["Encoder", "EncodingJob", "TokenIds", "TokenVectors", "VectorCache"]
+__all__ = ["Encoder", "EncodingJob", "TokenIds", "TokenVectors", "VectorCache", "name_encoder"]
 
 _SPECIAL_TOKENS = 2
 """[CLS] before and [SEP] after a text."""
@@ -99,6 +100,22 @@ class Encoder:
         self.arm = self._session.arm
         self.interrupt = self._session.interrupt
         self.cache = VectorCache(cache_bytes)
+        self._threads = threads
+        self._spare_tables: list[RecordTable] = []
+
+    @cached_property
+    def product(self) -> RecordProduct:
+        """What compares a query with stored records."""
+        return RecordProduct(self._threads)
+
+    def take_table(self) -> RecordTable:
+        """Return an empty table for records, one that was given back if there is one."""
+        return self._spare_tables.pop() if self._spare_tables else RecordTable(_SHAPE.hidden)
+
+    def give_back(self, table: RecordTable) -> None:
+        """Keep a table for the next caller."""
+        table.clear()
+        self._spare_tables[:] = [table]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts' tokens, cut to ``max_length``."""
@@ -145,8 +162,12 @@ class EncodingJob(ModelJob[TokenIds, TokenVectors]):
 
     def encode(self, model: Encoder, start: int, stop: int) -> Sequence[tuple[int, TokenIds]]:
         """Return the texts ``start`` to ``stop`` that are not in the cache, tokenised."""
+        return self.encode_at(model, range(start, stop))
+
+    def encode_at(self, model: Encoder, positions: Iterable[int]) -> Sequence[tuple[int, TokenIds]]:
+        """Return the texts at these positions that are not in the cache, tokenised."""
         missing: list[tuple[int, bytes]] = []
-        for position in range(start, stop):
+        for position in positions:
             digest = hashlib.blake2b(self._texts[position].encode(), digest_size=16).digest()
             known = model.cache.get(digest)
             if known is None:
@@ -193,6 +214,12 @@ class VectorCache:
         while self._used > self._limit:
             _, oldest = self._entries.popitem(last=False)
             self._used -= oldest.nbytes
+
+
+def name_encoder(*, max_length: int, int8: bool, pooling: int) -> str:
+    """Return what stored records are known by: everything that a text's record depends on besides the text."""
+    precision = f"int8, {largest_int8()}" if int8 else "fp32"
+    return f"all-MiniLM-L6-v2, {_SHA256}, {precision}, {max_length} tokens, {RECORD_FORMAT}, pooling {pooling}"
 
 
 def _normalise(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

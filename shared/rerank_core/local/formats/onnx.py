@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GraphBuilder", "count_weights", "read_weights"]
+__all__ = ["FLOAT", "INT8", "GraphBuilder", "count_weights", "read_weights"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -26,7 +26,8 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     7: np.dtype("<i8"),
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
-_FLOAT, _INT64 = 1, 7
+FLOAT, INT8, _INT64 = 1, 3, 7
+"""ONNX's numbers of these types."""
 _MAX_VARINT_BYTES = 10
 """What 64 bits take. Longer numbers mean nothing, and reading one takes time that grows with its square."""
 _MAX_DIMENSIONS = 32
@@ -238,16 +239,27 @@ class GraphBuilder:
         return output
 
     def model(
-        self, inputs: Sequence[str], output: str, dims: Sequence[str] = ("batch", "tokens", "hidden")
+        self,
+        inputs: Iterable[str] | Mapping[str, tuple[int, Sequence[str]]],
+        output: str,
+        dims: Sequence[str] = ("batch", "tokens", "hidden"),
     ) -> bytes:
-        """Return the model's file: int64 inputs of shape (batch, tokens), a float output of named dimensions."""
+        """Return the model's file, with a float output of named dimensions.
+
+        Args:
+            inputs: names of int64 inputs of shape (batch, tokens), or each input's type and named dimensions.
+            output: the node to return.
+            dims: names of the output's dimensions.
+        """
+        if not isinstance(inputs, Mapping):
+            inputs = dict.fromkeys(inputs, (_INT64, ("batch", "tokens")))
         opsets = (("", self.opset), ("com.microsoft", 1))
         parts: list[bytes | memoryview] = [
             *self._nodes,
             _text(2, "graph"),
             *(part for weight in self._weights for part in weight),
-            *(_bytes(11, _value(name, _INT64, ("batch", "tokens"))) for name in inputs),
-            _bytes(12, _value(output, _FLOAT, dims)),
+            *(_bytes(11, _value(name, *kind)) for name, kind in inputs.items()),
+            _bytes(12, _value(output, FLOAT, dims)),
         ]
         header = _int(1, 8) + b"".join(_bytes(8, _text(1, name) + _int(2, number)) for name, number in opsets)
         return b"".join([header, _length(7, sum(map(len, parts))), *parts])

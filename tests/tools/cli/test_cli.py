@@ -397,8 +397,8 @@ def test_batch_stops_at_the_cap(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
 def test_precompute_fills_a_vector_file(run: Run, articles: Path, tmp_path: Path) -> None:
     """Once; and a model that stores nothing is refused."""
     command = ("precompute", articles, "--vectors", tmp_path / "a")
-    assert run(*command) == (0, "", "3 documents encoded, 0 were stored already\n")
-    assert run(*command) == (0, "", "0 documents encoded, 3 were stored already\n")
+    assert run(*command) == (0, "", "rerank-bridge: 3 documents encoded, 0 were stored already\n")
+    assert run(*command) == (0, "", "rerank-bridge: 0 documents encoded, 3 were stored already\n")
     status, _, err = run(*command, "--model", "cohere:rerank-v3.5")
     assert status == 2
     assert "vectors" in err

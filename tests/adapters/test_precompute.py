@@ -1,0 +1,42 @@
+"""Filling a vector file when documents are indexed, in both frameworks."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from langchain_core.documents import Document
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import ImageNode, NodeWithScore, TextNode
+
+from langchain_rerankers import RerankCompressor
+from llamaindex_rerankers import RerankPostprocessor, RerankPrecompute
+from rerank_core.vectors import VectorFile
+
+TEXTS = ["Fixing a memory leak.", "The weather in Paris is lovely."]
+
+
+def test_a_pipeline_stores_what_the_postprocessor_reads(tmp_path: Path) -> None:
+    """Nodes pass unchanged, also asynchronously, and pictures without a text take nothing."""
+    nodes = [TextNode(text=text, metadata={"title": f"title {at}"}) for at, text in enumerate(TEXTS)]
+    options = {"vectors": str(tmp_path / "a")}
+    rerank = RerankPostprocessor(model_options=options, metadata_fields=["title"])
+    pipeline = IngestionPipeline(transformations=[RerankPrecompute(postprocessor=rerank)])
+    assert pipeline.run(nodes=nodes) == nodes
+    assert VectorFile(tmp_path / "a").stats().documents == 2
+    assert asyncio.run(pipeline.arun(nodes=[*nodes, ImageNode()]))[:2] == nodes
+    assert rerank.get_reranker().total_usage.stored == 0
+    found = rerank.postprocess_nodes([NodeWithScore(node=node) for node in nodes], query_str="memory leak")
+    assert [node.text for node in found] == TEXTS
+    assert rerank.get_reranker().total_usage.stored == 2
+
+
+def test_a_compressor_stores_what_it_reads(tmp_path: Path) -> None:
+    """Before a query, from documents, strings or dictionaries, with the same options."""
+    compressor = RerankCompressor(model_options={"vectors": str(tmp_path / "a")}, metadata_fields=["title"])
+    documents = [Document(text, metadata={"title": f"title {at}"}) for at, text in enumerate(TEXTS)]
+    assert compressor.precompute(documents).documents == 2
+    again = asyncio.run(compressor.aprecompute([*documents, "new"]))
+    assert (again.documents, again.stored) == (1, 2)
+    compressor.compress_documents(documents, "memory leak")
+    assert compressor.get_reranker().total_usage.stored == 2

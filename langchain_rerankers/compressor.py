@@ -177,6 +177,8 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
 class CallOptions(RunnableSerializable[Input, Output]):
     """Options of a runnable around a compressor that may be given for one call; None leaves the compressor's."""
 
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
     compressor: RerankCompressor
     """The second stage."""
     top_n: int | None = Field(default=None, ge=1)
@@ -236,8 +238,6 @@ class RerankRunnable(CallOptions[RerankInput, Output]):
     >>> chain.invoke("memory leak")[0].page_content
     'Fixing a memory leak.'
     """
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     query_key: str = "query"
     """Where the input holds the query."""

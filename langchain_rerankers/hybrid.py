@@ -42,7 +42,7 @@ class HybridRetriever(FirstStageRetriever):
     ['1', '3', '2']
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     retrievers: Sequence[RetrieverLike] = Field(min_length=1)
     """The sources: any retrievers, or other runnables from a query to a list of documents."""

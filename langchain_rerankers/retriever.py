@@ -32,7 +32,9 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
     'Fixing a memory leak.'
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
 
     retriever: RetrieverLike
     """The first stage: any retriever, or another runnable from a query to a list of documents."""

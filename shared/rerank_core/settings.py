@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import TypedDict
 
 from rerank_core._call.request import TEXT_NAMES
 from rerank_core._support.checks import check_fraction, check_seconds
@@ -39,16 +41,62 @@ from rerank_core.usage import Usage
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RerankSettings", "prepend_metadata"]
+__all__ = ["RerankOptions", "RerankSettings", "prepend_metadata"]
 
 D = TypeVar("D")
 
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
 _SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
+_SCORERS_OWN = "give it to the scorer, as model_options={{{!r}: …}}"
+_EQUIVALENTS = {
+    **dict.fromkeys(("top_k", "k"), "give top_n"),
+    **dict.fromkeys(("model_name", "model_id"), 'give model, such as "cross-encoder:BAAI/bge-reranker-v2-m3"'),
+    **{f"{name}_api_key": "give api_key" for name in ("cohere", "jina", "voyage", "voyageai", "mxbai", "nvidia")},
+    **{
+        name: _SCORERS_OWN.format(name)
+        for name in ("device", "instruction", "max_length", "max_retries", "truncation", "trust_remote_code")
+    },
+    "backend": 'give model "onnx:…" for ONNX Runtime and OpenVINO, "cross-encoder:…" for torch',
+    "cache_folder": "set the environment variable HF_HOME",
+    "cross_encoder_kwargs": "give device, dtype and attention as model_options",
+    "llm": "give reranker=Reranker(LLMScorer(llm))",
+    "model_kwargs": "give device, dtype and attention of torch as model_options",
+    "prefix_metadata": "give score_key",
+    "rank_fields": "give metadata_fields",
+    "similarity_cutoff": "give score_threshold, of relevance in [0, 1]",
+}
+"""What to give instead of options of the rerankers that this one replaces."""
 
 
 def _restore(value: Any) -> Any:
     return restore_reranker(value) if isinstance(value, dict) else value
+
+
+def _hide(key: Any) -> Any:
+    return SecretStr(key) if isinstance(key, str) else key
+
+
+class RerankOptions(TypedDict, total=False):
+    """The options of :class:`RerankSettings`, for functions that pass them on."""
+
+    model: str
+    top_n: int | None
+    score_threshold: float | None
+    adaptive_ratio: float | None
+    min_keep: int
+    api_key: SecretStr | str | Callable[[], Any] | None
+    base_url: str | None
+    timeout: float | None
+    on_error: OnError
+    metadata_fields: Sequence[str]
+    model_options: dict[str, Any]
+    text_fn: Callable[[Any], str] | None
+    return_passage: bool
+    diversity: float
+    vector_fn: Callable[[Any], Sequence[float]] | None
+    order: Literal["relevance", "edges"]
+    collapse_duplicates: bool
+    reranker: Reranker | None
 
 
 class RerankSettings(BaseModel):
@@ -66,7 +114,11 @@ class RerankSettings(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", hide_input_in_errors=True, protected_namespaces=(), validate_assignment=True
+        extra="forbid",
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+        validate_assignment=True,
     )
 
     model: str = "embedded"
@@ -79,7 +131,9 @@ class RerankSettings(BaseModel):
     """Keep documents that score at least this ratio of the best score, in [0, 1]."""
     min_keep: int = 0
     """How many documents survive the thresholds at least."""
-    api_key: SecretStr | SkipJsonSchema[Callable[[], Any]] | None = Field(default=None, exclude=True)
+    api_key: Annotated[SecretStr | str | SkipJsonSchema[Callable[[], Any]] | None, AfterValidator(_hide)] = Field(
+        default=None, exclude=True
+    )
     """The provider's key, or a function that returns it for each request; by default read from its environment
     variable. Never dumped or pickled."""
     base_url: str | None = None
@@ -151,6 +205,15 @@ class RerankSettings(BaseModel):
         """Check the provider's name; the model is checked by its scorer."""
         find_factory(value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_equivalents(cls, data: Any) -> Any:
+        """Name ours in place of other rerankers' options."""
+        for name in data if isinstance(data, dict) else ():
+            if name in _EQUIVALENTS and name not in cls.model_fields:
+                raise ConfigurationError(f"there is no option {name!r}: {_EQUIVALENTS[name]}")
+        return data
 
     @model_validator(mode="before")
     @classmethod

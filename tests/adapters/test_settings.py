@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from langchain_core.runnables import RunnableLambda
@@ -21,8 +21,9 @@ from support.scorers import Answers
 
 from langchain_rerankers import RerankCompressor, RerankRetriever
 from llamaindex_rerankers import RerankPostprocessor
+from llamaindex_rerankers.postprocessor import PostprocessorOptions
 from rerank_core import ConfigurationError, MissingExtraError, Reranker, ScorerError, Selection
-from rerank_core.settings import prepend_metadata
+from rerank_core.settings import RerankOptions, prepend_metadata
 from rerank_core.testing import FakeScorer
 
 SHARED = {
@@ -134,6 +135,33 @@ def test_wrong_values_are_refused_at_once(kind: type[Any], wrong: dict[str, Any]
     """As a ValidationError, which is a ValueError, that names the option."""
     with pytest.raises(ValidationError, match=message):
         kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "message"),
+    [
+        ("device", r"there is no option 'device': give it to the scorer, as model_options=\{'device': …\}"),
+        ("model_kwargs", "give device, dtype and attention of torch as model_options"),
+        ("cache_folder", "set the environment variable HF_HOME"),
+        ("backend", "for ONNX Runtime and OpenVINO"),
+        ("cohere_api_key", "give api_key"),
+        ("top_k", "give top_n"),
+        ("similarity_cutoff", "give score_threshold"),
+    ],
+)
+def test_options_of_replaced_rerankers_are_translated(kind: type[Any], foreign: str, message: str) -> None:
+    """The error names what to give instead."""
+    with pytest.raises(ValidationError, match=message):
+        kind(**{foreign: "x"})
+
+
+def test_options_are_typed_and_described(kind: type[Any]) -> None:
+    """Those that a function passes on are the fields, and each has a description in the schema."""
+    passed_on: Any = RerankOptions if kind is RerankCompressor else PostprocessorOptions
+    own = {"callback_manager"} | ({"score_key"} if kind is RerankCompressor else set())
+    assert set(get_type_hints(passed_on)) == set(kind.model_fields) - own
+    properties = kind.model_json_schema()["properties"]
+    assert all(properties[name].get("description") for name in set(properties) - {"callback_manager"})
 
 
 def test_a_missing_package_shows_at_once(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:

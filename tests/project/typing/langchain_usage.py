@@ -10,7 +10,6 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import VectorStore
-from pydantic import SecretStr
 
 from langchain_rerankers import HybridRetriever, RerankCompressor, RerankRetriever
 from langchain_rerankers.compressor import RerankInput
@@ -31,7 +30,7 @@ def compressor(documents: Sequence[Document]) -> list[Document]:
         score_threshold=0.5,
         adaptive_ratio=0.5,
         min_keep=1,
-        api_key=SecretStr("key"),
+        api_key="key",
         base_url="https://rerank.example",
         timeout=3.0,
         on_error="passthrough",
@@ -69,7 +68,11 @@ def pieces(store: VectorStore, documents: Sequence[Document]) -> list[Document]:
         retrievers=[store.as_retriever(), store.as_retriever()], weights=[1, 0.5], candidates=20
     )
     configurable: Runnable[str, list[Document]] = RerankRetriever(retriever=hybrid, top_n=3).configurable()
-    middleware: AgentMiddleware = RerankMiddleware(RerankCompressor(), tools=["search"])
+    middleware: AgentMiddleware = RerankMiddleware(RerankCompressor(), tools=["search"], on_error="raise")
+    node = RerankCompressor(diversity=0.3, order="edges", collapse_duplicates=True).as_runnable(output_key="best")
+    best: dict[str, list[Document]] = node.invoke({"query": "query", "documents": documents})
+    plain: list[dict[str, object]] = RerankCompressor().rerank(["text", {"text": "text"}, *documents], "query")
+    print(best, plain)
     print(counted, middleware, configurable.invoke("query", {"configurable": {"rerank_top_n": 1}}))
     return rerank.invoke({"query": "query", "documents": documents})
 
@@ -77,6 +80,9 @@ def pieces(store: VectorStore, documents: Sequence[Document]) -> list[Document]:
 def mistakes() -> None:
     """Check that mistakes are seen: each ignored error must be one, or the checker complains of the comment."""
     RerankCompressor(top_k=3)  # type: ignore[call-arg]
+    RerankCompressor(api_key=3)  # type: ignore[arg-type]
+    RerankRetriever(retriever=RunnableLambda(len), score_treshold=0.5)  # type: ignore[call-arg,arg-type]
+    HybridRetriever(retrievers=[], k=3)  # type: ignore[call-arg]
     RerankRetriever(compressor=RerankCompressor())  # type: ignore[call-arg]
     RerankCompressor().compress_documents(["text"], "query")  # type: ignore[list-item]
     RerankCompressor().top_n.bit_length()  # type: ignore[union-attr]

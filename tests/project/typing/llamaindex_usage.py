@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -11,8 +12,13 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import SecretStr
 
-from llamaindex_rerankers import RerankPostprocessor
+from llamaindex_rerankers import RerankPostprocessor, RerankRetriever
 from rerank_core import Reranker
+
+
+def embedding(node: NodeWithScore) -> list[float]:
+    """Return a node's stored vector."""
+    return node.node.get_embedding()
 
 
 def title(node: NodeWithScore) -> str:
@@ -50,9 +56,23 @@ async def postprocessor(nodes: list[NodeWithScore], retriever: BaseRetriever) ->
     return ranked + await made.apostprocess_nodes(nodes, QueryBundle("query"))
 
 
-def mistakes() -> None:
+def retriever(index: VectorStoreIndex) -> BaseRetriever:
+    """Check the options of the retriever."""
+    return RerankRetriever(
+        index,
+        candidates=50,
+        top_n=3,
+        api_key="key",
+        without_text="keep",
+        vector_fn=embedding,
+    )
+
+
+def mistakes(index: VectorStoreIndex) -> None:
     """Check that mistakes are seen: each ignored error must be one, or the checker complains of the comment."""
     RerankPostprocessor(top_k=3)  # type: ignore[call-arg]
+    RerankRetriever(index, score_treshold=0.5)  # type: ignore[call-arg]
+    RerankRetriever(index, top_n="3")  # type: ignore[arg-type]
     RerankPostprocessor(score_key="score")  # type: ignore[call-arg]
     RerankPostprocessor().postprocess_nodes("text", query_str="query")  # type: ignore[arg-type]
     RerankPostprocessor().top_n.bit_length()  # type: ignore[union-attr]

@@ -235,8 +235,7 @@ async def test_events_of_concurrent_calls_stay_apart(events: Events) -> None:
 def test_a_wrong_option_is_refused_before_any_event(postprocess: Postprocess, events: Events) -> None:
     """No start without an end."""
     legacy = Legacy()
-    postprocessor = made(legacy=legacy)
-    postprocessor.top_n = 0
+    postprocessor = made(legacy=legacy).model_copy(update={"top_n": 0})
     with pytest.raises(ConfigurationError, match="top_n is 0"):
         postprocess(postprocessor, nodes(), QueryBundle(QUERY))
     assert (events.names, legacy.names) == ([], [])

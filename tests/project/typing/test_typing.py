@@ -22,9 +22,8 @@ def test_usage_passes_mypy_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = tmp_path / "mypy.ini"
     modules = "bm25s,cohere,huggingface_hub,numpy,onnxruntime,pandas,rich,tokenizers,tqdm,voyageai"
     ignored = "\n".join(f"[mypy-{module}.*]\nignore_missing_imports = True" for module in modules.split(","))
-    config.write_text(
-        f"[mypy]\nstrict = True\ncache_dir = {ROOT / '.mypy_cache' / 'plain'}\nmypy_path = {ROOT / 'shared'}:{ROOT}\n{ignored}\n"
-    )
+    own = f"strict = True\ncache_dir = {ROOT / '.mypy_cache' / 'plain'}\nmypy_path = {ROOT / 'shared'}:{ROOT}"
+    config.write_text(f"[mypy]\n{own}\n{ignored}\n")
     assert len(FILES) == 3
     output, errors, status = api.run(["--config-file", str(config), *FILES])
     assert status == 0, output + errors

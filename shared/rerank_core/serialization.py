@@ -14,6 +14,7 @@ from rerank_core.policies import Breaker, Cached, Calibrated, Calibration, Casca
 from rerank_core.policies.caches import DiskCache, MemoryCache
 from rerank_core.policies.calibrated import CalibrationQuality
 from rerank_core.registry import known_providers, load_scorer
+from rerank_core.remote.options import RemoteOptions
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import ConfiguredScorer
 from rerank_core.selection import Selection
@@ -66,6 +67,8 @@ def restore_reranker(data: Mapping[str, Any]) -> Reranker:
 def _dump(value: Any) -> Any:
     kind: type = type(value)
     if isinstance(value, ConfiguredScorer) and value.provider in known_providers():
+        if isinstance(value.options, RemoteOptions):
+            value.options.check_headers()
         options = {
             field.name: _dump(option)
             for field in fields(value.options)

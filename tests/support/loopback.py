@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import math
 import random
@@ -114,6 +115,9 @@ class _Service:
         self.reply: Any = plan.get("reply")
         self.models: Any = plan.get("models")
         self.flat: bool = plan.get("flat", False)
+        self.headers: dict[str, str] = plan.get("headers", {})
+        self.padding: int = plan.get("padding", 0)
+        self.gzip: int = plan.get("gzip", 0)
         self.replies: dict[tuple[str, int], bytes] = {}
         self.random = random.Random(plan.get("seed", 0))
         self.connections = 0
@@ -269,7 +273,11 @@ class _Service:
             _send(writer, status, reply[: len(reply) // 2], kind, extra, length=len(reply))
             await writer.drain()
             return False
-        _send(writer, status, reply, kind, extra)
+        reply += b" " * self.padding
+        for _ in range(self.gzip):
+            reply = gzip.compress(reply)
+            extra["content-encoding"] = ", ".join(["gzip"] * self.gzip)
+        _send(writer, status, reply, kind, {**extra, **self.headers})
         return True
 
 

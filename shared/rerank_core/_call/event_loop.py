@@ -17,14 +17,16 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.to_thread
 
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["arun", "in_forked_children", "run"]
+__all__ = ["arun", "in_forked_children", "run", "run_work"]
 
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
+_MAX_STEPS_ON_LOOP = 2000
 
 
 def in_forked_children(act: Callable[[], object]) -> None:
@@ -46,8 +48,34 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and await its result, from any asyncio event loop."""
+    """Run a coroutine on the background loop and await its result, from any asyncio event loop.
+
+    Raises:
+        ConfigurationError: called from another kind of event loop, such as trio's.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        coroutine.close()
+        raise ConfigurationError(
+            "async calls need a running asyncio event loop, and there is none: under trio, "
+            "call the sync method in a thread, by trio.to_thread.run_sync"
+        ) from None
     return await _background.arun(coroutine)
+
+
+async def run_work(steps: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Return ``work(*arguments)``; run it in a thread where it takes so long that other calls would wait for it.
+
+    Args:
+        steps: about how many microseconds it takes.
+        work: holds the interpreter's lock for no longer than some milliseconds at a time. Its result is given up
+            where the caller is cancelled meanwhile.
+        arguments: of the work.
+    """
+    if steps <= _MAX_STEPS_ON_LOOP:
+        return work(*arguments)
+    return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
 
 
 class _LoopCall(Generic[T]):

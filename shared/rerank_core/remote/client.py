@@ -14,6 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
+from rerank_core.remote.body import ReplyTooLargeError
 from rerank_core.remote.failure import RequestFailure
 
 __all__ = [
@@ -120,6 +121,8 @@ def failure_of(error: Exception) -> RequestFailure:
         return RequestFailure("timeout", message="no connection in time", was_sent=False)
     if isinstance(error, (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError)):
         return RequestFailure("timeout", message="no answer in time")
+    if isinstance(error, ReplyTooLargeError):
+        return RequestFailure("invalid", message="the reply is larger than an answer to the request can be")
     if isinstance(error, httpx.DecodingError):
         return RequestFailure("invalid", message="the reply's content encoding is broken")
     if isinstance(error, (httpx.TransportError, OSError)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,8 +14,9 @@ from pydantic import SecretStr
 from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core.model_facts import Limits, ModelFacts
+from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, max_reply_bytes, read_body
 from rerank_core.remote.client import failure_of, lower_names
-from rerank_core.remote.failure import RequestFailure, read_refusal
+from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import ParsedReply, find_number, find_value
 from rerank_core.remote.scorer import RemoteScorer
@@ -28,6 +30,10 @@ __all__ = ["SERVICE", "CohereOptions", "CohereScorer"]
 
 _TOKENS = ("meta.billed_units.input_tokens", "meta.billed_units.text_tokens", "meta.tokens.input_tokens")
 _KNOWN = ModelFacts(Limits(document=4096))
+_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+_max_bytes: ContextVar[int] = ContextVar("rerank_core_max_bytes")
+"""The most bytes that the reply to the request may have; the SDK hands nothing to the transport."""
 
 SERVICE = Service(
     provider="cohere",
@@ -110,11 +116,18 @@ class _CohereTransport:
         options = scorer.options
         self._own = options.http_client is None
         self._http = options.http_client or httpx.AsyncClient()
+        # What the user's client adds to a request is added by the outer one, which makes the requests.
+        limited = httpx.AsyncClient(
+            transport=_LimitedTransport(self._http),
+            headers=self._http.headers,
+            params=self._http.params,
+            cookies=self._http.cookies,
+        )
         self._client: cohere.AsyncClientV2 = sdk.AsyncClientV2(
             "sent with each request",
             **({"base_url": scorer.base_url} if scorer.base_url else {}),
             timeout=options.timeout,
-            httpx_client=self._http,
+            httpx_client=limited,
         )
         fields: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc, "priority": options.priority}
         if options.relevant_spans:
@@ -126,9 +139,14 @@ class _CohereTransport:
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
         request_options: Any = {
             "max_retries": 0,
-            "additional_headers": {"Authorization": f"Bearer {key.get_secret_value()}", **self._headers},
+            "additional_headers": {
+                **IDENTITY,
+                "Authorization": f"Bearer {key.get_secret_value()}",
+                **self._headers,
+            },
             "additional_body_parameters": self._fields,
         }
+        limit = _max_bytes.set(max_reply_bytes(query, texts))
         try:
             reply = await self._client.rerank(
                 model=self._model,
@@ -144,18 +162,38 @@ class _CohereTransport:
             return read_refusal(exc.status_code, lower_names(exc.headers), exc.body)
         except Exception as exc:
             return failure_of(exc)
+        finally:
+            _max_bytes.reset(limit)
         tokens = find_number(reply, *_TOKENS)
         return ParsedReply(
             rows,
             tokens=None if tokens is None else int(tokens),
             search_units=find_number(reply, "meta.billed_units.search_units"),
-            request_id=reply.id if isinstance(reply.id, str) else None,
+            request_id=find_request_id({"x-request-id": reply.id}),
             passages=passages,
         )
 
     async def aclose(self) -> None:
         if self._own:
             await self._http.aclose()
+
+
+class _LimitedTransport(httpx.AsyncBaseTransport):
+    """Sends by another client, and gives the SDK no reply that is larger than expected."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            body = await read_body(response, _max_bytes.get())
+        except ReplyTooLargeError:
+            if response.is_success:
+                raise
+            body = b""
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
+        return httpx.Response(response.status_code, headers=headers, content=body)
 
 
 def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 from rerank_core.errors import (
     AuthenticationError,
@@ -21,7 +21,15 @@ from rerank_core.errors import (
     ScorerUnavailableError,
 )
 
-__all__ = ["RequestFailure", "error_of_status", "find_request_id", "read_refusal", "read_retry_after", "to_number"]
+__all__ = [
+    "RequestFailure",
+    "error_of_status",
+    "find_request_id",
+    "quotes_key",
+    "read_refusal",
+    "read_retry_after",
+    "to_number",
+]
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
@@ -29,6 +37,7 @@ _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id")
 _REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
 _MAX_MESSAGE_CHARS = 200
 _QUOTE_CHARS = 12
+_KEY_QUOTE_CHARS = 6
 _MAX_COMPARED_CHARS = 1_000_000
 
 _REFUSED_KEY = (AuthenticationError, "check the key, its permissions and the account's plan")
@@ -103,24 +112,24 @@ class RequestFailure:
         """The kind, and the status where there is one, for logs."""
         return self.kind if self.status is None else f"{self.kind} {self.status}"
 
-    def without_quotes(self, private: Sequence[str]) -> RequestFailure:
-        """Return the failure without its message where that holds a piece of a private string.
+    def without_quotes(self, key: str, private: Sequence[str]) -> RequestFailure:
+        """Return the failure without its message and request id where they hold a piece of something private.
 
         Services repeat what they refuse (a validation error often holds the whole input), so a message is only
         passed on when no private string is in it, and no twelve characters of it are in a private string, and
-        never where comparing would take longer than some milliseconds.
+        never where comparing would take longer than some milliseconds. See :func:`quotes_key` for the key.
         """
-        message = self.message
-        if self.kind not in ("status", "too_large", "too_long") or not message:
-            return self  # our own words
-        if sum(map(len, private)) > _MAX_COMPARED_CHARS:
-            return replace(self, message="")
-        last = max(1, len(message) - _QUOTE_CHARS + 1)
-        windows = [message[start : start + _QUOTE_CHARS] for start in range(last)]
-        for text in private:
-            if text and (text in message or any(window in text for window in windows)):
-                return replace(self, message="")
-        return self
+        is_theirs = self.kind in ("status", "too_large", "too_long")  # otherwise it is in our own words
+        too_long = sum(map(len, private)) > _MAX_COMPARED_CHARS
+
+        def is_private(said: str) -> bool:
+            return quotes_key(said, key) or too_long or _quotes(said, private)
+
+        return replace(
+            self,
+            message="" if is_theirs and is_private(self.message) else self.message,
+            request_id=None if self.request_id is None or is_private(self.request_id) else self.request_id,
+        )
 
     def to_error(self, attempts: int) -> ScorerError:
         """Return the exception for a request that failed for good; repeats the message, so remove quotes first."""
@@ -146,6 +155,25 @@ class RequestFailure:
             return ScorerError, "check base_url: a redirect is not followed, because the key would go with it"
         refused = (ScorerError, "check the model's name and the options")
         return _ERROR_BY_STATUS.get(self.status, _UNAVAILABLE if self.may_pass else refused)
+
+
+def quotes_key(said: str, key: str) -> bool:
+    """Return whether a text holds six letters and digits of a key in a row, whatever is between them.
+
+    >>> quotes_key("no such key: sk-12 34-5x", "sk-12345"), quotes_key("the key that ends in 45", "sk-12345")
+    (True, False)
+    """
+    said, key = (re.sub(r"[\W_]", "", text).lower() for text in (said, key))
+    return bool(key) and (key in said or any(window in said for window in _windows(key, _KEY_QUOTE_CHARS)))
+
+
+def _quotes(said: str, private: Sequence[str]) -> bool:
+    windows = _windows(said, _QUOTE_CHARS)
+    return any(text and (text in said or any(window in text for window in windows)) for text in private)
+
+
+def _windows(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(max(1, len(text) - size + 1))]
 
 
 def read_refusal(
@@ -221,10 +249,10 @@ def _message(payload: object) -> str:
     return ""
 
 
-def find_request_id(headers: Mapping[str, str]) -> str | None:
+def find_request_id(headers: Mapping[str, Any]) -> str | None:
     """Return the service's name for a request, of the headers in lower case."""
-    values = (headers.get(name, "") for name in _REQUEST_ID_HEADERS)
-    return next((value for value in values if _REQUEST_ID.fullmatch(value)), None)
+    values = (headers.get(name) for name in _REQUEST_ID_HEADERS)
+    return next((value for value in values if isinstance(value, str) and _REQUEST_ID.fullmatch(value)), None)
 
 
 def _phrase(status: int) -> str:

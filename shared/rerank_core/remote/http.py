@@ -10,10 +10,12 @@ from typing import Any, ClassVar, cast, get_args
 import httpx
 from pydantic import SecretStr
 
+from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import ModelFacts
 from rerank_core.reading import Reading, WindowRequest
+from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, encode_json, max_reply_bytes, read_body
 from rerank_core.remote.client import check_address, failure_of, first_variable, join_address, lower_names
 from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
@@ -27,6 +29,9 @@ from rerank_core.scorer import Scale
 __all__ = ["HttpOptions", "HttpScorer"]
 
 _logger = logging.getLogger("rerank_core")
+
+_BYTES_PER_STEP = 100  # of JSON, in a microsecond
+_MAX_MODELS_BYTES = 1_000_000
 
 _CHANGES = {
     "path": "path",
@@ -150,27 +155,40 @@ class _HttpTransport:
         )
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
-        body = {**self._fields, **self._endpoint.make_request(query, texts)}
+        fields = {**self._fields, **self._endpoint.make_request(query, texts)}
+        most = max_reply_bytes(query, texts)
         try:
-            response = await self._client.post(
-                self._url,
-                json=body,
-                headers=self._with_key(key),
-                timeout=self._timeout,
-                follow_redirects=False,
-            )
+            content = await run_work(most // _BYTES_PER_STEP, encode_json, fields)
+            response, body = await self._fetch("POST", self._url, key, most, content)
         except Exception as exc:
             return failure_of(exc)
-        reply = HttpReply(response.status_code, lower_names(response.headers), response.content)
-        return read_reply(reply, self._endpoint)
+        reply = HttpReply(response.status_code, lower_names(response.headers), body)
+        return await run_work(len(body) // _BYTES_PER_STEP, read_reply, reply, self._endpoint)
+
+    async def _fetch(
+        self, method: str, url: str, key: SecretStr, most: int, content: bytes | None = None
+    ) -> tuple[httpx.Response, bytes]:
+        """Return a response and its body; an error's body is empty where it is too large.
+
+        Raises:
+            ReplyTooLargeError: it has more than ``most`` bytes.
+        """
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        headers = {**IDENTITY, **kind, **self._with_key(key)}
+        request = self._client.build_request(method, url, content=content, headers=headers, timeout=self._timeout)
+        response = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            return response, await read_body(response, most)
+        except ReplyTooLargeError:
+            if response.is_success:
+                raise
+            return response, b""
 
     async def fetch_context(self, key: SecretStr, model: str) -> int | None:
         """Return how many tokens of query and document the served model reads, None where the server says none."""
         try:
-            response = await self._client.get(
-                self._context_url, headers=self._with_key(key), timeout=self._timeout
-            )
-            models = parse_json(response.content)["data"]
+            _, body = await self._fetch("GET", self._context_url, key, _MAX_MODELS_BYTES)
+            models = parse_json(body)["data"]
             served = next((entry for entry in models if entry["id"] == model), models[0])
             return int(served["max_model_len"])
         except Exception as exc:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from pydantic import SecretStr
 
-from rerank_core._support.checks import check_count, check_seconds
+from rerank_core._support.checks import check_choice, check_count, check_seconds
 from rerank_core.errors import ConfigurationError
 from rerank_core.pricing import Price
 from rerank_core.scorer import ScorerOptions
@@ -23,6 +23,7 @@ _COUNTS = {
     "tokens_per_minute": 1,
     "documents_per_request": 1,
 }
+_SECRET_ENDINGS = ("authorization", "cookie", "key", "token", "secret")
 _OPTIONAL_COUNTS = ("requests_per_minute", "tokens_per_minute", "documents_per_request")
 
 
@@ -34,7 +35,9 @@ class RemoteOptions(ScorerOptions):
         api_key: by default the provider's environment variable. A function that returns it, async or not, is
             called for each request, as for tokens that expire (Entra, Google, IAM); it may block.
         base_url: the service's address, where it is not the usual one; no password in it.
-        headers: further headers of each request; pickles hold them, so no secret in them.
+        headers: further headers of each request. Pickles and dumps hold them, and are refused where one of these
+            names is usual for secrets: ``Authorization``, ``Cookie``, or one that ends in ``key``, ``token`` or
+            ``secret``.
         body: further fields of each request; a value of None removes the field.
         http_client: an ``httpx.AsyncClient`` to send by, for proxies, certificates and gateways; not closed.
         timeout: seconds that one request may take, above 0; a request that takes longer is repeated.
@@ -49,6 +52,9 @@ class RemoteOptions(ScorerOptions):
         instruction: what the model shall prefer, for models that follow an instruction.
         allow_split: let a listwise model score more texts than it takes in one request, in several requests; the
             scores of different requests are then not quite comparable.
+        missing: what an answer with fewer scores than texts means: ``"error"``, or ``"lowest"``: texts that it
+            leaves out come last, with the score 0.0 and a warning, for servers that leave some out. No scores at
+            all are always an error.
         prices: prices that override or extend the list, by model: :class:`rerank_core.pricing.Price`, or a
             dictionary of its fields.
 
@@ -69,6 +75,7 @@ class RemoteOptions(ScorerOptions):
     documents_per_request: int | None = None
     instruction: str | None = None
     allow_split: bool = False
+    missing: Literal["error", "lowest"] = "error"
     prices: Mapping[str, Price | Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,8 +96,22 @@ class RemoteOptions(ScorerOptions):
             raise ConfigurationError(
                 f"http_client is a {type(self.http_client).__name__}: give an httpx.AsyncClient"
             )
+        check_choice("missing", self.missing, ("error", "lowest"))
         if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
             raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
+
+    def check_headers(self) -> None:
+        """Check that no header is likely to hold a secret, before the options are stored.
+
+        Raises:
+            ConfigurationError: one is; names it.
+        """
+        for name in self.headers:
+            if name.lower().endswith(_SECRET_ENDINGS):
+                raise ConfigurationError(
+                    f"headers= holds {name!r}, which may be a secret, so it is not stored: give it as api_key=, "
+                    "or make the scorer where it is used"
+                )
 
 
 def _is_header(item: tuple[object, object]) -> bool:

@@ -36,6 +36,7 @@ _COSTS = ("usage.cost", "inference_status.cost")
 _TOKENS_HEADER = "x-compute-tokens"  # Text Embeddings Inference
 COST_HEADER = "x-litellm-response-cost"
 """In which LiteLLM says what a request cost, in US dollars."""
+_LARGE_BYTES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,14 @@ def _whole_number(index: object) -> object:
 def parse_json(body: bytes | str) -> Any:
     """Return a JSON document's value, None where it is none."""
     try:
-        return json.loads(body)
+        # A function of Python's between objects lets other threads run.
+        return json.loads(body, object_hook=_keep) if len(body) > _LARGE_BYTES else json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _keep(value: dict[str, Any]) -> dict[str, Any]:
+    return value
 
 
 def find_number(payload: object, *paths: str) -> float | None:

@@ -87,6 +87,7 @@ class RemoteScorer(ConfiguredScorer):
     def __reduce__(self) -> tuple[Any, ...]:
         if self.options.http_client is not None:
             raise ConfigurationError("http_client= holds connections: a scorer with one cannot be pickled")
+        self.options.check_headers()
         return super().__reduce__()
 
     @abstractmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from time import perf_counter
 
@@ -16,18 +17,19 @@ from rerank_core._call.consumption import add_consumption
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
-from rerank_core.remote.failure import RequestFailure
+from rerank_core.remote.failure import RequestFailure, quotes_key
 from rerank_core.remote.response import ParsedReply, scores_by_index
 from rerank_core.remote.retries import send_with_retries
 from rerank_core.remote.service import ClientSession, RemoteModel
 from rerank_core.remote.splitting import count_search_units, split
-from rerank_core.types import Passage, Scored
+from rerank_core.types import Passage, Scale, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["RemoteCall"]
 
 _logger = logging.getLogger("rerank_core")
 
+_LOWEST: Mapping[Scale, float] = {"probability": 0.0, "logit": -1000.0, "cosine": -1.0}
 _LOST = ParsedReply(())
 """Reports nothing, like a reply that was lost."""
 _MIN_SCORES_TO_DOUBT = 3
@@ -127,7 +129,7 @@ class RemoteCall:
         if isinstance(outcome, ParsedReply):
             self._accept(batch, outcome, attempts)
         else:
-            failure = outcome.without_quotes([self._key.get_secret_value(), self._query, *self._texts])
+            failure = outcome.without_quotes(self._key.get_secret_value(), [self._query, *self._texts])
             self._fail(failure.to_error(attempts))
 
     async def _attempt(self, batch: range) -> ParsedReply | RequestFailure:
@@ -152,6 +154,8 @@ class RemoteCall:
                 except BaseException:  # cancelled: the service may answer all the same
                     self._count(batch, _LOST)
                     raise
+        if outcome.request_id and quotes_key(outcome.request_id, self._key.get_secret_value()):
+            outcome = replace(outcome, request_id=None)
         if isinstance(outcome, RequestFailure) and outcome is not late and outcome.may_be_billed:
             self._count(batch, _LOST)
         if _logger.isEnabledFor(logging.DEBUG):
@@ -170,7 +174,8 @@ class RemoteCall:
 
     def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
-            scores = scores_by_index(reply.rows, expected=len(batch))
+            rows = self._fill_in(batch, reply.rows) if self._options.missing == "lowest" else reply.rows
+            scores = scores_by_index(rows, expected=len(batch))
             self._doubt_scale(scores)
             validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
         except InvalidResponseError as exc:
@@ -180,6 +185,16 @@ class RemoteCall:
             self._scores.update(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
             self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
         self._count(batch, reply)
+
+    def _fill_in(self, batch: range, rows: Sequence[tuple[object, object]]) -> list[tuple[object, object]]:
+        """Return the rows of a reply and, for each text that it leaves out, one with the lowest score."""
+        there = {index for index, _ in rows if isinstance(index, int)}
+        missing = [index for index in range(len(batch)) if index not in there] if there else []
+        if missing:
+            _logger.warning(
+                "%s: left out %d of %d texts: placed last", self._scorer.name, len(missing), len(batch)
+            )
+        return [*rows, *((index, _LOWEST[self._scorer.scale]) for index in missing)]
 
     def _doubt_scale(self, scores: Sequence[object]) -> None:
         """Warn once where a server of logits returns what looks like probabilities."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +19,7 @@ from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
+from rerank_core.remote.body import IDENTITY, BodyReader, ReplyTooLargeError, max_reply_bytes
 from rerank_core.remote.client import failure_of, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, read_refusal
 from rerank_core.remote.options import RemoteOptions
@@ -32,6 +35,8 @@ _KEY_FILE = "VOYAGE_API_KEY_PATH"
 _ADDRESS = "https://api.voyageai.com/v1"  # or MongoDB's, for keys that begin with "al-": the SDK chooses
 _STATUSES_OF_SDK = frozenset({502, 503, 504})
 
+_max_bytes: ContextVar[int | None] = ContextVar("rerank_core_voyage_max_bytes", default=None)
+"""The most bytes that the reply to our own request under way may have; None in requests of the user's own."""
 
 SERVICE = Service(
     provider="voyage",
@@ -108,10 +113,36 @@ def _read_key(path: Path) -> SecretStr:
     return key
 
 
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether the SDK's logger says it: it logs texts, so of our requests only warnings, unless it has a level."""
+    return _max_bytes.get() is None or record.levelno >= logging.WARNING or bool(logging.getLogger("voyage").level)
+
+
+async def _read_limited(response: Any) -> bytes:
+    """Return a response's body.
+
+    Raises:
+        ReplyTooLargeError: it is larger than the answer to the request can be.
+        httpx.DecodingError: it is compressed, and that is broken.
+    """
+    try:
+        reader = BodyReader(response.headers.get("Content-Encoding", ""), _max_bytes.get() or 0)
+        async for chunk in response.content.iter_any():
+            reader.add(chunk)
+        return reader.finish()
+    except ReplyTooLargeError:
+        if response.status < 300:
+            raise
+        return b""
+    finally:
+        response.close() if not response.content.at_eof() else response.release()
+
+
 class _VoyageTransport:
     def __init__(self, scorer: VoyageScorer) -> None:
         self._sdk: Any = require("voyageai", extra="voyage", purpose=scorer.name)
         self._aiohttp: Any = require("aiohttp", extra="voyage", purpose=scorer.name)
+        logging.getLogger("voyage").addFilter(_is_shown)  # once: adding it again does nothing
         options = scorer.options
         self._address = join_address(scorer.base_url, "/v1") if scorer.base_url else None
         self._timeout = options.timeout
@@ -128,12 +159,14 @@ class _VoyageTransport:
         )
         # The SDK's own switch: without a session given it opens one for each request.
         token = self._sdk.aiosession.set(self._session)
+        limit = _max_bytes.set(max_reply_bytes(query, texts))
         try:
             reply = await client.rerank(query, list(texts), top_k=len(texts), **self._options)
             rows = [(result.index, result.relevance_score) for result in reply.results]
         except Exception as exc:
             return self._read_error(exc)
         finally:
+            _max_bytes.reset(limit)
             self._sdk.aiosession.reset(token)
         tokens = find_number(reply, "total_tokens")
         return ParsedReply(rows, None if tokens is None else int(tokens))
@@ -160,10 +193,18 @@ class _VoyageTransport:
             redirect.response.close()
             raise aiohttp.ClientResponseError(redirect.response.request_info, (), status=redirect.response.status)
 
+        class Response(aiohttp.ClientResponse):  # type: ignore[misc, name-defined]
+            async def read(self) -> bytes:
+                if not hasattr(self, "limited_body"):
+                    self.limited_body = await _read_limited(self)
+                return self.limited_body
+
         tracing = aiohttp.TraceConfig()
         tracing.on_request_redirect.append(refuse_redirect)
         return aiohttp.ClientSession(
-            headers=self._headers,
+            headers={**IDENTITY, **self._headers},
+            auto_decompress=False,
+            response_class=Response,
             connector=aiohttp.TCPConnector(limit=self._connections),
             proxy=None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme),
             raise_for_status=refuse_status,

@@ -13,6 +13,7 @@ from support.scorers import Endless
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError
 from rerank_core._call import event_loop
+from rerank_core.testing import FakeScorer
 
 
 async def where() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
@@ -149,3 +150,10 @@ async def test_an_async_call_after_the_stop_is_refused_too() -> None:
     call.cancel()
     with pytest.raises(ScorerUnavailableError, match="the interpreter is shutting down"):
         await background.arun(where())
+
+
+def test_without_asyncio_an_async_call_says_what_to_do() -> None:
+    """As under trio, which runs coroutines by itself."""
+    call = Reranker(FakeScorer()).arerank("query", ["a text"])
+    with pytest.raises(ConfigurationError, match="asyncio event loop"):
+        call.send(None)

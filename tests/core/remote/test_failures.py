@@ -307,3 +307,19 @@ def test_an_error_can_be_pickled(loopback: Loopback) -> None:
     error = failure(Reranker(scorer_of("jina", loopback, max_retries=0)))
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.status, copy.attempts) == (ScorerTimeoutError, str(error), 408, 1)
+
+
+@pytest.mark.parametrize("provider", ["cohere", "jina", "llamacpp", "voyage"])
+def test_texts_that_an_answer_leaves_out_are_an_error_or_come_last(
+    loopback: Loopback, provider: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error unless it is chosen; an answer without any scores always."""
+    loopback.plan(always="missing-result")
+    assert isinstance(failure(Reranker(scorer_of(provider, loopback))), InvalidResponseError)
+    lenient = Reranker(scorer_of(provider, loopback, missing="lowest"))
+    ranking = lenient.rerank(QUERY, TEXTS)
+    assert ranking[-1].score == 0.0
+    assert len(ranking) == len(TEXTS)
+    assert f"left out 1 of {len(TEXTS)} texts" in caplog.text
+    loopback.plan(always="empty-results")
+    assert isinstance(failure(lenient), InvalidResponseError)

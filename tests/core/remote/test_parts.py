@@ -5,17 +5,20 @@ from __future__ import annotations
 import datetime
 import json
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tenacity import Future
 
 from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableError, Usage
 from rerank_core.model_facts import Limits, find_model_facts
 from rerank_core.reading import estimate_tokens, least_tokens
 from rerank_core.registry import known_providers
+from rerank_core.remote import scoring
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure, read_retry_after
 from rerank_core.remote.rate_limit import RateLimiter, _Window
@@ -157,8 +160,25 @@ def test_a_request_id_that_could_be_anything_else_is_left_out() -> None:
 )
 def test_a_message_that_quotes_is_dropped(message: str, private: list[str], kept: bool) -> None:
     """Whole texts, pieces of twelve characters, and what would take long to compare."""
-    failure = RequestFailure("status", 400, message).without_quotes(private)
+    failure = RequestFailure("status", 400, message).without_quotes("", private)
     assert failure.message == (message if kept else "")
+
+
+def test_a_key_shows_in_no_message_and_no_request_id() -> None:
+    """Neither whole nor in pieces, whatever a service puts between them."""
+    for said in ("sk-live-abcdefghijkl", "fghijk", "key s k l i v e", "SK_LIVE.ABC"):
+        failure = RequestFailure("status", 401, said, request_id=said).without_quotes("sk-live-abcdefghijkl", [])
+        assert (failure.message, failure.request_id) == ("", None)
+    kept = RequestFailure("status", 401, "no such key", request_id="req-1")
+    assert kept.without_quotes("sk-live-abcdefghijkl", ["a text"]) == kept
+
+
+@pytest.mark.parametrize("asked", [None, 0.0])
+def test_a_service_that_asks_for_no_wait_gets_the_usual_one(asked: float | None) -> None:
+    """With its jitter, so that clients do not all come back at once."""
+    outcome = Future.construct(3, RequestFailure("status", 429, retry_after=asked), has_exception=False)
+    state: Any = SimpleNamespace(attempt_number=3, outcome=outcome)
+    assert len({scoring._wait(state) for _ in range(10)}) == 10
 
 
 def test_errors_say_what_to_do() -> None:

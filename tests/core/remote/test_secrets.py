@@ -15,8 +15,9 @@ from support.loopback import FAULTS, Loopback
 from support.providers import KEY, MODELS, scorer_of
 from tenacity import wait_none
 
-from rerank_core import ConfigurationError, Reranker, RerankError, load_scorer
+from rerank_core import ConfigurationError, Reranker, RerankError, ScorerError, load_scorer
 from rerank_core.remote import retries
+from rerank_core.serialization import dump_reranker
 
 SECRET_TEXT = "Xanthippe owes 4711 drachmas"
 SECRET_QUERY = "who owes Socrates"
@@ -86,6 +87,48 @@ def test_no_error_and_no_log_line_shows_a_key_or_a_text(
     ranking = passed_through.rerank(SECRET_QUERY, [SECRET_TEXT])
     assert_silent(ranking.error)
     assert_silent(*(record.getMessage() for record in caplog.records if record.name == "rerank_core"))
+
+
+@pytest.mark.parametrize("provider", ["cohere", "voyage", "jina"])
+@pytest.mark.parametrize("fault", [None, "404", "index-negative"])
+def test_a_key_in_the_services_request_id_is_dropped(
+    loopback: Loopback, provider: str, fault: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From errors, from their attributes and from the log, after an answer too."""
+    caplog.set_level(logging.DEBUG, logger="rerank_core")
+    loopback.plan(always=fault, headers={"x-request-id": KEY}, message=f"no key {KEY[:8]} {KEY[8:]}")
+    try:
+        Reranker(scorer_of(provider, loopback)).rerank(SECRET_QUERY, [SECRET_TEXT])
+    except ScorerError as exc:
+        assert_silent(exc, exc.request_id)
+    assert_silent(caplog.text)
+
+
+def test_voyages_sdk_logs_no_text_of_ours(loopback: Loopback, caplog: pytest.LogCaptureFixture) -> None:
+    """Although everything is logged; a level of the user's own for its logger counts, and so do other requests."""
+    caplog.set_level(logging.DEBUG)
+    loopback.plan()
+    reranker = Reranker(scorer_of("voyage", loopback))
+    reranker.rerank(SECRET_QUERY, [SECRET_TEXT])
+    assert "voyage" not in {record.name for record in caplog.records}
+    logging.getLogger("voyage").debug("the user's own")
+    assert "voyage" in {record.name for record in caplog.records}
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, logger="voyage")
+    reranker.rerank(SECRET_QUERY, [SECRET_TEXT])
+    assert "voyage" in {record.name for record in caplog.records}
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "Cookie"])
+def test_headers_that_may_be_secrets_are_not_stored(loopback: Loopback, name: str) -> None:
+    """Neither pickled nor dumped, and the error does not say their value; other headers are kept."""
+    secret = Reranker(scorer_of("jina", loopback, headers={name: KEY}))
+    for store in (pickle.dumps, dump_reranker):
+        with pytest.raises(ConfigurationError, match=f"headers= holds '{name}'") as caught:
+            store(secret)
+        assert_silent(caught.value)
+    plain = Reranker(scorer_of("jina", loopback, headers={"x-team": "search"}))
+    assert dump_reranker(plain)["scorer"]["headers"] == {"x-team": "search"}
 
 
 def test_a_message_that_quotes_nothing_is_passed_on(loopback: Loopback) -> None:

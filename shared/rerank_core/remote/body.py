@@ -1,0 +1,102 @@
+"""Bodies of requests and replies: never larger than expected, and made and read beside the event loop if large."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+__all__ = ["IDENTITY", "BodyReader", "ReplyTooLargeError", "encode_json", "max_reply_bytes", "read_body"]
+
+IDENTITY = {"Accept-Encoding": "identity"}
+"""Asks for replies that are not compressed: few bytes could hold any number of them."""
+
+_BASE_BYTES = 65_536
+_BYTES_PER_TEXT = 1024
+_ECHO_FACTOR = 3  # JSON escapes: "\u00e9" is six bytes for two
+_LARGEST_BYTES = 64 * 1024 * 1024
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+class ReplyTooLargeError(Exception):
+    """A reply is larger than an answer to the request can be."""
+
+
+def max_reply_bytes(query: str, texts: Sequence[str]) -> int:
+    """Return the most bytes that a reply may have: a kilobyte per text, and an echo of all texts.
+
+    >>> max_reply_bytes("query", ["text"] * 1000)
+    1101551
+    """
+    echo = sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in (query, *texts))
+    return min(_BASE_BYTES + _BYTES_PER_TEXT * len(texts) + _ECHO_FACTOR * echo, _LARGEST_BYTES)
+
+
+async def read_body(response: httpx.Response, most: int) -> bytes:
+    """Return the body of a streamed response, see :class:`BodyReader`; close the connection where it is too large."""
+    reader = BodyReader("", most)
+    if response.is_stream_consumed:  # by a hook of the user's own client, which decompressed it
+        reader.add(response.content)
+        return reader.finish()
+    reader = BodyReader(response.headers.get("content-encoding", ""), most)
+    try:
+        async for chunk in response.aiter_raw():
+            reader.add(chunk)
+    finally:
+        await response.aclose()
+    return reader.finish()
+
+
+class BodyReader:
+    """Puts a body together from its pieces, and decompresses it as far as it is not too large.
+
+    Args:
+        encoding: the reply's ``Content-Encoding``.
+        most: bytes that it may have, before and after decompression.
+
+    Raises:
+        httpx.DecodingError: the encoding is none of ``gzip``, ``deflate`` and none at all.
+    """
+
+    def __init__(self, encoding: str, most: int) -> None:
+        self._body = bytearray()
+        self._most = most
+        self._decoder = zlib.decompressobj(47) if encoding.lower() in ("gzip", "deflate") else None
+        if self._decoder is None and encoding.lower() not in ("", "identity"):
+            raise httpx.DecodingError("not asked for")
+
+    def add(self, chunk: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            ReplyTooLargeError: the body has more bytes than it may.
+            httpx.DecodingError: the compression is broken.
+        """
+        if self._decoder is not None:
+            try:
+                # One byte more than fits shows that it is too large; the rest is never made.
+                chunk = self._decoder.decompress(chunk, self._most + 1 - len(self._body))
+            except zlib.error as exc:
+                raise httpx.DecodingError("broken") from exc
+        if len(self._body) + len(chunk) > self._most:
+            raise ReplyTooLargeError
+        self._body += chunk
+
+    def finish(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            httpx.DecodingError: compressed data is cut off.
+        """
+        if self._decoder is not None and not self._decoder.eof:
+            raise httpx.DecodingError("cut off")
+        return bytes(self._body)
+
+
+def encode_json(fields: Mapping[str, Any]) -> bytes:
+    """Return a request's body, in many small steps, so that other threads are not held up."""
+    return "".join(_ENCODER.iterencode(fields)).encode()

@@ -16,6 +16,7 @@ import anyio
 from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
+from rerank_core._call.event_loop import run_work
 from rerank_core._call.consumption import count_consumption
 from rerank_core._call.fan_out import fan_out, show_progress
 from rerank_core._call.request import Request, read_texts, separate_distinct
@@ -280,38 +281,40 @@ class Reranker:
         if not request.query.strip():
             _logger.warning("not reranked, first-stage order returned: the query is empty")
             return self._passthrough(request, Usage(), ConfigurationError("the query is empty"))
+        steps = 3 * len(request.texts)
         with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
             try:
                 with count_consumption() as consumed:
-                    scored = await self._score(request)
+                    ranking = await self._score(request)
             except ScorerError as exc:
-                exc.partial = request.spread_some(exc.partial)
+                exc.partial = await run_work(steps, request.spread_some, exc.partial)
                 exc.usage = consumed.usage
                 usage = self._report(span, request, self.scorer.name, consumed.usage, exc)
-                ranking = self._passthrough(request, usage, exc)
+                ranking = await run_work(steps, self._passthrough, request, usage, exc)
                 if self.on_error == "raise":
                     telemetry.describe_ranking(span, replace(ranking, documents=()), request.texts)
                     raise
-                telemetry.describe_ranking(span, ranking, request.texts)
+                await run_work(steps, telemetry.describe_ranking, span, ranking, request.texts)
                 _logger.warning("not reranked, first-stage order returned: %s", exc)
                 return ranking
             except BaseException:
                 self._total_usage += consumed.usage
                 raise
-            model = scored.model or self.scorer.name
-            usage = self._report(span, request, model, consumed.usage)
-            ranking = self._build_ranking(request, scored, model, usage)
-            telemetry.describe_ranking(span, ranking, request.texts)
+            ranking = replace(ranking, usage=self._report(span, request, ranking.model, consumed.usage))
+            await run_work(steps, telemetry.describe_ranking, span, ranking, request.texts)
         return ranking
 
-    @staticmethod
-    def _build_ranking(request: Request[D], scored: Scored, model: str, usage: Usage) -> Ranking[D]:
+    def _make_ranking(self, request: Request[D], scored: Scored) -> Ranking[D]:
         scores = request.spread(scored.scores, blank=0.0)
         tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = request.spread(scored.passages, blank=None) if scored.passages else ()
-        ranked = request.rank_documents(request.selection.select(scores, tiers), scores, passages)
         return Ranking(
-            request.query, model, ranked, tuple(scores), usage, None, scored.attempts, request.selection
+            request.query,
+            scored.model or self.scorer.name,
+            request.rank_documents(request.selection.select(scores, tiers), scores, passages),
+            tuple(scores),
+            attempts=scored.attempts,
+            selection=request.selection,
         )
 
     def _report(
@@ -324,12 +327,20 @@ class Reranker:
         telemetry.report(telemetry.CallReport(model, len(request.texts), usage, failed), span)
         return usage
 
-    async def _score(self, request: Request[D]) -> Scored:
+    async def _score(self, request: Request[D]) -> Ranking[D]:
+        """Return the ranking, without its usage.
+
+        Raises:
+            ScorerError: the scorer failed, or the deadline passed before the ranking was there.
+        """
         if not request.distinct:
-            return Scored(())
+            return self._make_ranking(request, Scored(()))
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
-        with anyio.move_on_after(limit):
-            return await call_scorer(self.scorer, request.query, request.distinct)
+        with anyio.move_on_after(limit) as scope:
+            scored = await call_scorer(self.scorer, request.query, request.distinct)
+            ranking = await run_work(3 * len(request.texts), self._make_ranking, request, scored)
+            if anyio.current_time() < scope.deadline:
+                return ranking
         with name_scorer(self.scorer.name):
             raise ScorerTimeoutError(
                 f"did not answer within timeout={self.timeout} s ({len(request.distinct)} texts): "

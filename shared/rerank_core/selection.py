@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import merge
+from typing import Any
 
 from rerank_core._support.checks import check_count, check_fraction
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["Selection", "check_selection"]
+
+_SORTED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Selection:
         Of equal scores the lower tier comes first, then the order of the input decides.
         """
         ties = tiers or [0] * len(scores)
-        order = sorted(range(len(scores)), key=lambda index: (-scores[index], ties[index]))
+        order = _sort(len(scores), lambda index: (-scores[index], ties[index]))
         cut = self.cut(scores[order[0]]) if order else 0.0
         kept = sum(1 for score in scores if score >= cut)
         return order[: max(kept, self.min_keep)][: self.top_n]
@@ -60,6 +64,13 @@ class Selection:
         absolute = 0.0 if self.score_threshold is None else self.score_threshold
         relative = 0.0 if self.adaptive_ratio is None else self.adaptive_ratio * best
         return max(absolute, relative)
+
+
+def _sort(count: int, key: Callable[[int], Any]) -> list[int]:
+    """Return the numbers below ``count``, sorted; no single step of it holds up other threads for long."""
+    starts = range(0, count, _SORTED_AT_ONCE)
+    runs = [sorted(range(start, min(start + _SORTED_AT_ONCE, count)), key=key) for start in starts]
+    return runs[0] if len(runs) == 1 else list(merge(*runs, key=key))
 
 
 def check_selection(selection: object) -> Selection:

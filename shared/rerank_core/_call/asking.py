@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 
 from rerank_core._call.consumption import add_consumption, count_consumption
+from rerank_core._call.event_loop import run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, name_scorer
 from rerank_core.scorer import Scorer
@@ -37,17 +38,20 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
         with count_consumption(pass_on=False) as consumed:
             answer: object = await translate_errors(scorer, scorer.score, query, texts)
     except ScorerError as exc:
-        exc.partial = _partial_probabilities(exc.partial, scorer)
+        with anyio.CancelScope(shield=True):
+            exc.partial = await run_work(len(exc.partial), _partial_probabilities, exc.partial, scorer)
         exc.usage = exc.usage or consumed.usage
         add_consumption(exc.usage)
         raise
     except BaseException:
         add_consumption(consumed.usage)
         raise
-    with name_scorer(scorer.name):
-        scored = _validate(answer, scorer, len(texts))
-    add_consumption(scored.usage)
-    return scored
+    try:
+        with name_scorer(scorer.name):
+            return await run_work(len(texts), _validate, answer, scorer, len(texts))
+    finally:
+        if isinstance(answer, Scored):
+            add_consumption(answer.usage)
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-__all__ = ["IDENTITY", "BodyReader", "ReplyTooLargeError", "encode_json", "max_reply_bytes", "read_body"]
+__all__ = ["IDENTITY", "BodyReader", "ReplyTooLargeError", "encode_json", "fetch", "max_reply_bytes", "read_body"]
 
 IDENTITY = {"Accept-Encoding": "identity"}
 """Asks for replies that are not compressed: few bytes could hold any number of them."""
@@ -37,7 +37,7 @@ def max_reply_bytes(query: str, texts: Sequence[str]) -> int:
 
 
 async def read_body(response: httpx.Response, most: int) -> bytes:
-    """Return the body of a streamed response, see :class:`BodyReader`; close the connection where it is too large."""
+    """Return the body of a streamed response, see :class:`BodyReader`; close it where the body is too large."""
     reader = BodyReader("", most)
     if response.is_stream_consumed:  # by a hook of the user's own client, which decompressed it
         reader.add(response.content)
@@ -49,6 +49,21 @@ async def read_body(response: httpx.Response, most: int) -> bytes:
     finally:
         await response.aclose()
     return reader.finish()
+
+
+async def fetch(client: httpx.AsyncClient, request: httpx.Request, most: int) -> tuple[httpx.Response, bytes]:
+    """Send a request and return the response and its body; an error's body is empty where it is too large.
+
+    Raises:
+        ReplyTooLargeError: a body of success has more than ``most`` bytes.
+    """
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        return response, await read_body(response, most)
+    except ReplyTooLargeError:
+        if response.is_success:
+            raise
+        return response, b""
 
 
 class BodyReader:

@@ -19,6 +19,7 @@ from rerank_core.llm.options import JudgeOptions
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import JudgeScorer
 from rerank_core.model_facts import ModelFacts
+from rerank_core.remote.body import IDENTITY, fetch
 from rerank_core.remote.client import failure_of, first_variable, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal, to_number
 from rerank_core.remote.options import RemoteOptions
@@ -48,6 +49,8 @@ SERVICE = Service(
 
 _REFUSED_FIELD = frozenset({400, 404, 415, 422, 500, 501})
 _FORMAT = "response_format"
+_MAX_BYTES = 4_000_000
+"""Of a reply: a judge writes some bytes for each text, and thinks before that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +131,8 @@ class ChatScorer(JudgeScorer, RemoteScorer):
             before_retry=partial(add_consumption, Usage(requests=1, retries=1)),
         )
         if isinstance(outcome, RequestFailure):
-            private = [key.get_secret_value(), *(content for _, content in question.messages)]
-            raise outcome.without_quotes(private).to_error(attempts)
+            private = [content for _, content in question.messages]
+            raise outcome.without_quotes(key.get_secret_value(), private).to_error(attempts)
         return outcome
 
     def _find_key(self) -> SecretStr:
@@ -172,19 +175,21 @@ class _ChatClient:
         chosen = dict(self._chosen)
         while True:
             try:
-                response = await self._client.post(
+                request = self._client.build_request(
+                    "POST",
                     self._url,
                     json=self._make_body(question, chosen),
                     headers={
+                        **IDENTITY,
                         **({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
                         **self._headers,
                     },
                     timeout=self._timeout,
-                    follow_redirects=False,
                 )
+                response, body = await fetch(self._client, request, _MAX_BYTES)
             except Exception as exc:
                 return failure_of(exc)
-            payload, headers = parse_json(response.content), lower_names(response.headers)
+            payload, headers = parse_json(body), lower_names(response.headers)
             if 200 <= response.status_code < 300 and find_value(payload, "error") is None:
                 self._chosen = chosen
                 return _read_completion(payload, headers, response.status_code)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, max_reply_bytes, read_body
+from rerank_core.remote.body import IDENTITY, fetch, max_reply_bytes
 from rerank_core.remote.client import failure_of, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal
 from rerank_core.remote.options import RemoteOptions
@@ -185,13 +185,7 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
         self._client = client
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._client.send(request, stream=True, follow_redirects=False)
-        try:
-            body = await read_body(response, _max_bytes.get())
-        except ReplyTooLargeError:
-            if response.is_success:
-                raise
-            body = b""
+        response, body = await fetch(self._client, request, _max_bytes.get())
         headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
         return httpx.Response(response.status_code, headers=headers, content=body)
 

@@ -15,7 +15,7 @@ from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import ModelFacts
 from rerank_core.reading import Reading, WindowRequest
-from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, encode_json, max_reply_bytes, read_body
+from rerank_core.remote.body import IDENTITY, encode_json, fetch, max_reply_bytes
 from rerank_core.remote.client import check_address, failure_of, first_variable, join_address, lower_names
 from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
@@ -168,21 +168,10 @@ class _HttpTransport:
     async def _fetch(
         self, method: str, url: str, key: SecretStr, most: int, content: bytes | None = None
     ) -> tuple[httpx.Response, bytes]:
-        """Return a response and its body; an error's body is empty where it is too large.
-
-        Raises:
-            ReplyTooLargeError: it has more than ``most`` bytes.
-        """
         kind = {} if content is None else {"Content-Type": "application/json"}
         headers = {**IDENTITY, **kind, **self._with_key(key)}
         request = self._client.build_request(method, url, content=content, headers=headers, timeout=self._timeout)
-        response = await self._client.send(request, stream=True, follow_redirects=False)
-        try:
-            return response, await read_body(response, most)
-        except ReplyTooLargeError:
-            if response.is_success:
-                raise
-            return response, b""
+        return await fetch(self._client, request, most)
 
     async def fetch_context(self, key: SecretStr, model: str) -> int | None:
         """Return how many tokens of query and document the served model reads, None where the server says none."""

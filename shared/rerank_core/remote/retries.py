@@ -79,8 +79,8 @@ async def send_with_retries(
 
 
 def _wait(state: RetryCallState) -> float:
-    asked = _failure(state).retry_after
-    return _backoff(state) if asked is None else asked
+    """Return how long the service asks to wait; the usual time where it says nothing, 0 or a past date."""
+    return _failure(state).retry_after or _backoff(state)
 
 
 def _failure(state: RetryCallState) -> RequestFailure:

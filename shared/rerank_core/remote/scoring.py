@@ -10,10 +10,12 @@ from functools import cached_property, partial
 from time import perf_counter
 
 import anyio
+import anyio.lowlevel
 from pydantic import SecretStr
 
 from rerank_core._call.asking import answer_deadline
 from rerank_core._call.consumption import add_consumption
+from rerank_core._call.event_loop import run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
@@ -33,6 +35,9 @@ _LOWEST: Mapping[Scale, float] = {"probability": 0.0, "logit": -1000.0, "cosine"
 _LOST = ParsedReply(())
 """Reports nothing, like a reply that was lost."""
 _MIN_SCORES_TO_DOUBT = 3
+_PREPARING_STEPS = 2
+_COUNTED_IF_NEEDED = 1000
+_STARTED_AT_ONCE = 16
 
 
 class RemoteCall:
@@ -58,6 +63,7 @@ class RemoteCall:
         self._search_units = self._cost = self._cost_margin = 0.0
         self._cost_known = True
         self._estimated = False
+        self._truncated = 0
         self._deadline = answer_deadline()
 
     async def run(self) -> Scored:
@@ -67,15 +73,17 @@ class RemoteCall:
             RequestTooLargeError: a listwise model would need more than one request.
             ScorerError: a request failed for good, or the deadline passed; carries what there is.
         """
-        batches = self._batches()
+        batches = await run_work(_PREPARING_STEPS * len(self._texts), self._prepare)
         try:
             with anyio.CancelScope(deadline=self._deadline) as scope:
                 if len(batches) == 1:
                     await self._batch(batches[0])
                 else:
                     async with anyio.create_task_group() as group:
-                        for batch in batches:
+                        for number, batch in enumerate(batches):
                             group.start_soon(self._batch, batch)
+                            if number % _STARTED_AT_ONCE == 0:  # hundreds take their time
+                                await anyio.lowlevel.checkpoint()
         except BaseException:  # cancelled: there is neither an answer nor an error that could say it
             add_consumption(self._usage())
             raise
@@ -88,9 +96,23 @@ class RemoteCall:
             self._error.partial = self._scores
             self._error.usage = self._usage()
             raise self._error
+        try:
+            return await run_work(len(self._texts), self._make_scored)
+        except BaseException:
+            add_consumption(self._usage())
+            raise
+
+    def _make_scored(self) -> Scored:
         positions = range(len(self._texts))
         passages = [self._passages.get(position) for position in positions] if self._passages else []
         return Scored([self._scores[position] for position in positions], self._usage(), passages=passages)
+
+    def _prepare(self) -> list[range]:
+        """Count what depends on all texts, and return the batches."""
+        if len(self._texts) > _COUNTED_IF_NEEDED:
+            _ = self._lengths
+        self._truncated = self._count_truncated()
+        return self._batches()
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -127,7 +149,7 @@ class RemoteCall:
             before_retry=self._count_retry,
         )
         if isinstance(outcome, ParsedReply):
-            self._accept(batch, outcome, attempts)
+            await self._accept(batch, outcome, attempts)
         else:
             failure = outcome.without_quotes(self._key.get_secret_value(), [self._query, *self._texts])
             self._fail(failure.to_error(attempts))
@@ -172,19 +194,29 @@ class RemoteCall:
     def _count_retry(self) -> None:
         self._retries += 1
 
-    def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
+    async def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
-            rows = self._fill_in(batch, reply.rows) if self._options.missing == "lowest" else reply.rows
-            scores = scores_by_index(rows, expected=len(batch))
-            self._doubt_scale(scores)
-            validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
+            with anyio.CancelScope(shield=True):  # it is paid for
+                self._scores.update(await run_work(2 * len(batch), self._read_scores, batch, reply.rows))
         except InvalidResponseError as exc:
             exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
             self._fail(exc)
         else:
-            self._scores.update(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
             self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
         self._count(batch, reply)
+
+    def _read_scores(self, batch: range, rows: Sequence[tuple[object, object]]) -> dict[int, float]:
+        """Return an answer's scores by the position of the text.
+
+        Raises:
+            InvalidResponseError: it cannot be trusted.
+        """
+        if self._options.missing == "lowest":
+            rows = self._fill_in(batch, rows)
+        scores = scores_by_index(rows, expected=len(batch))
+        self._doubt_scale(scores)
+        validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
+        return dict(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
 
     def _fill_in(self, batch: range, rows: Sequence[tuple[object, object]]) -> list[tuple[object, object]]:
         """Return the rows of a reply and, for each text that it leaves out, one with the lowest score."""
@@ -248,13 +280,13 @@ class RemoteCall:
             documents=len(self._scores),
             tokens=self._tokens,
             search_units=self._search_units,
-            truncated=self._truncated(),
+            truncated=self._truncated,
             cost_margin=self._cost_margin,
             cost=self._cost if self._cost_known and (self._scores or self._price is not None) else None,
             estimated=self._estimated,
         )
 
-    def _truncated(self) -> int:
+    def _count_truncated(self) -> int:
         """Return how many texts are certainly longer than what the model reads: a word is a token at least."""
         limits = self._limits
         most = min(limits.pair or math.inf, limits.document or math.inf)

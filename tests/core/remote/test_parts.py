@@ -18,7 +18,7 @@ from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableE
 from rerank_core.model_facts import Limits, find_model_facts
 from rerank_core.reading import estimate_tokens, least_tokens
 from rerank_core.registry import known_providers
-from rerank_core.remote import scoring
+from rerank_core.remote import retries
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure, read_retry_after
 from rerank_core.remote.rate_limit import RateLimiter, _Window
@@ -178,7 +178,7 @@ def test_a_service_that_asks_for_no_wait_gets_the_usual_one(asked: float | None)
     """With its jitter, so that clients do not all come back at once."""
     outcome = Future.construct(3, RequestFailure("status", 429, retry_after=asked), has_exception=False)
     state: Any = SimpleNamespace(attempt_number=3, outcome=outcome)
-    assert len({scoring._wait(state) for _ in range(10)}) == 10
+    assert len({retries._wait(state) for _ in range(10)}) == 10
 
 
 def test_errors_say_what_to_do() -> None:

@@ -273,7 +273,7 @@ class _Service:
             _send(writer, status, reply[: len(reply) // 2], kind, extra, length=len(reply))
             await writer.drain()
             return False
-        reply += b" " * self.padding
+        reply += b" " * (3_000_000 if fault == "huge" else self.padding)
         for _ in range(self.gzip):
             reply = gzip.compress(reply)
             extra["content-encoding"] = ", ".join(["gzip"] * self.gzip)

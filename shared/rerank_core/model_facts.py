@@ -135,7 +135,7 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
         "ctxl-rerank-v2*": ModelFacts(
             instructions="{query} {instruction}",
             caution="its logits are not centred (right answers at −2.3): a threshold of 0.5 keeps nothing; set "
-            "thresholds from your own data, or temperature="
+            "thresholds from your own data, or temperature=",
         ),
         "gte-multilingual-reranker-base": ModelFacts(unsupported=_OLD_CODE),
         "japanese-reranker-large-v1": ModelFacts(caution=_OTHER_SCORES),

@@ -16,8 +16,8 @@ import anyio
 from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
-from rerank_core._call.event_loop import run_work
 from rerank_core._call.consumption import count_consumption
+from rerank_core._call.event_loop import run_work
 from rerank_core._call.fan_out import fan_out, show_progress
 from rerank_core._call.request import Request, read_texts, separate_distinct
 from rerank_core._support.checks import check_choice, check_seconds

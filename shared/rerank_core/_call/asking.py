@@ -48,10 +48,12 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
         raise
     try:
         with name_scorer(scorer.name):
-            return await run_work(len(texts), _validate, answer, scorer, len(texts))
-    finally:
-        if isinstance(answer, Scored):
-            add_consumption(answer.usage)
+            scored = await run_work(len(texts), _validate, answer, scorer, len(texts))
+    except BaseException:
+        add_consumption(answer.usage if isinstance(answer, Scored) else consumed.usage)
+        raise
+    add_consumption(scored.usage)
+    return scored
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:

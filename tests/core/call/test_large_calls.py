@@ -12,8 +12,7 @@ import pytest
 from support.loopback import Loopback
 from support.providers import scorer_of
 
-from rerank_core import Reranker, Scored, Scorer, ScorerTimeoutError
-from rerank_core.testing import FakeScorer
+from rerank_core import Reranker, Scored, Scorer
 
 DOCUMENTS = 100_000
 
@@ -62,15 +61,3 @@ def test_a_large_ranking_is_in_order(busy: list[float]) -> None:
     ranking = Reranker(Instant()).rerank("a", texts)
     assert [ranked.index for ranked in ranking] == list(range(DOCUMENTS))
     assert max(busy) < 0.15
-
-
-def test_an_answer_after_the_deadline_is_a_timeout() -> None:
-    """Though it is there: a scorer held the loop, so that nothing could end it in time."""
-
-    class Blocking(FakeScorer):
-        async def score(self, query: str, texts: Sequence[str]) -> Scored:
-            time.sleep(0.1)  # noqa: ASYNC251 - that is the point
-            return await super().score(query, texts)
-
-    with pytest.raises(ScorerTimeoutError):
-        Reranker(Blocking(), timeout=0.05).rerank("a", ["b"])

@@ -40,6 +40,7 @@ bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the
 	$(BIN)/python tests/benchmarks/load.py
 	$(BIN)/python tests/benchmarks/embedded_first.py
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/evaluation.py $(CRANFIELD))
+	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/stored.py $(CRANFIELD))
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/policies.py $(CRANFIELD))
 	$(if $(CRANFIELD),$(BIN)/python tests/benchmarks/llm.py $(CRANFIELD))
 

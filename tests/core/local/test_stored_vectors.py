@@ -69,6 +69,7 @@ def test_scores_without_a_file_stay_as_they_are(tmp_path: Path) -> None:
 def test_engines_are_shared_and_files_are_not(tmp_path: Path) -> None:
     """One model in memory, and each scorer fills its own file."""
     first, second = EmbeddedScorer(vectors=tmp_path / "a"), EmbeddedScorer(vectors=VectorFile(tmp_path / "b"))
+    Reranker(first).warm_up()  # stores nothing
     Reranker(first).precompute(TEXTS)
     assert Reranker(second).rerank(QUERY, TEXTS[:2]).usage.stored == 0
     assert [VectorFile(tmp_path / name).stats().documents for name in "ab"] == [5, 2]

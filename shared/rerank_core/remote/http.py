@@ -30,7 +30,8 @@ __all__ = ["HttpOptions", "HttpScorer"]
 
 _logger = logging.getLogger("rerank_core")
 
-_BYTES_PER_STEP = 100  # of JSON, in a microsecond
+_BYTES_PER_STEP = 100  # of JSON, read in a microsecond
+_REPLY_BYTES_PER_STEP = 1000  # that a reply may have, for what is written of its request in a microsecond
 _MAX_MODELS_BYTES = 1_000_000
 
 _CHANGES = {
@@ -158,7 +159,7 @@ class _HttpTransport:
         fields = {**self._fields, **self._endpoint.make_request(query, texts)}
         most = max_reply_bytes(query, texts)
         try:
-            content = await run_work(most // _BYTES_PER_STEP, encode_json, fields)
+            content = await run_work(most // _REPLY_BYTES_PER_STEP, encode_json, fields)
             response, body = await self._fetch("POST", self._url, key, most, content)
         except Exception as exc:
             return failure_of(exc)

@@ -15,7 +15,8 @@ from typing_extensions import TypedDict
 from langchain_rerankers._documents import copy_document
 from langchain_rerankers._tracing import Run, atrace_run, make_config, trace_run
 from rerank_core import ConfigurationError, RankedDocument, Ranking
-from rerank_core.settings import RerankSettings, prepend_metadata
+from rerank_core.ranking_options import prepend_metadata
+from rerank_core.settings import RerankSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -21,7 +21,8 @@ from pydantic import (
 from llamaindex_rerankers._events import CallRecord, send_events
 from llamaindex_rerankers._nodes import add_metadata, find_own_passage, is_blank, is_multimodal, replace_text
 from rerank_core import ConfigurationError, RankedDocument, Ranking
-from rerank_core.settings import RerankOptions, RerankSettings, prepend_metadata
+from rerank_core.ranking_options import prepend_metadata
+from rerank_core.settings import RerankOptions, RerankSettings
 
 __all__ = ["PostprocessorOptions", "RerankPostprocessor"]
 

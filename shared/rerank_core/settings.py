@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,23 +27,18 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict
 
-from rerank_core._call.request import TEXT_NAMES
 from rerank_core._support.checks import check_fraction, check_seconds
-from rerank_core.diversity import diversify, similarity_of_vectors
 from rerank_core.errors import ConfigurationError
+from rerank_core.ranking_options import RankingOptions
 from rerank_core.registry import find_factory, load_scorer
 from rerank_core.reranker import OnError, Reranker
 from rerank_core.selection import Selection
 from rerank_core.serialization import dump_reranker, restore_reranker
-from rerank_core.types import RankedDocument, Ranking
-from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RerankOptions", "RerankSettings", "prepend_metadata"]
-
-D = TypeVar("D")
+__all__ = ["RerankOptions", "RerankSettings"]
 
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
 _SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
@@ -99,7 +94,7 @@ class RerankOptions(TypedDict, total=False):
     reranker: Reranker | None
 
 
-class RerankSettings(BaseModel):
+class RerankSettings(RankingOptions):
     """Options of a reranker inside a framework; an unknown option is an error.
 
     The scorer is made at once, so a wrong name or a missing key raises here; weights are loaded and connections
@@ -142,22 +137,10 @@ class RerankSettings(BaseModel):
     """Seconds that a whole call may take, above 0; None for no limit."""
     on_error: OnError = "raise"
     """``"passthrough"`` returns the first stage's order, unscored, when the scorer fails."""
-    metadata_fields: Sequence[str] = ()
-    """Metadata that the model reads before the text, as lines such as ``title: …``."""
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of the scorer, such as ``{"max_length": 256}``."""
-    text_fn: SkipJsonSchema[Callable[[Any], str] | None] = Field(default=None, exclude=True)
-    """Function from a document to the text that the model reads, instead of its text and ``metadata_fields``."""
     return_passage: bool = False
     """Return only the passage that a document's score is about, where the scorer names one."""
-    diversity: float = 0.0
-    """Weight of novelty against relevance, in [0, 1] (maximal marginal relevance); 0.0 for relevance alone."""
-    vector_fn: SkipJsonSchema[Callable[[Any], Sequence[float]] | None] = Field(default=None, exclude=True)
-    """Function from a document to its stored embedding, which ``diversity`` compares; by default, words are."""
-    order: Literal["relevance", "edges"] = "relevance"
-    """``"edges"`` puts the best documents first and last and the weakest in the middle, for long contexts."""
-    collapse_duplicates: bool = False
-    """Rank documents with the same id or the same text once: the first one."""
     reranker: SkipJsonSchema[Annotated[InstanceOf[Reranker] | None, BeforeValidator(_restore)]] = Field(
         default=None, exclude=True
     )
@@ -277,117 +260,6 @@ class RerankSettings(BaseModel):
         given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
         return replace(self.reranker.selection, **given)
 
-    def rerank(self, documents: Sequence[Any], query: str, *, top_n: int | None = None) -> list[dict[str, Any]]:
-        """Rank strings, dictionaries or the framework's documents, without building new ones.
-
-        Args:
-            documents: dictionaries with ``text``, ``page_content`` or ``content``, or with ``text_fn``.
-            query: the user's question; not blank.
-            top_n: replaces the option of that name, at least 1.
-
-        Returns:
-            ``{"index": …, "relevance_score": …}`` for each survivor, best first; the index is the position in
-            ``documents``.
-
-        Raises:
-            ConfigurationError: the query is blank, or a document has no text.
-            ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
-        """
-        settings = self if top_n is None else self.model_copy(update={"top_n": top_n})
-        return [
-            {"index": ranked.index, "relevance_score": ranked.score} for ranked in settings._rank(query, documents)
-        ]
-
-    async def arerank(
-        self, documents: Sequence[Any], query: str, *, top_n: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Rank strings, dictionaries or the framework's documents, as :meth:`rerank` does."""
-        settings = self if top_n is None else self.model_copy(update={"top_n": top_n})
-        ranking = await settings._arank(query, documents)
-        return [{"index": ranked.index, "relevance_score": ranked.score} for ranked in ranking]
-
-    def precompute(self, documents: Iterable[Any], *, progress: bool = False) -> Usage:
-        """Encode documents when they are indexed, as :meth:`rerank_core.Reranker.precompute` does.
-
-        What is read of a document is what these options read of it at query time. With
-        ``model_options={"vectors": "rerank.vectors"}``, say.
-        """
-        return self.get_reranker().precompute(documents, text_fn=self._text, progress=progress)
-
-    async def aprecompute(self, documents: Iterable[Any], *, progress: bool = False) -> Usage:
-        """Encode documents when they are indexed, as :meth:`precompute` does."""
-        return await self.get_reranker().aprecompute(documents, text_fn=self._text, progress=progress)
-
-    def _identify(self, document: Any) -> tuple[str | None, str]:
-        """Return the id, if there is one, and the text that the framework keeps for a document."""
-        raise NotImplementedError
-
-    def _read(self, document: Any) -> str:
-        """Return what the model reads of one of the framework's documents."""
-        raise NotImplementedError
-
-    def _text(self, document: Any) -> str:
-        if self.text_fn is not None:
-            return self.text_fn(document)
-        if isinstance(document, str):
-            return document
-        if not isinstance(document, Mapping):
-            return self._read(document)
-        text = next((document[name] for name in TEXT_NAMES if isinstance(document.get(name), str)), None)
-        if text is None:
-            raise ConfigurationError(f"a dictionary has none of {', '.join(TEXT_NAMES)}: give text_fn=")
-        return prepend_metadata(text, document, self.metadata_fields)
-
-    def _rank(self, query: str, documents: Sequence[D]) -> Ranking[D]:
-        """Rank documents by all options but ``order``; indices are positions in ``documents``."""
-        positions, chosen, selection = self._choose(documents)
-        ranking = self.get_reranker().rerank(query, chosen, text_fn=self._text, selection=selection)
-        return self._finish(ranking, positions, documents)
-
-    async def _arank(self, query: str, documents: Sequence[D]) -> Ranking[D]:
-        positions, chosen, selection = self._choose(documents)
-        ranking = await self.get_reranker().arerank(query, chosen, text_fn=self._text, selection=selection)
-        return self._finish(ranking, positions, documents)
-
-    def _choose(self, documents: Sequence[D]) -> tuple[list[int], list[D], Selection]:
-        """Return which documents to score, and the selection to score them with."""
-        positions = list(range(len(documents)))
-        if self.collapse_duplicates:
-            seen: set[tuple[bool, str]] = set()
-            positions = [at for at in positions if not self._is_repeated(documents[at], seen)]
-        selection = self.selection()
-        # Diversity chooses among all that pass the thresholds.
-        chosen = replace(selection, top_n=None) if self.diversity else selection
-        return positions, [documents[at] for at in positions], chosen
-
-    def _is_repeated(self, document: Any, seen: set[tuple[bool, str]]) -> bool:
-        if isinstance(document, (str, Mapping)):
-            known, text = None, self._text(document)
-        else:
-            known, text = self._identify(document)
-        keys = {(True, known or ""), (False, text)} - {(True, ""), (False, "")}
-        repeated = not keys.isdisjoint(seen)
-        seen |= keys
-        return repeated
-
-    def _finish(self, ranking: Ranking[D], positions: Sequence[int], documents: Sequence[D]) -> Ranking[D]:
-        if len(positions) < len(documents):
-            known = dict(zip(positions, ranking.scores, strict=True))
-            kept = tuple(replace(ranked, index=positions[ranked.index]) for ranked in ranking)
-            scores = tuple(known.get(at) for at in range(len(documents)))
-            ranking = replace(ranking, documents=kept, scores=scores)
-        if not self.diversity:
-            return ranking
-        selection = self.selection()
-        vectors = self.vector_fn and similarity_of_vectors([self.vector_fn(document) for document in documents])
-        diverse = diversify(ranking, weight=1.0 - self.diversity, top_n=selection.top_n, similarity=vectors)
-        return replace(diverse, selection=selection)
-
-    def _arrange(self, ranking: Ranking[D]) -> list[RankedDocument[D]]:
-        """Return the survivors as ``order`` says; a passthrough keeps the first stage's order."""
-        ranked = list(ranking)
-        return ranked if self.order == "relevance" or ranking.error else ranked[::2] + ranked[1::2][::-1]
-
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # Copying a scorer would drop its key, so copies share it.
         memo = {} if memo is None else memo
@@ -412,13 +284,3 @@ class RerankSettings(BaseModel):
 def _is_wanted(name: str, info: SerializationInfo) -> bool:
     """Tell whether a dump was asked to hold a field."""
     return (info.include is None or name in info.include) and (info.exclude is None or name not in info.exclude)
-
-
-def prepend_metadata(content: str, metadata: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """Return a text with the named metadata before it, one line each; absent fields and None are left out.
-
-    >>> prepend_metadata("It was a dark night.", {"title": "Paul Clifford", "year": None}, ["title", "year"])
-    'title: Paul Clifford\\nIt was a dark night.'
-    """
-    lines = [f"{name}: {metadata[name]}" for name in fields if metadata.get(name) is not None]
-    return "\n".join([*lines, content])

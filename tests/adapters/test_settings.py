@@ -23,7 +23,8 @@ from langchain_rerankers import RerankCompressor, RerankRetriever
 from llamaindex_rerankers import RerankPostprocessor
 from llamaindex_rerankers.postprocessor import PostprocessorOptions
 from rerank_core import ConfigurationError, MissingExtraError, Reranker, ScorerError, Selection
-from rerank_core.settings import RerankOptions, prepend_metadata
+from rerank_core.ranking_options import prepend_metadata
+from rerank_core.settings import RerankOptions
 from rerank_core.testing import FakeScorer
 
 SHARED = {

@@ -29,7 +29,7 @@ _OPENING = re.compile(r"[{\[]")
 _LINE = re.compile(
     r"^[ \t*#-]{0,8}(?:\[|(?:document|doc|passage|id)\b[ \t:#\[(]{0,4})(\d{1,9})[\])*:]{0,4}"
     r"(?:[ \t,;:=|>–]|-(?!\d)){1,8}(?:(?:relevance|grade|score)\b[ \t:=*]{0,4})?"
-    r"(\d{1,9}(?:\.\d{1,9})?)(?:[ \t]?/[ \t]?10)?[ \t.*]{0,8}$",
+    r"(\d{1,9}(?:\.\d{1,9})?)(?:[ \t]?/[ \t]?10)?(?:[ \t.*]{0,8}|[ \t]{1,8}[(–-].*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 """Such as ``Doc: 3, Relevance: 9`` and ``[3] 9/10``; a line without a word or a bracket may count places."""

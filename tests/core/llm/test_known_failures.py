@@ -20,7 +20,13 @@ def rank(chat: ChatServer, answer: Any, **options: Any) -> list[int]:
     return [ranked.index for ranked in Reranker(chat.scorer("llm", **options)).rerank(QUERY, TEXTS)]
 
 
-def test_langchain_31192_an_empty_list_loses_all_documents(chat: ChatServer) -> None:
+def test_langchain_31192_no_documents(chat: ChatServer) -> None:
+    """LLMListwiseRerank raises IndexError where nothing was retrieved; here nothing is asked."""
+    assert len(Reranker(chat.scorer("llm")).rerank(QUERY, [])) == 0
+    assert not chat.requests
+
+
+def test_langchain_an_empty_answer_loses_all_documents(chat: ChatServer) -> None:
     """LLMListwiseRerank returns nothing; here it is asked again, and then an error."""
     with pytest.raises(InvalidResponseError, match="judged 0 of 3"):
         rank(chat, '{"order": []}', mode="order")
@@ -41,21 +47,33 @@ def test_langchain_5_of_3_raises_an_index_error(chat: ChatServer) -> None:
     assert rank(chat, '{"order": [5, 3, 2, 1]}', mode="order") == [2, 1, 0]
 
 
-@pytest.mark.parametrize("issue", ["11045", "11092", "11093", "11470", "12323", "15965", "17352"])
-def test_llamaindex_answers_of_another_wording_lose_nodes(chat: ChatServer, issue: str) -> None:
+REASONED = "Doc: 2, Relevance: 9 (it mentions a leak)\nDoc: 3, Relevance: 8\nDoc: 1, Relevance: 1"
+REFUSED = (
+    'The question "great!" is not clear and does not relate to any of the documents. Therefore, none is relevant.'
+)
+REMARK = "\n\nThe document with the highest relevance score is Doc: 2, as it directly answers the question."
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        pytest.param(REASONED, 1, id="11045: a reason behind the relevance"),
+        pytest.param(REFUSED, 2, id="11092 and 11093: prose, where no document fits the question"),
+        pytest.param(REASONED + "\nI judged by the words they share.", 1, id="16736: lines that explain"),
+        pytest.param(REASONED + REMARK, 1, id="17352: a remark with a comma"),
+        pytest.param(
+            "Document 2, Relevance: 9\nDocument 3, Relevance: 8\nDocument 1, Relevance: 1", 1, id="words"
+        ),
+        pytest.param("**Doc: 2**, Relevance: 9\n**Doc: 3**, Relevance: 8\n**Doc: 1**, Relevance: 1", 1, id="bold"),
+        pytest.param("Doc: 2, Relevance: 9/10\nDoc: 3, Relevance: 8/10\nDoc: 1, Relevance: 1/10", 1, id="of ten"),
+        pytest.param("", 2, id="nothing"),
+    ],
+)
+def test_llamaindex_answers_of_another_wording_lose_nodes(chat: ChatServer, answer: str, asked: int) -> None:
     """LLMRerank reads "Doc: n, Relevance: m" and raises, or drops nodes, on these; here nothing is lost."""
-    answers = {
-        "11045": "I cannot find relevant documents.",
-        "11092": "Document 2, Relevance: 9\nDocument 3, Relevance: 8\nDocument 1, Relevance: 1",
-        "11093": "Doc: 2, Relevance: 9 (it explains leaks)",
-        "11470": "Doc: 2, Relevance: 9/10\nDoc: 3, Relevance: 8/10\nDoc: 1, Relevance: 1/10",
-        "12323": "",
-        "15965": "**Doc: 2**, Relevance: 9\n**Doc: 3**, Relevance: 8\n**Doc: 1**, Relevance: 1",
-        "17352": "So:\n\nDoc: 2, Relevance: 9\nDoc: 3, Relevance: 8\nDoc: 1, Relevance: 1\n\nAnything else?",
-    }
     good = json.dumps({"grades": [{"id": 2, "grade": 9}, {"id": 3, "grade": 8}, {"id": 1, "grade": 1}]})
-    assert rank(chat, [answers[issue], good]) == [1, 2, 0]
-    assert len(chat.requests) == (2 if issue in ("11045", "11093", "12323") else 1)
+    assert rank(chat, [answer, good]) == [1, 2, 0]
+    assert len(chat.requests) == asked
 
 
 def test_llamaindex_16736_doc_0_is_the_last_node(chat: ChatServer) -> None:

@@ -210,7 +210,7 @@ class CallOptions(RunnableSerializable[Input, Output]):
         }
         return self.configurable_fields(**fields)
 
-    def _configured(self, top_n: int | None = None) -> RerankCompressor:
+    def _apply_options(self, top_n: int | None = None) -> RerankCompressor:
         """Return the compressor with the options of this call."""
         compressor = self.compressor if self.model is None else self.compressor.with_model(self.model)
         given = {name: getattr(self, name) for name in _SELECTION if getattr(self, name) is not None}
@@ -277,7 +277,7 @@ class RerankRunnable(CallOptions[RerankInput, Output]):
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
         query, documents = self._read_input(input, kwargs)
-        return self._write_output(self._configured()._compress(documents, query, self._add_name(config))[1])
+        return self._write_output(self._apply_options()._compress(documents, query, self._add_name(config))[1])
 
     async def ainvoke(
         self,
@@ -287,7 +287,7 @@ class RerankRunnable(CallOptions[RerankInput, Output]):
     ) -> Output:
         """Return the surviving documents, best first, as :meth:`invoke` does."""
         query, documents = self._read_input(input, kwargs)
-        _, ranked = await self._configured()._acompress(documents, query, self._add_name(config))
+        _, ranked = await self._apply_options()._acompress(documents, query, self._add_name(config))
         return self._write_output(ranked)
 
     def _add_name(self, config: RunnableConfig | None) -> RunnableConfig:

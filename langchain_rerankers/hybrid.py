@@ -77,7 +77,7 @@ class HybridRetriever(FirstStageRetriever):
         candidates: int | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        configs = self._configs(run_manager, kwargs)
+        configs = self._make_configs(run_manager, kwargs)
 
         def ask(source: RetrieverLike, config: RunnableConfig) -> list[Document] | Exception:
             try:
@@ -102,7 +102,7 @@ class HybridRetriever(FirstStageRetriever):
             except Exception as exc:
                 return self._skip(source, exc)
 
-        configs = self._configs(run_manager, kwargs)
+        configs = self._make_configs(run_manager, kwargs)
         tasks = [asyncio.ensure_future(ask(*pair)) for pair in zip(self.retrievers, configs, strict=True)]
         try:
             return self._fuse(await asyncio.gather(*tasks), candidates)
@@ -111,7 +111,7 @@ class HybridRetriever(FirstStageRetriever):
             for task in tasks:
                 task.cancel()
 
-    def _configs(
+    def _make_configs(
         self,
         run_manager: CallbackManagerForRetrieverRun | AsyncCallbackManagerForRetrieverRun,
         options: dict[str, Any],

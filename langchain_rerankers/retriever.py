@@ -66,7 +66,7 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
         callbacks = run_manager.get_child()
         options = self._source_options(candidates, kwargs)
         found = self.retriever.invoke(query, self._source_config(callbacks), **options)
-        return self._configured(top_n).compress_documents(found, query, callbacks=callbacks)
+        return self._apply_options(top_n).compress_documents(found, query, callbacks=callbacks)
 
     async def _aget_relevant_documents(
         self,
@@ -80,7 +80,7 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
         callbacks = run_manager.get_child()
         options = self._source_options(candidates, kwargs)
         found = await self.retriever.ainvoke(query, self._source_config(callbacks), **options)
-        return await self._configured(top_n).acompress_documents(found, query, callbacks=callbacks)
+        return await self._apply_options(top_n).acompress_documents(found, query, callbacks=callbacks)
 
     def _source_options(self, candidates: int | None, options: dict[str, Any]) -> dict[str, Any]:
         self._check_options(options)

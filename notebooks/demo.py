@@ -105,8 +105,8 @@ def llamaindex_search(stage: FirstStage) -> Callable[[str], Ranked]:
     ]
 
 
-def compared(question: str, first: Ranked, reranked: Ranked, seconds: float) -> Table:
-    """Return the first stage's best beside the reranked best."""
+def compare_orders(question: str, first: Ranked, reranked: Ranked, seconds: float) -> Table:
+    """Return a table of the first stage's best beside the reranked best."""
     ranks = {title: rank for rank, (title, _) in reversed(list(enumerate(first, start=1)))}
     table = Table(
         title=question,
@@ -146,7 +146,7 @@ def main() -> None:
             first = [(passage.title, score) for passage, score in stage.search(question, CANDIDATES)]
             start = time.perf_counter()
             reranked = search(question)
-            console.print(compared(question, first, reranked, time.perf_counter() - start))
+            console.print(compare_orders(question, first, reranked, time.perf_counter() - start))
     console.print(
         "The second round is faster because the embedded model keeps the vectors of recently scored documents."
     )

@@ -103,10 +103,10 @@ class RankingOptions(BaseModel):
     def _text(self, document: Any) -> str:
         if self.text_fn is not None:
             return self.text_fn(document)
+        if not isinstance(document, (str, dict)):
+            return self._read(document)
         if isinstance(document, str):
             return document
-        if not isinstance(document, Mapping):
-            return self._read(document)
         text = next((document[name] for name in TEXT_NAMES if isinstance(document.get(name), str)), None)
         if text is None:
             raise ConfigurationError(f"a dictionary has none of {', '.join(TEXT_NAMES)}: give text_fn=")
@@ -135,7 +135,7 @@ class RankingOptions(BaseModel):
         return positions, [documents[at] for at in positions], chosen
 
     def _is_repeated(self, document: Any, seen: set[tuple[bool, str]]) -> bool:
-        if isinstance(document, (str, Mapping)):
+        if isinstance(document, (str, dict)):
             known, text = None, self._text(document)
         else:
             known, text = self._identify(document)
@@ -169,5 +169,7 @@ def prepend_metadata(content: str, metadata: Mapping[str, Any], fields: Sequence
     >>> prepend_metadata("It was a dark night.", {"title": "Paul Clifford", "year": None}, ["title", "year"])
     'title: Paul Clifford\\nIt was a dark night.'
     """
+    if not fields:
+        return content
     lines = [f"{name}: {metadata[name]}" for name in fields if metadata.get(name) is not None]
     return "\n".join([*lines, content])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rerank_core.model_facts import MODELS
 from rerank_core.pricing import PRICES, Price
 from rerank_core.registry import known_providers
 from rerank_core.scorer import Scale
@@ -31,6 +32,8 @@ class KnownModel:
         scale: of what it returns, which becomes a score in [0, 1]; None where that depends on the model.
         instructions: whether it follows an instruction; None where that depends on the model.
         listwise: whether a score depends on the other documents of the request.
+        temperature: by which a logit is divided before the sigmoid.
+        caution: what to know about its scores; None for nothing.
         key_variables: environment variables that may hold its key; empty where none is needed.
         key_required: whether there must be a key.
         has_key: whether one of the variables is set.
@@ -44,6 +47,8 @@ class KnownModel:
     scale: Scale | None = "probability"
     instructions: bool | None = False
     listwise: bool = False
+    temperature: float = 1.0
+    caution: str | None = None
     key_variables: tuple[str, ...] = ()
     key_required: bool = False
 
@@ -64,6 +69,21 @@ def known_models() -> list[KnownModel]:
         KnownModel("embedded", "embedded", EmbeddedOptions.max_length, local=True, scale="logit"),
         KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
+    ]
+    local += [
+        KnownModel(
+            f"cross-encoder:<owner>/{model}",
+            "cross-encoder",
+            facts.limits.pair or facts.limits.tokens,
+            local=True,
+            scale=facts.scale or "logit",
+            instructions=facts.instructions is not None,
+            listwise=facts.listwise,
+            temperature=facts.temperature,
+            caution=facts.caution,
+        )
+        for model, facts in MODELS.items()
+        if facts.unsupported is None and "-" in model  # without one it is a class, not a name
     ]
     remote = [model for service in (COHERE, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)]
     listed = {model.provider for model in (*local, *remote)}

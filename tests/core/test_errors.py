@@ -14,6 +14,7 @@ PARENTS: dict[str, set[type]] = {
     "MissingExtraError": {errors.RerankError, ImportError},
     "ScorerError": {errors.RerankError},
     "AuthenticationError": {errors.ScorerError},
+    "MissingKeyError": {errors.AuthenticationError, ValueError},
     "RateLimitError": {errors.ScorerError},
     "RequestTooLargeError": {errors.ScorerError},
     "ScorerUnavailableError": {errors.ScorerError},

@@ -140,7 +140,9 @@ def test_an_unknown_option_is_named_with_those_that_there_are() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_scorer("embedded", max_lenght=128, device="cuda")
     assert "embedded: takes no option 'device', 'max_lenght'" in str(caught.value)
-    assert "it takes cache_bytes, max_length, precision, threads, tokens_per_batch" in str(caught.value)
+    assert "it takes cache_bytes, max_length, pooling, precision, threads, tokens_per_batch, vectors" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("option", ["model", "name", "scale"])

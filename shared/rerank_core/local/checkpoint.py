@@ -36,7 +36,7 @@ _SHOWN = 6
 _KINDS = {
     "SentenceTransformer": "an embedding model: use it as a first stage",
     "SparseEncoder": "a SPLADE model, which makes sparse vectors: use it as a first stage",
-    "ColBERT": "a ColBERT checkpoint, for late interaction: use 'late:'",
+    "ColBERT": "a ColBERT checkpoint, for late interaction, which no scorer here reads yet",
     "text-to-text": "a text-to-text model such as monoT5, whose score is the probability of a word: give a model "
     "with a trained classifier",
     "causal": "a language model, whose score is the logit of a word: use 'cross-encoder:'",

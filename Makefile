@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint compat bench bench-local clean
+.PHONY: demo test lint docs compat bench bench-local clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -17,6 +17,9 @@ lint: $(VENV)/.lint  ## static checks
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the site into build/site; a broken link or an unknown name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions
 COMPAT := cohere,embedded,langchain,llamaindex,voyage
@@ -75,4 +78,8 @@ $(VENV)/.test: pyproject.toml .ci/constraints.txt | $(BIN)/pip
 # The type checker reads the installed packages, so it needs what the tests need.
 $(VENV)/.lint: $(VENV)/.test
 	$(INSTALL) --group lint
+	touch $@
+
+$(VENV)/.docs: pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable . --group docs
 	touch $@

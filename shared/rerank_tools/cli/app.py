@@ -5,22 +5,16 @@ from __future__ import annotations
 import csv
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
 from rerank_core.errors import RerankError
-from rerank_tools.cli.commands.batch import batch
-from rerank_tools.cli.commands.compare import compare
-from rerank_tools.cli.commands.evaluate import evaluate
-from rerank_tools.cli.commands.models import models
-from rerank_tools.cli.commands.precompute import precompute
-from rerank_tools.cli.commands.query import query
-from rerank_tools.cli.commands.rerank import rerank
-from rerank_tools.cli.commands.serve import serve
+from rerank_tools.cli.choosing import compare, evaluate, models
+from rerank_tools.cli.jobs import batch, precompute, serve
 from rerank_tools.cli.output import OutputClosedError, note, prepare_streams
+from rerank_tools.cli.ranking import query, rerank
 
 __all__ = ["app", "run"]
 
@@ -43,11 +37,6 @@ for command in (rerank, query, precompute, batch, compare, evaluate, models, ser
     app.command()(command)
 
 
-@dataclass
-class _Settings:
-    debug: bool = False
-
-
 @app.callback()
 def _set_common_options(
     context: typer.Context,
@@ -58,7 +47,7 @@ def _set_common_options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
 ) -> None:
-    context.obj.debug = debug
+    context.obj["debug"] = debug
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -74,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status; a failure is one line on standard error."""
     prepare_streams()
     csv.field_size_limit(_LONGEST_CELL)
-    settings = _Settings()
+    settings = {"debug": False}
     try:
         status = app(list(arguments), prog_name="rerank-bridge", standalone_mode=False, obj=settings)
     except _CLICK_ERROR as exc:
@@ -92,8 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _report_failure(exc: Exception, settings: _Settings, *, status: int, unexpected: bool = False) -> int:
-    if settings.debug:
+def _report_failure(exc: Exception, settings: dict[str, bool], *, status: int, unexpected: bool = False) -> int:
+    if settings["debug"]:
         traceback.print_exception(exc)
     message = getattr(exc, "format_message", exc.__str__)()
     if isinstance(exc, _USAGE_ERROR) and message:

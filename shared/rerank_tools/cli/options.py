@@ -52,14 +52,12 @@ Format = Annotated[
         help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never means csv for standard input.",
     ),
 ]
-TextField = Annotated[str, typer.Option("--text-field", help="The field that holds a document's text.")]
+TextField = Annotated[str, typer.Option(help="The field that holds a document's text.")]
 Model = Annotated[str, typer.Option("--model", "-m", envvar="RERANK_BRIDGE_MODEL", help=_MODEL_HELP)]
 Models = Annotated[
     list[str], typer.Option("--model", "-m", help=f"{_MODEL_HELP} Once for each model.", show_default=False)
 ]
-Candidates = Annotated[
-    int, typer.Option("--candidates", min=1, help="How many results of the first stage to rerank.")
-]
+Candidates = Annotated[int, typer.Option(min=1, help="How many results of the first stage to rerank.")]
 TopN = Annotated[int, typer.Option("--top-n", "-n", min=1, help="How many results at most.")]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", "-t", min=0.0, max=1.0, help="Keep scores of at least this.")
@@ -71,11 +69,9 @@ AdaptiveRatio = Annotated[
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to write the results.")]
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", help="Seconds that scoring may take, retries included.")
-]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the service or server.")]
-Instruction = Annotated[str | None, typer.Option("--instruction", help="For models that follow one.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that scoring may take, retries included.")]
+BaseUrl = Annotated[str | None, typer.Option(help="Address of the service or server.")]
+Instruction = Annotated[str | None, typer.Option(help="For models that follow one.")]
 
 _STANDARD_INPUT = Path("-")
 

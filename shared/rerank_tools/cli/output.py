@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,7 +22,7 @@ __all__ = [
     "TerminalFilter",
     "note",
     "prepare_streams",
-    "write_json",
+    "write_results",
     "write_table",
     "write_text",
 ]
@@ -93,18 +93,6 @@ def write_table(table: RenderableType) -> None:
         Console(file=sys.stdout, highlight=False, soft_wrap=False).print(table)
 
 
-def write_json(content: Any, *, lines: bool = False) -> None:
-    """Write JSON: one document, or one per line.
-
-    Raises:
-        OutputClosedError: the reader has closed the output.
-    """
-    with _open_output():
-        for item in content if lines else [content]:
-            text = json.dumps(item, ensure_ascii=False, indent=None if lines else 2, default=str)
-            sys.stdout.write(f"{text}\n")
-
-
 def write_text(text: str) -> None:
     """Write a text, with a line end.
 
@@ -113,6 +101,21 @@ def write_text(text: str) -> None:
     """
     with _open_output():
         sys.stdout.write(text.removesuffix("\n") + "\n")
+
+
+def write_results(output: Output, table: RenderableType, rows: Sequence[Any], whole: Any) -> None:
+    """Write results as a table, one row per line of JSON, or all that is known as one JSON document.
+
+    Raises:
+        OutputClosedError: the reader has closed the output.
+    """
+    if output is Output.TABLE:
+        write_table(table)
+    elif output is Output.JSON:
+        write_text(json.dumps(whole, ensure_ascii=False, indent=2, default=str))
+    else:
+        lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+        write_text("\n".join(lines))
 
 
 @contextlib.contextmanager

@@ -1,14 +1,13 @@
-"""``rerank-bridge query``: search a folder in two stages."""
+"""``rerank-bridge rerank`` and ``rerank-bridge query``: rank the documents of a file, or search a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,15 +15,55 @@ from rerank_core._support.tables import Cell, Column, Table, movement
 from rerank_core.errors import RerankError
 from rerank_core.reranker import Reranker
 from rerank_core.selection import Selection
+from rerank_core.types import RankedDocument
 from rerank_tools.cli import options
-from rerank_tools.cli.output import Output, note, write_json, write_table
+from rerank_tools.cli.output import Output, note, write_results
 from rerank_tools.corpus import CorpusIndex, Hit
+from rerank_tools.records import Record
 
-__all__ = ["query"]
+__all__ = ["query", "rerank"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
+def rerank(
+    *,
+    query: options.Query,
+    documents_file: options.DocumentsFile = Path("-"),
+    top_n: options.TopN = 10,
+    model: options.Model = "embedded",
+    threshold: options.Threshold = None,
+    adaptive_ratio: options.AdaptiveRatio = None,
+    format: options.Format = "auto",  # noqa: A002
+    text_field: options.TextField = "text",
+    output: options.OutputOption = Output.TABLE,
+    timeout: options.Timeout = None,
+    base_url: options.BaseUrl = None,
+    instruction: options.Instruction = None,
+) -> None:
+    """Rank the documents of a file, or of standard input, by their relevance to a query.
+
+    [bold]Examples[/]
+
+    rerank-bridge rerank -q "reset my password" -d articles.jsonl -n 5
+
+    grep -ri password docs | rerank-bridge rerank -q "reset my password" -o jsonl | jq -r .document
+    """
+    reranker = options.make_reranker(model, timeout=timeout, base_url=base_url, instruction=instruction)
+    records = options.read_documents(documents_file, format, text_field)
+    selection = Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_n)
+    with reranker:
+        ranking = reranker.rerank(query, records, text_fn=lambda record: record.text, selection=selection)
+    rows = [_describe_row(row) for row in ranking]
+    usage = ranking.usage.to_dict()
+    whole = {"query": ranking.query, "model": ranking.model, "results": rows, "usage": usage}
+    write_results(output, ranking, rows, whole)
+
+
+def _describe_row(row: RankedDocument[Record]) -> dict[str, Any]:
+    passage = {} if row.passage is None else {"passage": row.passage._asdict()}
+    return {"index": row.index, "rank": row.rank, "score": row.score, **passage, "document": row.document.document}
+
+
+class _Result(NamedTuple):
     """A hit with its rank in the first stage; its score is None if nothing was reranked."""
 
     hit: Hit
@@ -75,18 +114,18 @@ def query(
     searched = perf_counter()
     results, answered = _rank(reranker, query, hits, selection)
     timings = {"index": opened - start, "first_stage": searched - opened, "rerank": perf_counter() - searched}
-    rows = [_fields(result, rank) for rank, result in enumerate(results, 1)]
+    rows = [_describe_result(result, rank) for rank, result in enumerate(results, 1)]
+    numbers = {"chunks": len(index), "candidates": len(hits), "seconds": timings}
+    whole = {"query": query, "model": answered, **numbers, "results": rows}
+    if results or output is not Output.TABLE:
+        write_results(output, _make_table(results, reranked=rerank), rows, whole)
+    else:
+        note("nothing was found")
     if output is Output.TABLE:
-        write_table(_table(results, reranked=rerank)) if results else note("nothing was found")
         note(
             f"{len(index):,} chunks, {len(hits)} candidates, {answered}; seconds: index {timings['index']:.2f}, "
             f"BM25 {timings['first_stage']:.3f}, rerank {timings['rerank']:.2f}"
         )
-    elif output is Output.JSONL:
-        write_json(rows, lines=True)
-    else:
-        numbers = {"chunks": len(index), "candidates": len(hits), "seconds": timings}
-        write_json({"query": query, "model": answered, **numbers, "results": rows})
 
 
 def _warm_up(reranker: Reranker) -> None:
@@ -115,7 +154,7 @@ def _rank(
     return [_Result(row.document, row.index + 1, row.score) for row in ranking], ranking.model
 
 
-def _fields(result: _Result, rank: int) -> dict[str, Any]:
+def _describe_result(result: _Result, rank: int) -> dict[str, Any]:
     chunk = result.hit.chunk
     return {
         "rank": rank,
@@ -130,7 +169,7 @@ def _fields(result: _Result, rank: int) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[_Result], *, reranked: bool) -> Table:
+def _make_table(results: Sequence[_Result], *, reranked: bool) -> Table:
     names = ["#", "score", "moved", "BM25"] if reranked else ["#", "BM25"]
     rows = []
     for rank, result in enumerate(results, 1):

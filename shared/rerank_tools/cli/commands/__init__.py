@@ -1,1 +1,0 @@
-"""The commands of ``rerank-bridge``, one module each."""

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._bench import machine, machine_line, table
 
 from rerank_core import Reranker, load_scorer
-from rerank_core.local.embedded.encoder import name_encoder
+from rerank_core.local.late.encoding import name_records
 from rerank_core.local.late.token_records import pack_record
 from rerank_core.local.late.vector_file import record_key
 from rerank_core.vectors import VectorFile
@@ -77,7 +77,7 @@ def cross_encoder(threads: int) -> Callable[[str, Sequence[str]], object]:
 def fill_at_random(file: VectorFile, texts: Sequence[str]) -> None:
     """Store random records of 120 tokens for texts, as encoding them would."""
     generator = np.random.default_rng(0)
-    encoder = name_encoder(max_length=256, int8=False, pooling=2)
+    encoder = name_records(load_scorer("embedded").load().name, pooling=2)
     known = [generator.standard_normal((1 + _TOKENS, _WIDTH)).astype(np.float32) for _ in range(100)]
     packed = [pack_record(vectors[0], vectors[1:]) for vectors in known]
     for start in range(0, len(texts), 32):

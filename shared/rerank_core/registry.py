@@ -21,6 +21,7 @@ __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "as_scorer", "find_factory", "known_
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
+        "bedrock": "rerank_core.remote.bedrock:BedrockScorer",
         "cohere": "rerank_core.remote.cohere:CohereScorer",
         "cross-encoder": "rerank_core.local.torch.scorer:CrossEncoderScorer",
         "embedded": "rerank_core.local.embedded.scorer:EmbeddedScorer",

@@ -61,6 +61,7 @@ class KnownModel:
 def known_models() -> list[KnownModel]:
     """Return the known models, local ones first, then by provider; retired ones are left out."""
     from rerank_core.local.embedded.scorer import EmbeddedOptions
+    from rerank_core.remote.bedrock import SERVICE as BEDROCK
     from rerank_core.remote.cohere import SERVICE as COHERE
     from rerank_core.remote.endpoints import ENDPOINTS
     from rerank_core.remote.voyage import SERVICE as VOYAGE
@@ -85,7 +86,9 @@ def known_models() -> list[KnownModel]:
         for model, facts in MODELS.items()
         if facts.unsupported is None and "-" in model  # without one it is a class, not a name
     ]
-    remote = [model for service in (COHERE, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)]
+    remote = [
+        model for service in (BEDROCK, COHERE, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)
+    ]
     listed = {model.provider for model in (*local, *remote)}
     others = sorted(set(known_providers()) - listed)
     unknown = [KnownModel(f"{name}:<model>", name, scale=None, instructions=None) for name in others]
@@ -95,7 +98,7 @@ def known_models() -> list[KnownModel]:
 def _of_service(service: Service) -> Iterator[KnownModel]:
     variables, required = tuple(service.key_variables), service.key_required
     scale: Scale = getattr(service, "scale", "probability")  # an SDK's service has no scale of its own
-    hosted = service.base_url is not None or service.key_required
+    hosted = service.base_url is not None or service.key_required or bool(service.models)
     for model, facts in service.models.items() if hosted else ():
         if facts.successor is None:
             limits = facts.limits.within(service.limits)

@@ -38,7 +38,7 @@ def options(provider: str, loopback: Loopback) -> dict[str, Any]:
     """Return the adapter's options for a provider on loopback."""
     return {
         "model": f"{provider}:{MODELS[provider]}",
-        "api_key": KEY,
+        **({} if provider == "bedrock" else {"api_key": KEY}),
         "base_url": loopback.url(provider),
         "model_options": {"max_retries": 1},
         "top_n": 3,

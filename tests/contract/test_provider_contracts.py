@@ -29,6 +29,12 @@ class ProviderContract(ScorerContract):
         return scorer_of(self.provider, self.loopback)
 
 
+class TestBedrock(ProviderContract):
+    """Signed by boto3."""
+
+    provider, key_variable = "bedrock", "AWS_SESSION_TOKEN"
+
+
 class TestCohere(ProviderContract):
     """Cohere's SDK."""
 

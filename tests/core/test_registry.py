@@ -85,7 +85,7 @@ def test_an_unknown_provider_is_named_with_those_that_there_are() -> None:
     """So that a typing error shows at once."""
     with pytest.raises(
         ConfigurationError,
-        match=r"no scorer is called 'coher': did you mean 'cohere'\? known are azure, cohere, contextual, ",
+        match=r"no scorer is called 'coher': did you mean 'cohere'\? known are azure, bedrock, cohere, ",
     ):
         load_scorer("coher:rerank-v3.5")
 

@@ -34,6 +34,7 @@ MODULES = [
 ]
 
 NOT_LOADED = {
+    "boto3",
     "cohere",
     "httpx",
     "langchain_core",

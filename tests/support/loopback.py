@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import hashlib
+import hmac
 import json
 import math
 import random
@@ -22,7 +24,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["FAULTS", "Loopback", "running", "score"]
+__all__ = ["AWS_KEY", "AWS_SECRET", "FAULTS", "Loopback", "running", "score"]
+
+AWS_KEY, AWS_SECRET = "AKIAEXAMPLE", "aws-Zq7PvT4mXw9LrB2n"
+"""Credentials whose signatures the Bedrock format takes."""
 
 STATUS_FAULTS = (
     "307",
@@ -77,7 +82,7 @@ RESULTS = {
     "voyage": "data",
 }
 """Where an answer has its results, if not under ``results``; sglang and tei answer with a bare list."""
-SCORES = {"nvidia": "logit"} | dict.fromkeys(
+SCORES = {"bedrock": "relevanceScore", "nvidia": "logit"} | dict.fromkeys(
     ("isaacus", "mixedbread", "pinecone", "sglang", "tei", "vertex", "watsonx"), "score"
 )
 LOGITS = ("llamacpp", "nvidia", "watsonx")
@@ -118,6 +123,7 @@ class _Service:
         self.headers: dict[str, str] = plan.get("headers", {})
         self.padding: int = plan.get("padding", 0)
         self.gzip: int = plan.get("gzip", 0)
+        self.page: int = plan.get("page", 0)
         self.replies: dict[tuple[str, int], bytes] = {}
         self.random = random.Random(plan.get("seed", 0))
         self.connections = 0
@@ -191,6 +197,9 @@ class _Service:
         shape = path.split("/")[1]
         request = json.loads(body)
         query, texts = _query_and_texts(request)
+        if shape == "bedrock" and not _is_signed(path, headers, body):
+            _send(writer, 403, b'{"message": "The request signature we calculated does not match"}')
+            return True
         fault = self.fault(texts)
         self.counts["requests"] += 1
         self.counts[fault or "answered"] += 1
@@ -238,6 +247,11 @@ class _Service:
             return False
         status, extra = 200, {"x-request-id": "req-1"}
         reply = self._flat_reply(shape, texts) if self.flat else _reply(shape, request, texts, fault)
+        if self.page:
+            payload, start = json.loads(reply), int(request.get("nextToken", 0))
+            payload["results"] = payload["results"][start : start + self.page]
+            more = {"nextToken": str(start + self.page)} if start + self.page < len(texts) else {}
+            reply = json.dumps({**payload, **more}).encode()
         if self.reply is not None:
             reply = json.dumps(self.reply).encode()
         if shape == "tei" and fault != "usage-missing":
@@ -283,6 +297,10 @@ class _Service:
 
 def _query_and_texts(request: dict[str, Any]) -> tuple[str, list[str]]:
     """Return what a request asks, under whatever names and in whatever objects."""
+    if "sources" in request:  # Bedrock
+        return request["queries"][0]["textQuery"]["text"], [
+            source["inlineDocumentSource"]["textDocument"]["text"] for source in request["sources"]
+        ]
     query = request.get("query") or request["queries"][0]
     documents = next((request[key] for key in DOCUMENT_KEYS if key in request), [])
     texts = [
@@ -290,6 +308,25 @@ def _query_and_texts(request: dict[str, Any]) -> tuple[str, list[str]]:
         for text in documents
     ]
     return (query if isinstance(query, str) else query["text"]), texts
+
+
+def _is_signed(path: str, headers: dict[str, str], body: bytes) -> bool:
+    """Check a request's AWS signature, version 4, for any region; a token must be signed, too."""
+    kind, _, rest = headers.get("authorization", "").partition(" ")
+    fields = dict(part.strip().split("=", 1) for part in rest.split(",")) if kind == "AWS4-HMAC-SHA256" else {}
+    scope = fields.get("Credential", "").split("/")
+    if len(scope) != 5 or scope[0] != AWS_KEY or scope[3:] != ["bedrock", "aws4_request"]:
+        return False
+    names = fields["SignedHeaders"].split(";")
+    if "x-amz-security-token" in headers and "x-amz-security-token" not in names:
+        return False
+    signed = "".join(f"{name}:{headers[name]}\n" for name in names)
+    asked = f"POST\n{path}\n\n{signed}\n{fields['SignedHeaders']}\n{hashlib.sha256(body).hexdigest()}"
+    digest = hashlib.sha256(asked.encode()).hexdigest()
+    key = b"AWS4" + AWS_SECRET.encode()
+    for part in (*scope[1:], f"{kind}\n{headers['x-amz-date']}\n{'/'.join(scope[1:])}\n{digest}"):
+        key = hmac.new(key, part.encode(), "sha256").digest()
+    return key.hex() == fields["Signature"]
 
 
 def _rows(shape: str, request: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
@@ -332,6 +369,7 @@ def _usage(shape: str, documents: int) -> dict[str, Any]:
     if shape in ("azure", "cohere", "litellm", "xinference"):
         return {"meta": {"billed_units": {"search_units": float(units)}, "tokens": {"input_tokens": tokens}}}
     return {
+        "bedrock": {},
         "contextual": {},
         "deepinfra": {"input_tokens": tokens, "inference_status": {"status": "succeeded", "cost": 0.0021}},
         "elasticsearch": {},

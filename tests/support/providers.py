@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from support.loopback import Loopback
+from support.loopback import AWS_KEY, AWS_SECRET, Loopback
 
 from rerank_core import Scorer, load_scorer
 
@@ -16,6 +16,7 @@ KEY = "key-Zq7PvT4mXw9LrB2n"
 
 MODELS = {
     "azure": "cohere-rerank-v4.0-fast",
+    "bedrock": "cohere.rerank-v3-5:0",
     "cohere": "rerank-v3.5",
     "contextual": "ctxl-rerank-v2-instruct-multilingual",
     "dashscope": "qwen3-rerank",
@@ -49,7 +50,16 @@ MODELS = {
 
 
 # What some services need beside a key.
-os.environ.update({"GOOGLE_CLOUD_PROJECT": "my-project", "WATSONX_PROJECT_ID": "my-project-id"})
+os.environ.update(
+    {
+        "AWS_ACCESS_KEY_ID": AWS_KEY,
+        "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "GOOGLE_CLOUD_PROJECT": "my-project",
+        "WATSONX_PROJECT_ID": "my-project-id",
+    }
+)
 
 TOLERANCES = {"vertex": 0.006}
 """How far a provider's scores may be from the service's, where it rounds them."""
@@ -57,5 +67,7 @@ TOLERANCES = {"vertex": 0.006}
 
 def scorer_of(provider: str, loopback: Loopback, model: str | None = None, **options: Any) -> Scorer:
     """Return a provider's scorer that asks the loopback service."""
+    if provider != "bedrock":
+        options = {"api_key": KEY, **options}
     name = f"{provider}:{MODELS[provider] if model is None else model}"
-    return load_scorer(name, **{"api_key": KEY, "base_url": loopback.url(provider), "timeout": 20.0, **options})
+    return load_scorer(name, **{"base_url": loopback.url(provider), "timeout": 20.0, **options})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rerank_tools.cli.choosing import _list_models
 from rerank_tools.known_models import known_models
 
 
@@ -13,3 +14,10 @@ def test_local_models_show_their_facts() -> None:
     assert (listwise.listwise, listwise.scale, listwise.context) == (True, "cosine", 131_072)
     assert "not centred" in (known["cross-encoder:<owner>/ctxl-rerank-v2*"].caution or "")
     assert "cross-encoder:<owner>/zerank-1" not in known
+
+
+def test_prices_are_shown_with_all_their_decimals() -> None:
+    """Nothing is rounded: $0.115 is not $0.12."""
+    prices = {row[0]: row[2] for row in _list_models(known_models()).rows}
+    assert prices["dashscope:gte-rerank-v2"] == "0.115/1M"
+    assert prices["bedrock:amazon.rerank-v1:0"] == "1.00/1k"

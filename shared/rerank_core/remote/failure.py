@@ -33,7 +33,7 @@ __all__ = [
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id")
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id", "x-amzn-requestid")
 _REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
 _MAX_MESSAGE_CHARS = 200
 _QUOTE_CHARS = 12
@@ -45,7 +45,7 @@ _UNAVAILABLE = (ScorerUnavailableError, "try again later, or see the service's s
 _ERROR_BY_KIND: dict[str, tuple[type[ScorerError], str]] = {
     "connection": (ScorerUnavailableError, "check base_url, the network and proxies, and that the service is up"),
     "invalid": (InvalidResponseError, "check base_url and the service; nothing can be ranked from that"),
-    "key": (AuthenticationError, "see to the function that api_key= names"),
+    "key": (AuthenticationError, "see to the function that api_key= names, or to what keeps the credentials"),
     "timeout": (ScorerTimeoutError, "give a longer timeout, or send fewer or shorter documents"),
     "too_large": (
         RequestTooLargeError,
@@ -77,7 +77,7 @@ class RequestFailure:
     Attributes:
         kind: ``status``: the service refused; ``timeout``, ``connection``: no reply came; ``too_large``,
             ``too_long``: more documents, or a longer one, than the service takes; ``invalid``: a reply that
-            cannot be read; ``key``: the function that returns the key failed.
+            cannot be read; ``key``: what returns the key or the credentials failed.
         status: HTTP status, None where no reply came; of an error with status 200 what its code means.
         message: what is known, for people; the service's own message may quote the request, see
             :meth:`without_quotes`.

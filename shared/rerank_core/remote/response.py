@@ -82,6 +82,7 @@ class ParsedReply:
         cost: US dollars.
         request_id: the service's name for the request.
         passages: by index, the passage that the score is about.
+        requests: how many it took, where a reply comes in pages.
     """
 
     rows: Sequence[tuple[object, object]]
@@ -90,6 +91,7 @@ class ParsedReply:
     cost: float | None = None
     request_id: str | None = None
     passages: Mapping[int, Passage] = field(default_factory=dict)
+    requests: int = 1
 
 
 def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestFailure:

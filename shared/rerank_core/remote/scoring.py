@@ -242,6 +242,7 @@ class RemoteCall:
 
     def _count(self, batch: range, reply: ParsedReply) -> None:
         """Add what a request cost: what the reply reports, else an estimate of the unit that the price is in."""
+        self._requests += reply.requests - 1
         tokens, units, price = reply.tokens, reply.search_units, self._price
         by_tokens = price is not None and price.per_1m_tokens is not None
         by_units = price is not None and price.per_1k_search_units is not None

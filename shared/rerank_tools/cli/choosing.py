@@ -209,8 +209,14 @@ def _format_price(model: KnownModel) -> str:
     if model.price is None:
         return "–"
     if model.price.per_1m_tokens is not None:
-        return f"{model.price.per_1m_tokens:.2f}/1M"
-    return f"{model.price.per_1k_search_units:.2f}/1k"
+        return f"{_dollars(model.price.per_1m_tokens)}/1M"
+    return f"{_dollars(model.price.per_1k_search_units or 0.0)}/1k"
+
+
+def _dollars(price: float) -> str:
+    """Return a price with all of its decimals, two at least."""
+    whole, _, decimals = f"{price:.6f}".rstrip("0").partition(".")
+    return f"{whole}.{decimals:0<2}"
 
 
 def _format_key(model: KnownModel) -> str:

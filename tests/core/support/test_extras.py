@@ -59,6 +59,7 @@ def test_checking_finds_what_is_missing_without_importing() -> None:
         ("onnx:some/model", "onnxruntime", "onnx"),
         ("onnx:some/model", "tokenizers", "onnx"),
         ("cross-encoder:some/model", "sentence_transformers", "local"),
+        ("bedrock:amazon.rerank-v1:0", "boto3", "bedrock"),
         ("cohere:rerank-v3.5", "cohere", "cohere"),
         ("voyage:rerank-2.5", "voyageai", "voyage"),
     ],

@@ -60,6 +60,8 @@ class Scored:
         tiers: for each text its tier, 0 the best: of equal scores the lower tier ranks first, then the order of
             the input decides. A cascade gives texts that its last stage did not score a higher tier. Empty where
             all are of one tier.
+        left_out: positions of texts that a service's answer left out, and that got the lowest score for it; such
+            a score is not to be remembered.
     """
 
     scores: Sequence[float]
@@ -68,6 +70,7 @@ class Scored:
     attempts: tuple[Attempt, ...] = ()
     passages: Sequence[Passage | None] = ()
     tiers: Sequence[int] = ()
+    left_out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

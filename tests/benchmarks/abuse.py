@@ -8,29 +8,25 @@ fails: 5 % status 429, 2 % dropped connections, 1 % bodies of 3 MB.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import gc
 import logging
-import os
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.loopback import Loopback, running, score
+from support.loopback import running
 from support.providers import KEY, scorer_of
 from support.scorers import Endless
+from support.soak import Soak
 
-from rerank_core import InvalidResponseError, Ranking, Reranker, RerankError, ScorerTimeoutError
+from rerank_core import InvalidResponseError, Reranker, RerankError, ScorerTimeoutError
 from rerank_core.policies import Cached
 from rerank_core.policies.caches import DiskCache
 from rerank_core.testing import FakeScorer
@@ -39,9 +35,7 @@ TESTS = Path(__file__).parents[1]
 QUERY = "find a memory leak"
 RUNS = 40
 TIMEOUT, GOAL = 0.2, 0.25
-RATES = {"429": 0.05, "drop": 0.02, "huge": 0.01}
 SECONDS_PER_ATTACK = 600
-HUNG_SECONDS = 60.0
 
 TESTED = {
     "4 lost answers, retries, hedges": ("the bill stays below the cap", "tools/batch/test_spending.py"),
@@ -194,154 +188,6 @@ def table(chosen: str) -> int:
     return failed
 
 
-class Soak:
-    """A mixed load, and what became of its calls."""
-
-    def __init__(self, loopback: Loopback, folder: Path, seconds: float) -> None:
-        self.loopback = loopback
-        self.folder = folder
-        self.ends = time.monotonic() + seconds
-        self.counts: Counter[str] = Counter()
-        self.active: dict[int, float] = {}
-        self.dice = random.Random(0)
-        self.rerankers = [
-            Reranker(scorer_of(name, loopback), timeout=50.0) for name in ("jina", "cohere", "voyage")
-        ]
-
-    def texts(self) -> list[str]:
-        """Return some texts that no call had before."""
-        number = self.dice.random()
-        return [
-            f"{number} document {index} {'leak ' * (index % 3)}" for index in range(self.dice.choice([2, 30, 150]))
-        ]
-
-    def is_going_on(self) -> bool:
-        """Whether the load goes on."""
-        return time.monotonic() < self.ends
-
-    @contextlib.contextmanager
-    def counted(self, kind: str) -> Iterator[None]:
-        """Count a call that ends in whatever way it may, or does not end."""
-        key = self.counts["calls"]
-        self.counts["calls"] += 1
-        self.counts[kind] += 1
-        self.active[key] = time.monotonic()
-        try:
-            yield
-        except InvalidResponseError as exc:
-            self.counts["refused" if "larger than" in str(exc) else "lost"] += 1
-        except asyncio.CancelledError:
-            self.counts["cancelled"] += 1
-        except Exception as exc:
-            self.counts["lost"] += 1
-            print(f"lost in {kind}: {exc!r}", flush=True)
-        finally:
-            self.counts["slow"] += time.monotonic() - self.active.pop(key) > HUNG_SECONDS
-
-    def check(self, texts: list[str], ranking: Ranking[str]) -> None:
-        """Count an answer that is wrong."""
-        right = [score(QUERY, text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda index: -right[index])
-        close = all(abs(got - wanted) < 1e-9 for got, wanted in zip(ranking.scores, right, strict=True))
-        self.counts["wrong"] += not (close and [ranked.index for ranked in ranking] == order)
-
-    def from_threads(self) -> None:
-        """Call from a thread, until the end."""
-        while self.is_going_on():
-            texts = self.texts()
-            with self.counted("threads"):
-                self.check(texts, self.dice.choice(self.rerankers).rerank(QUERY, texts))
-
-    def from_loops(self) -> None:
-        """Call from one event loop after another, and cancel a fifth of the calls."""
-
-        async def call(reranker: Reranker) -> None:
-            texts = self.texts()
-            with self.counted("loops"):
-                self.check(texts, await reranker.arerank(QUERY, texts))
-
-        async def some() -> None:
-            tasks = [asyncio.create_task(call(self.dice.choice(self.rerankers))) for _ in range(10)]
-            await asyncio.sleep(self.dice.random() * 0.05)
-            for task in tasks[:2]:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        while self.is_going_on():
-            asyncio.run(some())
-
-    def with_caches(self) -> None:
-        """Make rerankers with caches that die in cycles."""
-        while self.is_going_on():
-            texts = self.texts()
-            with self.counted("caches"):
-                cached = Reranker(
-                    Cached(self.rerankers[0].scorer, DiskCache(self.folder / "cache.db")), timeout=50.0
-                )
-                cached.itself = cached  # type: ignore[attr-defined]
-                self.check(texts, cached.rerank(QUERY, texts))
-
-    def fork(self) -> None:
-        """Let a child call once."""
-        with self.counted("forks"):
-            child = os.fork()
-            if child == 0:
-                code = 1
-                with contextlib.suppress(BaseException):
-                    texts = self.texts()
-                    try:
-                        ranking = self.rerankers[0].rerank(QUERY, texts)
-                        code = 0 if len(ranking) == len(texts) else 2
-                    except InvalidResponseError:
-                        code = 0
-                os._exit(code)
-            until = time.monotonic() + HUNG_SECONDS
-            while time.monotonic() < until:
-                ended, status = os.waitpid(child, os.WNOHANG)
-                if ended:
-                    if status:
-                        raise RuntimeError(f"a child ended with {status}")
-                    return
-                time.sleep(0.02)
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            self.counts["hung"] += 1
-
-    def resources(self) -> str:
-        """Return what this process holds."""
-        gc.collect()
-        memory = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-        return (
-            f"{len(os.listdir('/proc/self/fd'))} descriptors, {threading.active_count()} threads, {memory:.0f} MiB"
-        )
-
-    def run(self) -> int:
-        """Print the figures; return how many calls were wrong, hung or lost."""
-        for reranker in self.rerankers:  # a child must not be forked while a thread imports an SDK
-            reranker.warm_up()
-            with contextlib.suppress(InvalidResponseError):
-                reranker.rerank(QUERY, ["a text"])
-        workers = [*[self.from_threads] * 6, *[self.from_loops] * 2, self.with_caches]
-        threads = [threading.Thread(target=worker, daemon=True) for worker in workers]
-        started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        seconds = self.ends - started
-        moments = [("start", seconds * 0.1), ("middle", seconds * 0.5), ("end", seconds * 0.95)]
-        while self.is_going_on():
-            self.fork()
-            if moments and time.monotonic() - started > moments[0][1]:
-                print(f"{moments.pop(0)[0]:8}{self.resources()}", flush=True)
-            time.sleep(1.0)
-        for thread in threads:
-            thread.join(HUNG_SECONDS)
-        self.counts["hung"] += len(self.active)
-        print(dict(sorted(self.counts.items())))
-        bad = {name: self.counts[name] for name in ("wrong", "hung", "slow", "lost")}
-        print(bad)
-        return sum(bad.values())
-
-
 def main() -> int:
     """Print the table, or run the load; exits with 1 where something did not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -360,7 +206,6 @@ def main() -> int:
     if given.minutes is None:
         return bool(table(given.only))
     with running() as loopback, tempfile.TemporaryDirectory() as folder:
-        loopback.plan(rates=RATES, record=False)
         return bool(Soak(loopback, Path(folder), given.minutes * 60).run())
 
 

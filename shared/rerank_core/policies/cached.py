@@ -32,7 +32,8 @@ class Cached(Policy):
 
     Only texts that are missing go to the scorer. The scores of a listwise scorer are remembered by the whole call:
     the query and all texts, in order. A cache that fails or is slow fails no call: the call goes on without it,
-    and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered.
+    and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered,
+    nor is the score of a text that a service left out of its answer.
 
     The cache holds digests, no text. It cannot tell that a model was replaced under its name: then give another
     ``version``.
@@ -125,7 +126,8 @@ class Cached(Policy):
                 if missing:
                     await self._score_missing(flight, query, missing)
                     if not flight.attempts:
-                        await self._store({key: _to_bytes(flight.entries[key]) for key in missing})
+                        kept = missing.keys() - flight.left_out
+                        await self._store({key: _to_bytes(flight.entries[key]) for key in kept})
         finally:
             self._end(flight)
 
@@ -138,6 +140,7 @@ class Cached(Policy):
                 flight.partial = {keys[slot]: score for slot, score in exc.partial.items()}
             raise
         flight.attempts, flight.fresh = scored.attempts, frozenset(missing)
+        flight.left_out = frozenset(keys[slot] for slot in scored.left_out)
         start = 0
         for key, part in missing.items():
             flight.entries[key] = _Entry.slice(scored, start, start + len(part))
@@ -252,6 +255,7 @@ class _Flight:
         entries: what was found or scored.
         fresh: keys that the scorer was asked for.
         partial: scores that arrived before the scorer failed.
+        left_out: keys of texts that the answer left out.
         attempts: the answer's.
         consumed: what the scorer consumed, until a call has reported it.
         task: does the work.
@@ -262,6 +266,7 @@ class _Flight:
     entries: dict[bytes, _Entry] = field(default_factory=dict)
     fresh: frozenset[bytes] = frozenset()
     partial: Mapping[bytes, float] = field(default_factory=dict)
+    left_out: frozenset[bytes] = frozenset()
     attempts: tuple[Attempt, ...] = ()
     consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
@@ -286,9 +291,11 @@ def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) 
     """
     entries: dict[bytes, _Entry] = {}
     paid: set[bytes] = set()
+    left_out: set[bytes] = set()
     attempts: list[Attempt] = []
     for flight in flights:
         entries.update(flight.entries)
+        left_out |= flight.left_out
         if flight.report():
             attempts += flight.attempts
             paid |= flight.fresh
@@ -298,6 +305,7 @@ def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) 
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
+    slots = [key for key, entry in zip(keys, found, strict=True) for _ in entry.scores]
     cached = sum(len(entries[key].scores) for key in keys if key not in paid)
     passages = [passage for entry in found for passage in entry.passages]
     tiers = [tier for entry in found for tier in entry.tiers]
@@ -308,6 +316,7 @@ def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) 
         tuple(attempts),
         passages if any(passages) else (),
         tiers if any(tiers) else (),
+        frozenset(slot for slot, key in enumerate(slots) if key in left_out),
     )
 
 

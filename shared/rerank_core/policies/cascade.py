@@ -88,6 +88,7 @@ def _merge(stages: Sequence[_Stage], count: int) -> Scored:
     scores, tiers = [0.0] * count, [0] * count
     passages: list[Passage | None] = [None] * count
     attempts: list[Attempt] = []
+    left_out: set[int] = set()
     decided: set[int] = set()
     floor, tier = 1.0, 0
     for stage in reversed(stages):
@@ -103,7 +104,8 @@ def _merge(stages: Sequence[_Stage], count: int) -> Scored:
             floor = min(scores[stage.indices[slot]] for slot in fresh)
             tier = 1 + max(tiers[stage.indices[slot]] for slot in fresh)
         attempts = [*scored.attempts, *attempts]
-    return Scored(scores, attempts=tuple(attempts), passages=passages, tiers=tiers)
+        left_out.update(stage.indices[slot] for slot in scored.left_out)
+    return Scored(scores, attempts=tuple(attempts), passages=passages, tiers=tiers, left_out=frozenset(left_out))
 
 
 def _check_list(keep: object) -> Sequence[object]:

@@ -117,6 +117,7 @@ class Windowed(Policy):
             usage=scored.usage + truncated,
             passages=[plan.passage(text, parts[0], scored.passages) for text, parts in enumerate(best)],
             tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
+            left_out=frozenset(text for text, parts in enumerate(best) if not scored.left_out.isdisjoint(parts)),
         )
 
     def plan(self, texts: Sequence[str], reading: Reading) -> WindowPlan:

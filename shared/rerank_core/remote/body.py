@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anyio
 import httpx
 
 __all__ = ["IDENTITY", "BodyReader", "ReplyTooLargeError", "encode_json", "fetch", "max_reply_bytes", "read_body"]
@@ -38,25 +40,42 @@ def max_reply_bytes(query: str, texts: Sequence[str]) -> int:
 
 async def read_body(response: httpx.Response, most: int) -> bytes:
     """Return the body of a streamed response, see :class:`BodyReader`; close it where the body is too large."""
-    reader = BodyReader("", most)
-    if response.is_stream_consumed:  # by a hook of the user's own client, which decompressed it
-        reader.add(response.content)
-        return reader.finish()
-    reader = BodyReader(response.headers.get("content-encoding", ""), most)
     try:
+        if response.is_stream_consumed:  # by a hook of the user's own client, which decompressed it
+            reader = BodyReader("", most)
+            reader.add(response.content)
+            return reader.finish()
+        reader = BodyReader(response.headers.get("content-encoding", ""), most)
         async for chunk in response.aiter_raw():
             reader.add(chunk)
+        return reader.finish()
     finally:
         await response.aclose()
-    return reader.finish()
 
 
 async def fetch(client: httpx.AsyncClient, request: httpx.Request, most: int) -> tuple[httpx.Response, bytes]:
     """Send a request and return the response and its body; an error's body is empty where it is too large.
 
+    A cancelled call never costs the client a connection: httpcore 1.0 keeps one for ever, unusable, whose request
+    is cancelled between two of its steps. So the request is cancelled only while it waits for something.
+
     Raises:
         ReplyTooLargeError: a body of success has more than ``most`` bytes.
     """
+    task = asyncio.create_task(_fetch(client, request, most))
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        # Nobody else asks how it ended, and asyncio would log that.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        _cancel_when_waiting(task)
+        with anyio.CancelScope(shield=True):  # an anyio scope cancels every further wait too
+            await asyncio.wait({task})
+        raise
+    return task.result()
+
+
+async def _fetch(client: httpx.AsyncClient, request: httpx.Request, most: int) -> tuple[httpx.Response, bytes]:
     response = await client.send(request, stream=True, follow_redirects=False)
     try:
         return response, await read_body(response, most)
@@ -64,6 +83,15 @@ async def fetch(client: httpx.AsyncClient, request: httpx.Request, most: int) ->
         if response.is_success:
             raise
         return response, b""
+
+
+def _cancel_when_waiting(task: asyncio.Task[Any]) -> None:
+    """Cancel a task as soon as it waits for something that has not come, rather than for its turn."""
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is not None and not waiter.done():
+        task.cancel()
+    elif not task.done():
+        task.get_loop().call_soon(_cancel_when_waiting, task)
 
 
 class BodyReader:

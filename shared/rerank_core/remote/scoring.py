@@ -58,6 +58,7 @@ class RemoteCall:
         self._key = SecretStr("")
         self._scores: dict[int, float] = {}
         self._passages: dict[int, Passage] = {}
+        self._left_out: set[int] = set()
         self._error: ScorerError | None = None
         self._requests = self._retries = self._tokens = 0
         self._search_units = self._cost = self._cost_margin = 0.0
@@ -105,7 +106,8 @@ class RemoteCall:
     def _make_scored(self) -> Scored:
         positions = range(len(self._texts))
         passages = [self._passages.get(position) for position in positions] if self._passages else []
-        return Scored([self._scores[position] for position in positions], self._usage(), passages=passages)
+        scores = [self._scores[position] for position in positions]
+        return Scored(scores, self._usage(), passages=passages, left_out=frozenset(self._left_out))
 
     def _prepare(self) -> list[range]:
         """Count what depends on all texts, and return the batches."""
@@ -223,6 +225,7 @@ class RemoteCall:
         there = {index for index, _ in rows if isinstance(index, int)}
         missing = [index for index in range(len(batch)) if index not in there] if there else []
         if missing:
+            self._left_out.update(batch[index] for index in missing)
             _logger.warning(
                 "%s: left out %d of %d texts: placed last", self._scorer.name, len(missing), len(batch)
             )

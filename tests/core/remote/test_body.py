@@ -55,6 +55,19 @@ def test_a_compressed_bomb_is_refused(loopback: Loopback, provider: str, times: 
         Reranker(scorer_of(provider, loopback)).rerank(QUERY, TEXTS)
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_replies_that_cannot_be_read_keep_no_connection(loopback: Loopback, provider: str) -> None:
+    """Neither those that are too large nor those in an encoding that was not asked for."""
+    with Reranker(scorer_of(provider, loopback, max_concurrency=1, timeout=5.0, max_retries=0)) as reranker:
+        for plan in ({"padding": 3_000_000}, {"gzip": 2}, {"headers": {"content-encoding": "br"}}):
+            loopback.plan(**plan)
+            for _ in range(3):
+                with pytest.raises(InvalidResponseError):
+                    reranker.rerank(QUERY, TEXTS)
+        loopback.plan()
+        assert len(reranker.rerank(QUERY, TEXTS)) == 3
+
+
 def test_a_reply_that_repeats_every_text_escaped_is_small_enough() -> None:
     """Many servers do, and some write every letter beyond ASCII as an escape."""
     texts = ["é" * 10_000] * 10

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import pickle
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,11 +20,13 @@ from rerank_core import (
     InvalidResponseError,
     RateLimitError,
     Reranker,
+    Scorer,
     ScorerError,
     ScorerTimeoutError,
     ScorerUnavailableError,
     load_scorer,
 )
+from rerank_core.policies import Cached, Fallback, Windowed
 from rerank_core.remote import retries
 
 QUERY = "find a memory leak"
@@ -323,3 +326,19 @@ def test_texts_that_an_answer_leaves_out_are_an_error_or_come_last(
     assert f"left out 1 of {len(TEXTS)} texts" in caplog.text
     loopback.plan(always="empty-results")
     assert isinstance(failure(lenient), InvalidResponseError)
+
+
+@pytest.mark.parametrize("through", [lambda scorer: scorer, lambda scorer: Fallback([scorer]), Windowed])
+def test_the_score_of_a_text_that_an_answer_leaves_out_is_not_remembered(
+    loopback: Loopback, through: Callable[[Scorer], Scorer]
+) -> None:
+    """It is asked for again, and the others are not; a cache kept 0.0 for good."""
+    cached = Reranker(Cached(through(scorer_of("jina", loopback, missing="lowest"))))
+    loopback.plan(always="missing-result")
+    left_out = cached.rerank(QUERY, TEXTS)[-1]
+    loopback.plan()
+    expected = Reranker(scorer_of("jina", loopback)).rerank(QUERY, TEXTS).scores
+    loopback.plan()  # forgets that request
+    assert cached.rerank(QUERY, TEXTS).scores == expected
+    assert loopback.stats()["requests"][0]["body"]["documents"] == [left_out.document]
+    assert cached.rerank(QUERY, TEXTS).usage.cached == len(TEXTS)

@@ -22,6 +22,7 @@ from rerank_core import (
     Reranker,
     load_scorer,
 )
+from rerank_core._call import event_loop
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it"]
@@ -242,6 +243,32 @@ def test_a_cancelled_call_sends_nothing_more(loopback: Loopback, provider: str) 
     assert len(sent(loopback)) == 1
     loopback.plan()
     assert len(reranker.rerank(QUERY, TEXTS)) == 3
+
+
+@pytest.mark.parametrize("provider", ["cohere", "voyage", "jina"])
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_no_cancelled_call_costs_a_connection(loopback: Loopback, provider: str, is_connected: bool) -> None:
+    """Cancelled after any number of the loop's steps; httpcore keeps some connections for ever."""
+    loopback.plan(record=False)
+
+    async def cancel_after(steps: int) -> None:
+        scorer = scorer_of(provider, loopback, max_concurrency=1, max_retries=0, timeout=5.0)
+        await scorer.warm_up()
+        if is_connected:
+            await scorer.score(QUERY, TEXTS)
+        call = asyncio.ensure_future(scorer.score(QUERY, TEXTS))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+        assert len((await scorer.score(QUERY, TEXTS)).scores) == len(TEXTS)
+        await scorer.aclose()
+
+    async def cancel() -> None:
+        for steps in range(40):
+            await cancel_after(steps)
+
+    event_loop.run(cancel())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

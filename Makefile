@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint docs compat bench bench-local clean
+.PHONY: demo test lint docs compat bench bench-all bench-local clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -58,6 +58,12 @@ bench-local: $(VENV)/.test  ## compare the local engine with the other local rer
 	$(BIN)/python tests/benchmarks/local_memory.py --folder $(BENCH)
 	$(BIN)/python tests/benchmarks/local_shapes.py --folder $(BENCH)
 	$(BIN)/python tests/benchmarks/embedded_first.py --folder $(BENCH)
+
+# All of it takes two hours on 2 cores; PARTS="stored local_speed" some of it, WITH="--rounds 1" a quick look.
+bench-all: $(VENV)/.test  ## measure what the documentation quotes; CRANFIELD=folder adds what needs that collection
+	$(INSTALL) --group bench
+	$(BIN)/python tests/benchmarks/bench_all.py $(PARTS) --folder $(BENCH) \
+		$(if $(CRANFIELD),--cranfield $(CRANFIELD)) $(if $(WITH),--with "$(WITH)")
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bench build dist

@@ -6,9 +6,12 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import figures
 import nbformat
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Refuse a page that quotes a figure that was not measured, or another value than was."""
+    try:
+        if figures.fill(markdown, figures.read_parts()) != markdown:
+            raise PluginError(f"{page.file.src_uri} quotes figures that have changed: run python docs/figures.py")
+    except KeyError as exc:
+        raise PluginError(f"{page.file.src_uri}: {exc}") from exc
+    return figures.QUOTE.sub(r"\3", markdown)
 
 
 def notebooks() -> list[Path]:

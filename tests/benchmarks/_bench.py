@@ -1,4 +1,4 @@
-"""What the local benchmarks share: subjects in processes of their own, interleaved rounds, tables, the machine."""
+"""What the benchmarks share: subjects in processes of their own, tables, the machine, figures to quote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -127,9 +128,57 @@ class Worker:
             self._process = None
 
 
+@dataclass
+class Figures:
+    """What a benchmark found, for ``--json FILE``, from which the documentation quotes."""
+
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        about: str,
+        values: float | Sequence[float],
+        unit: str = "",
+        *,
+        digits: int = 2,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
+        """Keep a number and its interval, or the median of several numbers and their range, rounded."""
+        several = list(values) if isinstance(values, Sequence) else [values]
+        figure = {"about": about, "value": round(statistics.median(several), digits), "unit": unit}
+        if interval is None and len(several) > 1:
+            interval = min(several), max(several)
+        if interval is not None:
+            figure |= {"low": round(interval[0], digits), "high": round(interval[1], digits)}
+        self.found[name] = figure | {"digits": digits}
+
+    def write(self, asked: argparse.Namespace) -> None:
+        """Write what was found where that is asked for, with the machine."""
+        if asked.json:
+            found = {"machine": machine(getattr(asked, "threads", 0)), "figures": self.found}
+            asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def figure_key(name: str) -> str:
+    """Return a name as it stands in a figure's.
+
+    >>> figure_key("ours: onnx: onnxruntime int8")
+    'ours_onnx_onnxruntime_int8'
+    """
+    return "_".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
+def simple_arguments(description: str) -> argparse.ArgumentParser:
+    """Return a parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    return parser
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return a parser with what every local benchmark takes."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = simple_arguments(description)
     parser.add_argument("--folder", type=Path, help="where models and texts are kept; a temporary one by default")
     parser.add_argument("--threads", type=int, default=2)
     return parser

@@ -5,6 +5,7 @@ embedded_first.py [--rounds 5] [--queries 2]
 
 from __future__ import annotations
 
+import argparse
 import io
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import Worker, arguments, kept, machine, machine_line, median, table
+from benchmarks._bench import Figures, Worker, arguments, kept, machine, machine_line, median, table
 from benchmarks.local_speed import our
 
 FIRST = "d5e1720b99d0d635ee676541daefdbd1c9f7fb0e"
@@ -67,11 +68,12 @@ def main() -> None:
         finally:
             for worker in workers.values():
                 worker.stop()
-    print_table(runs, asked.threads)
+    print_table(runs, asked)
 
 
-def print_table(runs: dict[str, list[dict[str, object]]], threads: int) -> None:
+def print_table(runs: dict[str, list[dict[str, object]]], asked: argparse.Namespace) -> None:
     """Print what was measured."""
+    figures = Figures()
     first, now = runs.values()
     difference = max(
         abs(old - new)
@@ -84,10 +86,13 @@ def print_table(runs: dict[str, list[dict[str, object]]], threads: int) -> None:
         speed = [old["wall"] / new["wall"] for old, new in zip(first, found, strict=True)]  # type: ignore[operator]
         work = [old["cpu"] / new["cpu"] for old, new in zip(first, found, strict=True)]  # type: ignore[operator]
         peak = max(run["peak_mb"] for run in found)  # type: ignore[type-var]
+        if name == "now":
+            figures.add("embedded_first.speed", "`embedded` against its own first version", speed, "times")
         rows.append([name, median(speed), f"{statistics.median(work):.2f}", f"{peak:.0f}"])
-    print(f"{len(now)} rounds; {machine_line(machine(threads))}")
+    print(f"{len(now)} rounds; {machine_line(machine(asked.threads))}")
     print(table(["embedded", "speed", "CPU work", "peak MB"], rows))
     print(f"largest difference of a score: {difference:.1e}")
+    figures.write(asked)
 
 
 if __name__ == "__main__":

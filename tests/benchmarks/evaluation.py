@@ -1,6 +1,6 @@
 """Print the quality of scorers over BM25's top 100, and what it suggests; check it against ir_measures by hand.
 
-Usage: evaluation.py FOLDER [SCORER …], a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv),
+evaluation.py FOLDER [SCORER …]: a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv),
 which is read in place, and names of scorers, by default "embedded". Collections marked evaluation-only are never
 tuned on.
 """
@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from pathlib import Path
 
 import ir_measures
 from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._bench import Figures, simple_arguments
 
 from rerank_core import ConfigurationError, Scorer, load_scorer
 from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_candidates, suggest_threshold
@@ -19,19 +24,28 @@ from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_candidat
 # Room for the vectors of the whole collection, since most documents are candidates of several queries.
 CACHE_BYTES = 2**30
 PRECISION = 0.5
+NDCG = "nDCG@10"
 
 
 def main() -> None:
     """Evaluate, check, and print."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: evaluation.py FOLDER [SCORER …]")
-    names = sys.argv[2:] or ["embedded"]
+    parser, figures = simple_arguments(__doc__ or ""), Figures()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("scorers", nargs="*", default=["embedded"])
+    asked = parser.parse_args()
+    names = asked.scorers
     try:
-        result = evaluate([loaded(name) for name in names], sys.argv[1], progress=sys.stderr.isatty())
+        result = evaluate([loaded(name) for name in names], asked.folder, progress=sys.stderr.isatty())
     except ConfigurationError as exc:
         sys.exit(str(exc))
     Console(soft_wrap=True).print(result.to_table())
     check(result)
+    for system in result.systems:
+        quality = f"{NDCG} of {system.name} over BM25's top 100, {result.dataset}"
+        figures.add(
+            f"evaluation.{system.name}", quality, system.measures[NDCG], digits=3, interval=system.intervals[NDCG]
+        )
+    figures.write(asked)
     for name in names:
         cut = suggest_threshold(result, target_precision=PRECISION, system=name)
         print(f"\n{name}: lowest threshold for a precision of {PRECISION}: {shown(cut.threshold)}")

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import sentence_transformers
 import torch
 import transformers
+from benchmarks._bench import Figures, figure_key, simple_arguments
 from stdlib_corpus import passages
 from support.models import quiet
 
@@ -168,7 +169,7 @@ def tokens_of(folder: Path, texts: Sequence[str]) -> int:
     return sum(map(len, tokenizer([QUERY] * len(texts), list(texts), truncation=True)["input_ids"]))
 
 
-def measure(folder: Path, shape: str, pairs: int, arguments: argparse.Namespace) -> None:
+def measure(folder: Path, shape: str, pairs: int, arguments: argparse.Namespace, figures: Figures) -> None:
     """Print the table of one model and one number of pairs."""
     device, texts = arguments.device, texts_of(pairs)
     tokens = tokens_of(folder, texts)
@@ -192,6 +193,12 @@ def measure(folder: Path, shape: str, pairs: int, arguments: argparse.Namespace)
             print(f"{contender.name:38} {contender.error}")
             continue
         seconds = contender.median
+        key = f"gpu_speed.{shape}.{pairs}.{figure_key(contender.name)}"
+        about = f"{SHAPES[shape][0]}, {pairs:,} pairs on {arguments.device}, {contender.name}"
+        figures.add(
+            f"{key}.speed", f"{about}: against `CrossEncoder.predict` in fp32", default.median / seconds, "times"
+        )
+        figures.add(f"{key}.pairs", f"{about}: pairs a second", pairs / seconds, "per second", digits=0)
         apart = [abs(one - other) for one, other in zip(contender.scores, default.scores, strict=False)]
         print(
             f"{contender.name:38} {pairs / seconds:>10,.0f} {default.median / seconds:>10.2f} "
@@ -201,14 +208,14 @@ def measure(folder: Path, shape: str, pairs: int, arguments: argparse.Namespace)
 
 def main() -> None:
     """Print what it runs on, and one table a model and a number of pairs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = simple_arguments(__doc__ or "")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--pairs", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm", "xlmr"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
-    arguments = parser.parse_args()
+    arguments, figures = parser.parse_args(), Figures()
     warnings.simplefilter("ignore")
     transformers.utils.logging.disable_progress_bar()
     device = platform.processor() or platform.machine()
@@ -220,7 +227,8 @@ def main() -> None:
         for shape in arguments.shapes:
             model = build(Path(folder) / shape, shape)
             for pairs in arguments.pairs:
-                measure(model, shape, pairs, arguments)
+                measure(model, shape, pairs, arguments, figures)
+    figures.write(arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compare the ways to rank more documents than one question holds, with a scripted oracle as the language model.
 
-Usage: llm.py FOLDER, a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), which is read in
+llm.py FOLDER: a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), which is read in
 place. The oracle grades by the judgements, with a random grade for one document in ten; it reads BM25's top 100.
 Figures compare strategies, not models: a real model errs more, and elsewhere.
 """
@@ -13,7 +13,12 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._bench import Figures, figure_key, simple_arguments
 
 from rerank_core import ConfigurationError, Scorer
 from rerank_core.llm.answer import Reply
@@ -77,10 +82,11 @@ def read_judgements(data: Dataset) -> dict[tuple[str, str], float]:
 
 def main() -> None:
     """Evaluate each strategy."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: llm.py FOLDER")
+    parser, figures = simple_arguments(__doc__ or ""), Figures()
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
     try:
-        data = load_dataset(sys.argv[1])
+        data = load_dataset(asked.folder)
     except ConfigurationError as exc:
         sys.exit(str(exc))
     judged = read_judgements(data)
@@ -88,16 +94,23 @@ def main() -> None:
     print(f"| ranking | {MEASURE} | calls | input tokens | output tokens |")
     print("|---|---:|---:|---:|---:|")
     for name, options in SYSTEMS.items():
-        show(data, name, Oracle(judged, max_tokens_per_doc=100_000, **options), first=name == "one question")
+        show(data, name, Oracle(judged, max_tokens_per_doc=100_000, **options), figures)
     cascade = Cascade(["embedded", Oracle(judged, max_tokens_per_doc=100_000)], keep=[20])
-    show(data, "embedded, its best 20 to one question", cascade)
+    show(data, "embedded, its best 20 to one question", cascade, figures)
+    figures.write(asked)
 
 
-def show(data: Dataset, name: str, scorer: Scorer, *, first: bool = False) -> None:
-    """Evaluate one system and print its row, below the first stage's if it is the first."""
+def show(data: Dataset, name: str, scorer: Scorer, figures: Figures) -> None:
+    """Evaluate one system and print its row, the first one's below that of the first stage."""
     result = evaluate({name: scorer}, data, measures=[MEASURE], progress=sys.stderr.isatty())
-    for one in result.systems if first else result.rerankers:
+    for one in result.rerankers if figures.found else result.systems:
         print(row(one), flush=True)
+        key = figure_key(one.name)
+        quality, interval = one.measures[MEASURE], one.intervals[MEASURE]
+        about = f"{MEASURE} of an oracle that errs once in ten: {one.name}"
+        figures.add(f"llm.{key}.ndcg", about, quality, digits=3, interval=interval)
+        asked_tokens = one.usage.tokens / len(one.queries)
+        figures.add(f"llm.{key}.tokens", f"input tokens per query: {one.name}", asked_tokens, digits=0)
 
 
 def row(system: SystemResult) -> str:

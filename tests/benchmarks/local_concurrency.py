@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import arguments, kept, machine, machine_line, median, table
+from benchmarks._bench import Figures, arguments, kept, machine, machine_line, median, table
 
 from rerank_core import Reranker, load_scorer
 
@@ -101,15 +101,19 @@ def main() -> None:
                 ones.append(one_call(reranker, calls[0][0], texts)[0])
                 for way, run in WAYS.items():
                     runs[way].append(run(reranker, calls[0][0], texts))
-    rows = []
+    rows, figures = [], Figures()
     for way, found in runs.items():
         throughput = [one / whole for one, (whole, _) in zip(ones, found, strict=True)]
         late = [statistics.quantiles(each, n=20)[-1] / one for one, (_, each) in zip(ones, found, strict=True)]
         middle = [statistics.median(each) / one for one, (_, each) in zip(ones, found, strict=True)]
+        about = f"{CALLERS} {way} with {EACH} documents each, against one call of {CALLERS * EACH}"
+        figures.add(f"local_concurrency.{way}.throughput", f"{about}: throughput", throughput, "times")
+        figures.add(f"local_concurrency.{way}.p95", f"{about}: p95 latency", late, "times")
         rows.append([f"{CALLERS} {way} × {EACH}", median(throughput), median(late), median(middle)])
     print(f"{asked.scorer} {asked.options or ''} {asked.rounds} rounds; {machine_line(machine(asked.threads))}")
     print(f"against one call of {CALLERS * EACH}, medians (ranges):")
     print(table(["", "throughput", "p95 latency", "median latency"], rows))
+    figures.write(asked)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import arguments, kept, machine, machine_line, start_all, table
+from benchmarks._bench import Figures, arguments, figure_key, kept, machine, machine_line, start_all, table
 from benchmarks.local_speed import REFERENCE, SUBJECTS, our
 
 WORDS = 12
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="cold processes")
     parser.add_argument("--texts", type=int, default=10, help="documents of the first query")
     parser.add_argument("--only", default="", help="subjects whose name has this in it")
-    asked = parser.parse_args()
+    asked, figures = parser.parse_args(), Figures()
     with kept(asked) as folder:
         from benchmarks._texts import kept_candidates
         from benchmarks._weights import fitted_minilm
@@ -80,6 +80,9 @@ def main() -> None:
                         continue
                     finally:
                         worker.stop()
+                    about = f"{subject.name}: peak memory of one call of {count:,} pairs"
+                    name = f"local_memory.{figure_key(subject.name)}.of_{count}"
+                    figures.add(name, about, found["peak_mb"], "MB", digits=0)
                     row += [f"{found['peak_mb']:.0f}", f"{found['peak_mb'] - found['before_mb']:+.0f}"]
             if len(row) == 1 + 2 * len(asked.pairs):
                 rows.append(row)
@@ -99,6 +102,9 @@ def main() -> None:
                 print(f"left out: {subject.name}: {exc}")
                 continue
             rows.append([subject.name, f"{statistics.median(times):.2f}", f"{min(times):.2f}–{max(times):.2f}"])
+            about = f"{subject.name}: from the start of a process to the scores of {asked.texts} documents"
+            figures.add(f"local_memory.{figure_key(subject.name)}.cold", about, times, "s", digits=1)
+        figures.write(asked)
         print(f"seconds from a cold start to the scores of {asked.texts} documents, {asked.runs} processes each")
         print(table(["", "median", "range"], rows))
 

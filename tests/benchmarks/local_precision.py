@@ -1,8 +1,9 @@
 """Print what reduced precision does to the order of close candidates, and to scores in different company.
 
-A ranker with real weights scores 20 queries × 100 candidates of BM25; every precision is compared with fp32:
-overlap of the ten best, Spearman's correlation, largest difference of a score. Then four pairs are scored alone,
-with 10 others and with 99 others: their scores should not depend on the company.
+A ranker with real weights scores 20 queries × 100 candidates of BM25; every precision is compared with
+``CrossEncoder.predict`` on torch in fp32, without which nothing is printed: overlap of the ten best, Spearman's
+correlation, largest difference of a score. Then four pairs are scored alone, with 10 others and with 99 others:
+their scores should not depend on the company.
 
     local_precision.py --folder FOLDER [--rivals-venv FOLDER] [--queries 20]
 """
@@ -17,10 +18,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import Call, Worker, arguments, kept, machine, machine_line, start_all, table
-from benchmarks.local_speed import SUBJECTS, our
+from benchmarks._bench import (
+    Call,
+    Figures,
+    Subject,
+    Worker,
+    arguments,
+    figure_key,
+    kept,
+    machine,
+    machine_line,
+    start_all,
+    table,
+)
+from benchmarks.local_speed import REFERENCE, SUBJECTS, our
 
-FP32 = "plain loop, ONNX Runtime"
 PAIRS, COMPANY = 4, (0, 10, 99)
 
 
@@ -63,7 +75,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--documents", type=int, default=100, help="documents a query, at most 100")
     parser.add_argument("--only", default="", help="subjects whose name has this in it, besides fp32")
-    asked = parser.parse_args()
+    asked, figures = parser.parse_args(), Figures()
     with kept(asked) as folder:
         from benchmarks._texts import kept_candidates
         from benchmarks._weights import fitted_minilm
@@ -72,12 +84,11 @@ def main() -> None:
         calls = [(query, found[: asked.documents]) for query, found in kept_candidates(folder)[: asked.queries]]
         rivals = asked.rivals_venv.resolve() if asked.rivals_venv else None
         print(f"{len(calls)} queries × {len(calls[0][1])} candidates; {machine_line(machine(asked.threads))}")
-        wanted = [each for each in SUBJECTS if each.name == FP32 or "int8" in each.name or "ours" in each.name]
+        reference, *others = (each for each in SUBJECTS if each.name == REFERENCE or is_reduced(each, asked.only))
+        assert reference.name == REFERENCE
         expected: list[list[float]] = []
         rows = []
-        for subject in [*wanted, our("embedded", "embedded", cache_bytes=0)]:
-            if subject.name != FP32 and asked.only not in subject.name:
-                continue
+        for subject in [reference, *others, our("embedded", "embedded", cache_bytes=0)]:
             for name, worker in start_all([subject], model, asked.threads, rivals).items():
                 try:
                     scores = worker.score(calls)["scores"]
@@ -88,19 +99,33 @@ def main() -> None:
                 finally:
                     worker.stop()
                 expected = expected or scores
-                rows.append([name, *compared(expected, scores, subject.name), f"{between:.1e}", f"{logits:.1e}"])
+                beside = [""] * 5 if "embedded" in name else compared(expected, scores, name, figures)
+                rows.append([name, *beside, f"{between:.1e}", f"{logits:.1e}"])
                 print(f"measured: {name}", file=sys.stderr, flush=True)
+            if not expected:
+                sys.exit(f"{REFERENCE} in fp32, the reference, could not be measured")
         columns = ["top-10 overlap", "least", "Spearman", "least", "score diff.", "spread", "in logits"]
+        print(
+            f"compared with {REFERENCE} on torch in fp32; embedded is another model, and is compared with itself"
+        )
         print(table(["", *columns], rows))
+        figures.write(asked)
 
 
-def compared(expected: list[list[float]], scores: list[list[float]], name: str) -> list[str]:
-    """Return the figures beside fp32's; none for the embedded scorer, which is another model."""
-    if "embedded" in name:
-        return [""] * 5
+def is_reduced(subject: Subject, only: str) -> bool:
+    """Return whether to compare a subject: ours, and those of others that are int8 or plain ONNX Runtime."""
+    of_interest = ("ours", "int8", "plain loop")
+    return only in subject.name and any(each in subject.name for each in of_interest)
+
+
+def compared(expected: list[list[float]], scores: list[list[float]], name: str, figures: Figures) -> list[str]:
+    """Return the figures beside the reference's."""
     overlaps = [overlap(left, right) for left, right in zip(expected, scores, strict=True)]
     correlations = [spearman(left, right) for left, right in zip(expected, scores, strict=True)]
     pairs = [each for left, right in zip(expected, scores, strict=True) for each in zip(left, right, strict=True)]
+    key = f"local_precision.{figure_key(name)}"
+    about = f"{name}: share of the ten best that are those of `{REFERENCE}` in fp32"
+    figures.add(f"{key}.overlap", about, statistics.mean(overlaps), digits=3, interval=(min(overlaps), 1.0))
     return [
         f"{statistics.mean(overlaps):.3f}",
         f"{min(overlaps):.2f}",

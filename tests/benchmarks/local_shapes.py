@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import arguments, kept, machine, machine_line, start_all
-from benchmarks.local_speed import FLOOR, REFERENCE, SUBJECTS, measure, report, summary
+from benchmarks._bench import Figures, arguments, figure_key, kept, machine, machine_line, start_all
+from benchmarks.local_speed import FLOOR, REFERENCE, SUBJECTS, keep, measure, report, summary
 
 LARGE = "xlm-r-large"
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="", help="of our scorers, those whose name has this in it")
-    asked = parser.parse_args()
+    asked, figures = parser.parse_args(), Figures()
     with kept(asked) as folder:
         from benchmarks._texts import kept_candidates
         from benchmarks._weights import random_model
@@ -50,6 +50,9 @@ def main() -> None:
             print(f"{shape}: 1 query × {asked.documents} documents; {machine_line(machine(asked.threads))}")
             print("one subject after the other, not interleaved: on a busy machine these are rough")
             print(report(summed, workers), flush=True)
+            for name, each in summed.items():
+                keep(figures, f"local_shapes.{figure_key(shape)}.{figure_key(name)}", f"{shape}, {name}", each)
+        figures.write(asked)
 
 
 if __name__ == "__main__":

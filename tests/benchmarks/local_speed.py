@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 import sys
 import time
@@ -23,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._bench import (
     Call,
+    Figures,
     Subject,
     Worker,
     arguments,
+    figure_key,
     kept,
     machine,
     machine_line,
@@ -183,7 +184,6 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100, help="documents a query, at most 100")
     parser.add_argument("--full", action="store_true", help="all 20 queries in each of 3 rounds")
     parser.add_argument("--only", help="subjects whose name has this in it (and the reference)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     asked = parser.parse_args()
     with kept(asked) as folder:
         run(asked, folder)
@@ -223,8 +223,22 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     print(machine_line(before))
     print(f"load average afterwards {machine(asked.threads)['load']}; speed against {REFERENCE}: median (range)")
     print(report(summed, workers))
-    if asked.json:
-        asked.json.write_text(json.dumps({"machine": before, "subjects": summed}, indent=1), encoding="utf-8")
+    figures = Figures()
+    for name, each in summed.items():
+        keep(figures, f"local_speed.{figure_key(name)}", name, each)
+    figures.write(asked)
+
+
+def keep(figures: Figures, name: str, subject: str, summed: dict[str, Any]) -> None:
+    """Keep a subject's figures."""
+    figures.add(f"{name}.speed", f"{subject}: speed against `{REFERENCE}`", summed["speed"], "times")
+    if "of_floor" in summed:
+        share = [100 * each for each in summed["of_floor"]]
+        figures.add(f"{name}.of_floor", f"{subject}: speed against {FLOOR}", share, "%", digits=0)
+    figures.add(f"{name}.peak", f"{subject}: peak memory", summed["peak_mb"], "MB", digits=0)
+    if "difference" in summed:
+        about = f"{subject}: largest difference of a score from `{REFERENCE}`"
+        figures.add(f"{name}.difference", about, summed["difference"], digits=7)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Print quality, time and model work of the policies over BM25's top 100, as a Markdown table.
 
-Usage: policies.py FOLDER, a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), which is read
+policies.py FOLDER: a collection in BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), which is read
 in place. Collections marked evaluation-only are never tuned on: every option here is a default or a round number.
 """
 
@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._bench import Figures, simple_arguments
 
 from rerank_core import ConfigurationError, Reranker, Scored, Scorer, fusion, load_scorer
 from rerank_core.policies import Cached, Cascade
@@ -45,10 +50,11 @@ def embedded(number: int, *, max_length: int = 256) -> Scorer:
 
 def main() -> None:
     """Evaluate each policy, then the cache when it knows every pair."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: policies.py FOLDER")
+    parser, figures = simple_arguments(__doc__ or ""), Figures()
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
     try:
-        data = load_dataset(sys.argv[1])
+        data = load_dataset(asked.folder)
     except ConfigurationError as exc:
         sys.exit(str(exc))
     alone = embedded(0)
@@ -60,18 +66,29 @@ def main() -> None:
     print("token vectors and keeps those of the documents that it has met (cache_bytes).\n")
     print(f"| ranking | {MEASURE} | p50 | p95 | texts scored per query | tokens read per query |")
     print("|---|---:|---:|---:|---:|---:|")
-    show(data, {"embedded": alone}, first=True)
-    show(data, {"BM25 + embedded, fused": Fused(embedded(3))})
-    show(data, {f"cascade: embedded with {LIGHT_TOKENS} tokens, {KEEP} to embedded": cascade})
+    show(data, "embedded", "embedded", alone, figures)
+    show(data, "fused", "BM25 + embedded, fused", Fused(embedded(3)), figures)
+    light = f"cascade: embedded with {LIGHT_TOKENS} tokens, {KEEP} to embedded"
+    show(data, "cascade", light, cascade, figures)
     evaluate({"first run": cached}, data)
-    show(data, {"cached: second run": cached})
+    show(data, "cached", "cached: second run", cached, figures)
+    figures.write(asked)
 
 
-def show(data: Dataset, system: dict[str, Scorer], *, first: bool = False) -> None:
-    """Evaluate one system and print its row, below the first stage's if it is the first."""
-    result = evaluate(dict(system), data, measures=[MEASURE], progress=sys.stderr.isatty())
-    for one in result.systems if first else result.rerankers:
+def show(data: Dataset, key: str, name: str, scorer: Scorer, figures: Figures) -> None:
+    """Evaluate one system and print its row, the first one's below that of the first stage."""
+    result = evaluate({name: scorer}, data, measures=[MEASURE], progress=sys.stderr.isatty())
+    for one in result.rerankers if figures.found else result.systems:
         print(row(one), flush=True)
+        which = key if one.name == name else "bm25"
+        quality, interval = one.measures[MEASURE], one.intervals[MEASURE]
+        figures.add(f"policies.{which}.ndcg", f"{MEASURE} of {one.name}", quality, digits=3, interval=interval)
+        for part, seconds in (("p50", one.latency_p50), ("p95", one.latency_p95)):
+            figures.add(
+                f"policies.{which}.{part}", f"{part} of {one.name}", 1000 * (seconds or 0.0), "ms", digits=1
+            )
+        scored = one.usage.documents / len(one.queries)
+        figures.add(f"policies.{which}.texts", f"texts scored per query by {one.name}", scored, digits=0)
 
 
 def row(system: SystemResult) -> str:

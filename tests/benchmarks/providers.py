@@ -20,6 +20,7 @@ os.environ["NO_PROXY"] = "127.0.0.1"
 
 import cohere
 import voyageai
+from benchmarks._bench import Figures, simple_arguments
 from support.loopback import Loopback, running
 from support.providers import KEY, MODELS, scorer_of
 
@@ -57,7 +58,7 @@ async def timed(work: Awaitable[Any]) -> float:
     return time.perf_counter() - started
 
 
-async def overhead(provider: str, bare: Ask, reranker: Reranker) -> None:
+async def overhead(provider: str, bare: Ask, reranker: Reranker, figures: Figures) -> None:
     """Print the medians of single calls."""
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for _ in range(CALLS + 20):
@@ -69,9 +70,12 @@ async def overhead(provider: str, bare: Ask, reranker: Reranker) -> None:
         f"{ours_ms - bare_ms:+.2f} ms ({(ours_ms / bare_ms - 1) * 100:+.1f} %)",
         flush=True,
     )
+    figures.add(
+        f"providers.{provider}.added", "what a call of 100 documents adds to the SDK", ours_ms - bare_ms, "ms"
+    )
 
 
-async def large(provider: str, bare: Ask, reranker: Reranker) -> None:
+async def large(provider: str, bare: Ask, reranker: Reranker, figures: Figures) -> None:
     """Print the medians of a large call."""
 
     async def in_sequence() -> None:
@@ -88,17 +92,22 @@ async def large(provider: str, bare: Ask, reranker: Reranker) -> None:
         f"{bare_ms / ours_ms:.1f} times as fast",
         flush=True,
     )
+    about = "5,000 documents at once, against the SDK with 1,000 at a time"
+    ratios = [theirs / ours for theirs, ours in zip(times["bare"][1:], times["ours"][1:], strict=True)]
+    figures.add(f"providers.{provider}.large", about, ratios, "times", digits=1)
 
 
 async def main() -> None:
     """Measure both SDKs."""
+    asked, figures = simple_arguments(__doc__ or "").parse_args(), Figures()
     with running() as loopback:
         for provider, bare in bare_clients(loopback).items():
             reranker = Reranker(scorer_of(provider, loopback))
             loopback.plan(record=False, flat=True)
-            await overhead(provider, bare, reranker)
+            await overhead(provider, bare, reranker, figures)
             loopback.plan(record=False, flat=True, delay=0.05)
-            await large(provider, bare, reranker)
+            await large(provider, bare, reranker, figures)
+    figures.write(asked)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import machine, machine_line, table
+from benchmarks._bench import Figures, machine, machine_line, median, simple_arguments, table
 
 from rerank_core import Reranker, load_scorer
 from rerank_core.local.late.encoding import name_records
@@ -45,15 +45,20 @@ print(1e3 * (time.perf_counter() - start))
 _TOKENS, _WIDTH = 60, 384  # of 120 tokens, half are stored
 
 
-def measure(ask: Callable[[str, Sequence[str]], object], calls: Sequence[tuple[str, list[str]]]) -> list[str]:
-    """Return p50 and p95 in milliseconds; the first call does not count."""
+def measure(ask: Callable[[str, Sequence[str]], object], calls: Sequence[tuple[str, list[str]]]) -> list[float]:
+    """Return the milliseconds of calls; the first one is made twice, and counts once."""
     ask(*calls[0])
     taken = []
     for call in calls:
         start = time.perf_counter()
         ask(*call)
         taken.append(1e3 * (time.perf_counter() - start))
-    return [f"{statistics.median(taken):.1f}", f"{np.percentile(taken, 95):.1f}"]
+    return taken
+
+
+def row(name: str, taken: Sequence[float]) -> list[str]:
+    """Return a row of the table."""
+    return [name, f"{statistics.median(taken):.1f}", f"{np.percentile(taken, 95):.1f}"]
 
 
 def cross_encoder(threads: int) -> Callable[[str, Sequence[str]], object]:
@@ -87,7 +92,7 @@ def fill_at_random(file: VectorFile, texts: Sequence[str]) -> None:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = simple_arguments(__doc__ or "")
     parser.add_argument("cranfield", type=Path)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--synthetic", type=int, default=100_000, help="documents of the large file; 0 for none")
@@ -102,6 +107,7 @@ def main() -> None:
 
 def run(asked: argparse.Namespace, data: Dataset, folder: Path) -> None:
     """Fill the file, and measure."""
+    figures = Figures()
     path = asked.file or folder / "rerank.vectors"
     stored = Reranker(load_scorer("embedded", vectors=path, threads=asked.threads))
     stored.warm_up()
@@ -110,6 +116,8 @@ def run(asked: argparse.Namespace, data: Dataset, folder: Path) -> None:
     seconds = time.perf_counter() - start
     print(f"encoded {usage.documents} in {seconds:.1f} s ({usage.documents / seconds:.1f} per second)")
     stats = VectorFile(path).stats()
+    figures.add("stored.precompute", "documents encoded ahead", usage.documents / seconds, "per second", digits=1)
+    figures.add("stored.bytes", "file per document", stats.bytes / stats.documents / 1e3, "kB", digits=1)
     print(f"{stats.documents} documents stored, {stats.bytes / stats.documents / 1e3:.1f} kB each")
 
     _, found = retrieve("bm25", data, 100)
@@ -117,21 +125,43 @@ def run(asked: argparse.Namespace, data: Dataset, folder: Path) -> None:
         (data.queries[query], [text for key in candidates.scores if (text := data.documents[key]).strip()])
         for query, candidates in list(found.items())[: asked.queries]
     ]
-    rows = [["stored", *measure(stored.rerank, calls)]]
+    taken = measure(stored.rerank, calls)
+    rows = [row("stored", taken)]
+    about = "query over 100 stored documents"
+    figures.add("stored.p50", f"{about}, median", statistics.median(taken), "ms", digits=1)
+    figures.add("stored.p95", f"{about}, 95th percentile", float(np.percentile(taken, 95)), "ms", digits=1)
     if not asked.skip_rivals:
         encoding = Reranker(load_scorer("embedded", cache_bytes=0, threads=asked.threads))
-        rows.append(["embedded, encoding at each query", *measure(encoding.rerank, calls[:3])])
-        rows.append(["CrossEncoder.predict, MiniLM-L6 shapes", *measure(cross_encoder(asked.threads), calls[:3])])
+        rivals = {
+            "encoding": ("`embedded`, encoding at each query", measure(encoding.rerank, calls[:3])),
+            "predict": (
+                "`CrossEncoder.predict`, MiniLM-L6 shapes",
+                measure(cross_encoder(asked.threads), calls[:3]),
+            ),
+        }
+        for key, (name, slower) in rivals.items():
+            rows.append(row(name, slower))
+            figures.add(f"stored.{key}", f"the same query by {name}", slower, "ms", digits=0)
+            ratios = [each / statistics.median(taken) for each in slower]
+            figures.add(f"stored.over_{key}", f"stored vectors against {name}", ratios, "times", digits=0)
     if asked.synthetic:
-        rows += measure_synthetic(folder, asked)
+        rows += measure_synthetic(folder, asked, figures)
     print(table(["100 candidates, the query's encoding included", "p50 ms", "p95 ms"], rows))
 
-    print("first query of a new process, beyond loading the model:", first_query(path, calls[0], asked.threads))
+    taken = first_query(path, calls[0], asked.threads)
+    figures.add("stored.first", "first query of a new process, beyond loading the model", taken, "ms", digits=0)
+    print(f"first query of a new process, beyond loading the model: {median(taken)} ms")
     result = evaluate({"stored": stored}, data, measures=["nDCG@10"])
-    print(f"nDCG@10: {result['stored'].measures['nDCG@10']:.4f}")
+    quality = result["stored"].measures["nDCG@10"]
+    interval = result["stored"].intervals["nDCG@10"]
+    figures.add(
+        "stored.ndcg", "nDCG@10 of stored vectors over BM25's top 100", quality, digits=3, interval=interval
+    )
+    print(f"nDCG@10: {quality:.4f}")
+    figures.write(asked)
 
 
-def measure_synthetic(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
+def measure_synthetic(folder: Path, asked: argparse.Namespace, figures: Figures) -> list[list[str]]:
     """Return the rows of a small and a large file with random vectors."""
     rows = []
     for count in (1_000, asked.synthetic):
@@ -143,21 +173,23 @@ def measure_synthetic(folder: Path, asked: argparse.Namespace) -> list[list[str]
         reranker = Reranker(load_scorer("embedded", vectors=file, threads=asked.threads))
         chance = random.Random(0)
         calls = [(f"question {number}", chance.sample(texts, 100)) for number in range(asked.queries)]
-        rows.append([f"stored, any 100 of {count}", *measure(reranker.rerank, calls)])
+        taken = measure(reranker.rerank, calls)
+        rows.append(row(f"stored, any 100 of {count}", taken))
+        about = f"query over any 100 of {count:,} stored documents, median"
+        figures.add(f"stored.of_{count}", about, statistics.median(taken), "ms", digits=1)
         file.close()
     return rows
 
 
-def first_query(path: Path, call: tuple[str, list[str]], threads: int) -> str:
+def first_query(path: Path, call: tuple[str, list[str]], threads: int) -> list[float]:
     """Return the milliseconds of five processes' first query."""
     import json
 
     command = [sys.executable, "-c", FIRST_QUERY, str(path), str(threads)]
-    taken = [
+    return [
         float(subprocess.run(command, input=json.dumps(call), capture_output=True, text=True, check=True).stdout)
         for _ in range(5)
     ]
-    return f"{statistics.median(taken):.0f} ms ({min(taken):.0f}–{max(taken):.0f})"
 
 
 if __name__ == "__main__":

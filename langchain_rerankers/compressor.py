@@ -45,6 +45,9 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     score_key: str = "relevance_score"
     """Metadata key of the score, a float in [0, 1]. In a passthrough it is None and ``reranked`` is False; a score
     that was there is kept as ``retrieval_score``."""
+    retrieval_score_key: str = _RETRIEVAL_SCORE
+    """Metadata key of the first stage's score, for ``retrieval_weight``: higher is better, on any scale.
+    A document without it counts as the one that scored lowest; where all are without, the order counts."""
 
     _others: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -142,6 +145,10 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     def _read(self, document: Document) -> str:
         return prepend_metadata(document.page_content, document.metadata, self.metadata_fields)
 
+    def _retrieval_score(self, document: Any) -> Any:
+        metadata = document.metadata if isinstance(document, Document) else document
+        return metadata.get(self.retrieval_score_key) if isinstance(metadata, Mapping) else None
+
     def _identify(self, document: Document) -> tuple[str | None, str]:
         return document.id, document.page_content
 
@@ -151,7 +158,12 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
     def _describe(self) -> dict[str, Any]:
         selection = self.selection()
         options = {f"rerank_{name}": getattr(selection, name) for name in _SELECTION}
-        return {"rerank_model": self.get_reranker().scorer.name, **options}
+        reranker = self.get_reranker()
+        return {
+            "rerank_model": reranker.scorer.name,
+            **options,
+            "rerank_retrieval_weight": reranker.retrieval_weight,
+        }
 
     def _finish_run(
         self, run: Run, ranking: Ranking[Document]
@@ -165,9 +177,12 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
 
     def _build(self, ranked: RankedDocument[Document], *, reranked: bool) -> Document:
         metadata: dict[str, Any] = {self.score_key: ranked.score}
+        earlier = ranked.retrieval_score
         if not reranked:
-            earlier = ranked.document.metadata.get(self.score_key)
-            metadata |= {"reranked": False} if earlier is None else {"reranked": False, _RETRIEVAL_SCORE: earlier}
+            metadata["reranked"] = False
+            earlier = ranked.document.metadata.get(self.score_key) if earlier is None else earlier
+        if earlier is not None:
+            metadata[_RETRIEVAL_SCORE] = earlier
         text = None
         if self.return_passage and ranked.passage is not None:
             text = ranked.passage_text

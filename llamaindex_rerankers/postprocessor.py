@@ -57,7 +57,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     """Which metadata the model reads with a node's text; ``metadata_fields``, if given, replaces it."""
     keep_retrieval_score: bool = False
     """Keep the first stage's score as the metadata ``retrieval_score``, on a copy of the node; neither the LLM nor
-    the embedding model reads it."""
+    the embedding model reads it. With ``retrieval_weight`` it is always kept."""
     without_text: Literal["drop", "keep", "raise"] = "drop"
     """What to do with nodes that the model cannot read: ``"drop"`` removes them, with one warning. ``"keep"`` puts
     images, other media and references below all others, with the score None, in the first stage's order, within
@@ -128,6 +128,11 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
             return prepend_metadata(node.get_content(MetadataMode.NONE), node.metadata, self.metadata_fields)
         return node.get_content(self.metadata_mode)
 
+    def _retrieval_score(self, document: NodeWithScore | BaseNode | Any) -> Any:
+        if isinstance(document, dict):
+            return document.get("score")
+        return document.score if isinstance(document, NodeWithScore) else None
+
     def _identify(self, document: NodeWithScore | BaseNode) -> tuple[str | None, str]:
         node = document.node if isinstance(document, NodeWithScore) else document
         return node.node_id, node.get_content(MetadataMode.NONE)
@@ -193,7 +198,7 @@ class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):
     def _annotate(self, given: NodeWithScore, node: BaseNode, metadata: dict[str, Any] | None = None) -> BaseNode:
         """Return the node with metadata added, the given node where there is nothing to add."""
         added = dict(metadata or {})
-        if self.keep_retrieval_score:
+        if self.keep_retrieval_score or self.get_reranker().retrieval_weight:
             added[_RETRIEVAL_SCORE] = None if given.score is None else float(given.score)
         return add_metadata(node, added) if added else node
 

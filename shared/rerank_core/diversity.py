@@ -30,7 +30,8 @@ def diversify(
     """Reorder a ranking by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
     Repeatedly takes the document with the highest weight × score − (1 − weight) × similarity, where the similarity
-    is that to the most similar document taken before. Scores are not changed, so they no longer fall from rank to
+    is that to the most similar document taken before, and the score is what the ranks follow: ``mixed_score``
+    where there is one. Scores are not changed, so they no longer fall from rank to
     rank. Ties go to the document that ranked higher. A ranking without scores (passthrough) keeps its order.
 
     Args:
@@ -102,12 +103,13 @@ def similarity_of_words(ranking: Ranking[Any]) -> Similarity:
 def _take(
     documents: Sequence[RankedDocument[D]], count: int, weight: float, similarity: Similarity
 ) -> list[RankedDocument[D]]:
+    scores = [(each.score if each.mixed_score is None else each.mixed_score) or 0.0 for each in documents]
     left = dict(enumerate(documents))
     nearest = dict.fromkeys(left, -math.inf)  # similarity to the most similar one that was taken
     taken: list[RankedDocument[D]] = []
 
     def value(slot: int) -> float:
-        return weight * (documents[slot].score or 0.0) - (1.0 - weight) * (nearest[slot] if taken else 0.0)
+        return weight * scores[slot] - (1.0 - weight) * (nearest[slot] if taken else 0.0)
 
     while len(taken) < count:
         best = left.pop(max(left, key=value))  # the first of the best, and ``left`` is in the ranking's order

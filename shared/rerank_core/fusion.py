@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from numbers import Real
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, get_args
 
-from rerank_core._support.checks import check_choice, check_count
+from rerank_core._call.scores import read_scores, stretch
+from rerank_core._support.checks import check_choice, check_count, check_finite
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Attempt, RankedDocument, Ranking
@@ -78,9 +79,8 @@ def fuse(
         ranking.query,
         f"{method}({', '.join(_name(entry) for entry in [ranking, *others])})",
         tuple(
-            RankedDocument(found.document, found.text, index, rank, scores[index], found.passage)
+            replace(documents[index], rank=rank, score=scores[index], mixed_score=None)
             for rank, index in enumerate(order, start=1)
-            for found in [documents[index]]
         ),
         tuple(scores),
         sum((each.usage for each in rankings), Usage()),
@@ -141,10 +141,7 @@ def _reciprocal_ranks(scores: Sequence[float | None], constant: int) -> dict[int
 
 def _stretch(scores: Sequence[float | None]) -> dict[int, float]:
     known = {index: score for index, score in enumerate(scores) if score is not None}
-    low, high = min(known.values(), default=0.0), max(known.values(), default=0.0)
-    # By halves: the difference of two floats may be beyond all floats.
-    span = high / 2 - low / 2
-    return {index: (score / 2 - low / 2) / span if span > 0.0 else 1.0 for index, score in known.items()}
+    return dict(zip(known, stretch(list(known.values())), strict=True))
 
 
 def _order(
@@ -178,14 +175,7 @@ def _read_list(ranking: Ranking[Any], position: int, entry: object) -> list[floa
         if entry.query != ranking.query:
             raise ConfigurationError("the rankings are of different queries: fuse rankings of one query")
         entry = entry.scores
-    if isinstance(entry, (str, bytes)) or not hasattr(entry, "__iter__"):
-        raise ConfigurationError(f"list {position} is a {type(entry).__name__}: give a Ranking or scores")
-    scores = list(entry)
-    if len(scores) != len(ranking.scores):
-        raise ConfigurationError(
-            f"list {position} has {len(scores)} scores for {len(ranking.scores)} documents: give one each, or None"
-        )
-    return [None if score is None else _check_number(f"a score of list {position}", score) for score in scores]
+    return read_scores(f"others[{position - 1}]", entry, len(ranking.scores))
 
 
 def _check_weights(weights: object, count: int) -> list[float]:
@@ -193,19 +183,12 @@ def _check_weights(weights: object, count: int) -> list[float]:
         return [1.0] * count
     if isinstance(weights, (str, bytes)) or not hasattr(weights, "__iter__"):
         raise ConfigurationError(f"weights is {weights!r}: give one number per list")
-    numbers = [_check_number("a weight", weight) for weight in weights]
+    numbers = [check_finite("a weight", weight) for weight in weights]
     if len(numbers) != count:
         raise ConfigurationError(f"{len(numbers)} weights for {count} lists: give one per list")
     if min(numbers) < 0.0 or not 0.0 < sum(numbers) < math.inf:
         raise ConfigurationError(f"weights is {numbers}: none may be below 0, nor all be 0")
     return numbers
-
-
-def _check_number(name: str, value: object) -> float:
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not math.isfinite(number):
-        raise ConfigurationError(f"{name} is {value!r}: give a finite number")
-    return number
 
 
 def _name(entry: object) -> str:

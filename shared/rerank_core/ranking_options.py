@@ -96,6 +96,10 @@ class RankingOptions(BaseModel):
         """Return the id, if there is one, and the text that the framework keeps for a document."""
         raise NotImplementedError
 
+    def _retrieval_score(self, document: Any) -> Any:
+        """Return the first stage's score of a document, None where it has none."""
+        raise NotImplementedError
+
     def _read(self, document: Any) -> str:
         """Return what the model reads of one of the framework's documents."""
         raise NotImplementedError
@@ -114,25 +118,28 @@ class RankingOptions(BaseModel):
 
     def _rank(self, query: str, documents: Sequence[D]) -> Ranking[D]:
         """Rank documents by all options but ``order``; indices are positions in ``documents``."""
-        positions, chosen, selection = self._choose(documents)
-        ranking = self.get_reranker().rerank(query, chosen, text_fn=self._text, selection=selection)
+        positions, chosen, options = self._choose(documents)
+        ranking = self.get_reranker().rerank(query, chosen, text_fn=self._text, **options)
         return self._finish(ranking, positions, documents)
 
     async def _arank(self, query: str, documents: Sequence[D]) -> Ranking[D]:
-        positions, chosen, selection = self._choose(documents)
-        ranking = await self.get_reranker().arerank(query, chosen, text_fn=self._text, selection=selection)
+        positions, chosen, options = self._choose(documents)
+        ranking = await self.get_reranker().arerank(query, chosen, text_fn=self._text, **options)
         return self._finish(ranking, positions, documents)
 
-    def _choose(self, documents: Sequence[D]) -> tuple[list[int], list[D], Selection]:
-        """Return which documents to score, and the selection to score them with."""
+    def _choose(self, documents: Sequence[D]) -> tuple[list[int], list[D], dict[str, Any]]:
+        """Return which documents to score, and the options of the call."""
         positions = list(range(len(documents)))
         if self.collapse_duplicates:
             seen: set[tuple[bool, str]] = set()
             positions = [at for at in positions if not self._is_repeated(documents[at], seen)]
         selection = self.selection()
         # Diversity chooses among all that pass the thresholds.
-        chosen = replace(selection, top_n=None) if self.diversity else selection
-        return positions, [documents[at] for at in positions], chosen
+        options: dict[str, Any] = {"selection": replace(selection, top_n=None) if self.diversity else selection}
+        chosen = [documents[at] for at in positions]
+        if self.get_reranker().retrieval_weight:
+            options["retrieval_scores"] = [self._retrieval_score(document) for document in chosen]
+        return positions, chosen, options
 
     def _is_repeated(self, document: Any, seen: set[tuple[bool, str]]) -> bool:
         if isinstance(document, (str, dict)):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
-from operator import length_hint
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, TypeVar, get_args
@@ -18,22 +16,20 @@ from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
 from rerank_core._call.consumption import count_consumption
 from rerank_core._call.event_loop import run_work
-from rerank_core._call.fan_out import fan_out, show_progress
-from rerank_core._call.request import Request, read_texts, separate_distinct
-from rerank_core._support.checks import check_choice, check_seconds
-from rerank_core.errors import ConfigurationError, RerankError, ScorerError, ScorerTimeoutError, name_scorer
+from rerank_core._call.fan_out import fan_out
+from rerank_core._call.request import Request, read_pieces
+from rerank_core._support.checks import check_choice, check_fraction, check_seconds
+from rerank_core.errors import ConfigurationError, ScorerError, ScorerTimeoutError, name_scorer
 from rerank_core.registry import as_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
-from rerank_core.types import Ranking, Scored
+from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
 __all__ = ["OnError", "Reranker"]
 
 D = TypeVar("D")
 OnError = Literal["raise", "passthrough"]
-
-_PRECOMPUTED_AT_ONCE = 256
 
 _logger = logging.getLogger("rerank_core")
 
@@ -49,6 +45,10 @@ class Reranker:
         selection: which documents survive; a call may give another.
         timeout: seconds that a whole call may take, waiting and retries included; None for no limit. In
             ``rerank_many`` it applies to each query, from the moment that its turn comes.
+        retrieval_weight: how much the first stage's opinion counts for the order, in [0, 1]: documents are ordered
+            by (1 − w) × relevance + w × first-stage score, each scaled to [0, 1] within the call's candidates.
+            The scores that are shown, and those that thresholds judge, stay the relevance. 0.15 suits BM25 before
+            a small model; :func:`rerank_tools.evaluation.suggest_retrieval_weight` finds it on labelled data.
         on_error: ``"raise"``, or ``"passthrough"``: on a :class:`ScorerError`, such as a timeout, return the
             first stage's order cut to ``top_n``, with scores of None and the error in ``ranking.error``, and log
             one warning; also for a blank query. Other bad input and bad configuration always raise.
@@ -72,12 +72,14 @@ class Reranker:
         selection: Selection = Selection(),  # noqa: B008 - frozen
         timeout: float | None = None,
         on_error: OnError = "raise",
+        retrieval_weight: float = 0.0,
     ) -> None:
         self.scorer = as_scorer(scorer)
         check_choice("on_error", on_error, get_args(OnError))
         self.selection = self._check_thresholds(check_selection(selection))
         self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self.on_error = on_error
+        self.retrieval_weight = check_fraction("retrieval_weight", retrieval_weight)
         self._total_usage = Usage()
 
     @property
@@ -98,6 +100,7 @@ class Reranker:
         *,
         text_fn: Callable[[D], str] | None = None,
         selection: Selection | None = None,
+        retrieval_scores: Iterable[float | None] | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query.
 
@@ -107,14 +110,17 @@ class Reranker:
                 as they are, never copied or changed. Blank texts are not sent to the model and score 0.0.
             text_fn: returns the text of a document, which the model reads.
             selection: replaces the reranker's own.
+            retrieval_scores: the first stage's scores, for ``retrieval_weight``: one per document, higher is
+                better, on any scale. A document without one (None) counts as the lowest of them. Without any, the
+                order of the documents takes their place, as −log2(1 + rank).
 
         Raises:
-            ConfigurationError: the query is blank (with documents to rank, without passthrough), or a text is no
-                string.
+            ConfigurationError: the query is blank (with documents to rank, without passthrough), a text is no
+                string, or ``retrieval_scores`` are not one finite number or None per document.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = self._make_request(query, documents, text_fn, selection)
-        return event_loop.run(self._rank(request)) if request.texts else self._empty(request)
+        request = self._make_request(query, documents, text_fn, selection, retrieval_scores)
+        return event_loop.run(self._rank(request)) if request.texts else request.make_ranking(self.scorer)
 
     async def arerank(
         self,
@@ -123,10 +129,11 @@ class Reranker:
         *,
         text_fn: Callable[[D], str] | None = None,
         selection: Selection | None = None,
+        retrieval_scores: Iterable[float | None] | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = self._make_request(query, documents, text_fn, selection)
-        return await event_loop.arun(self._rank(request)) if request.texts else self._empty(request)
+        request = self._make_request(query, documents, text_fn, selection, retrieval_scores)
+        return await event_loop.arun(self._rank(request)) if request.texts else request.make_ranking(self.scorer)
 
     def rerank_many(
         self,
@@ -135,6 +142,7 @@ class Reranker:
         *,
         text_fn: Callable[[D], str] | None = None,
         selection: Selection | None = None,
+        retrieval_scores: Sequence[Iterable[float | None] | None] | None = None,
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as a loop of :meth:`rerank` would, but faster.
@@ -144,6 +152,7 @@ class Reranker:
             documents_per_query: one collection of documents per query.
             text_fn: as in :meth:`rerank`.
             selection: as in :meth:`rerank`.
+            retrieval_scores: for each query the scores of its documents, or None; as in :meth:`rerank`.
             progress: show a tqdm bar with one step per query.
 
         Raises:
@@ -151,7 +160,7 @@ class Reranker:
             ScorerError: the first failure; the rest is cancelled.
             MissingExtraError: ``progress`` without tqdm installed.
         """
-        requests = self._make_requests(queries, documents_per_query, text_fn, selection)
+        requests = self._make_requests(queries, documents_per_query, text_fn, selection, retrieval_scores)
         return event_loop.run(fan_out(self._rank_in_turn, requests, progress=progress))
 
     async def arerank_many(
@@ -161,10 +170,11 @@ class Reranker:
         *,
         text_fn: Callable[[D], str] | None = None,
         selection: Selection | None = None,
+        retrieval_scores: Sequence[Iterable[float | None] | None] | None = None,
         progress: bool = False,
     ) -> list[Ranking[D]]:
         """Rank each query's documents, as :meth:`rerank_many` does."""
-        requests = self._make_requests(queries, documents_per_query, text_fn, selection)
+        requests = self._make_requests(queries, documents_per_query, text_fn, selection, retrieval_scores)
         return await event_loop.arun(fan_out(self._rank_in_turn, requests, progress=progress))
 
     def precompute(
@@ -188,7 +198,7 @@ class Reranker:
             MissingExtraError: ``progress`` without tqdm installed.
         """
         started, usage = perf_counter(), Usage()
-        for texts in _read_pieces(documents, text_fn, progress=progress):
+        for texts in read_pieces(documents, text_fn, progress=progress):
             usage += event_loop.run(translate_errors(self.scorer, self.scorer.precompute, texts))
         return replace(usage, seconds=perf_counter() - started)
 
@@ -197,7 +207,7 @@ class Reranker:
     ) -> Usage:
         """Encode documents before anybody asks, as :meth:`precompute` does."""
         started, usage = perf_counter(), Usage()
-        for texts in _read_pieces(documents, text_fn, progress=progress):
+        for texts in read_pieces(documents, text_fn, progress=progress):
             usage += await event_loop.arun(translate_errors(self.scorer, self.scorer.precompute, texts))
         return replace(usage, seconds=perf_counter() - started)
 
@@ -239,9 +249,11 @@ class Reranker:
         documents: Iterable[D],
         text_fn: Callable[[D], str] | None,
         selection: Selection | None,
+        retrieval_scores: Iterable[float | None] | None,
     ) -> Request[D]:
         chosen = self.selection if selection is None else self._check_thresholds(selection)
-        return Request.of(query, documents, text_fn, chosen, allow_blank=self.on_error == "passthrough")
+        allow_blank = self.on_error == "passthrough"
+        return Request.of(query, documents, text_fn, chosen, retrieval_scores, allow_blank=allow_blank)
 
     def _make_requests(
         self,
@@ -249,15 +261,18 @@ class Reranker:
         documents_per_query: Sequence[Iterable[D]],
         text_fn: Callable[[D], str] | None,
         selection: Selection | None,
+        retrieval_scores: Sequence[Iterable[float | None] | None] | None,
     ) -> list[Request[D]]:
         if isinstance(queries, str):
             raise ConfigurationError("queries is a single string: give a list of queries")
-        if len(queries) != len(documents_per_query):
-            raise ConfigurationError(
-                f"{len(queries)} queries but {len(documents_per_query)} collections of documents: give one each"
-            )
-        pairs = zip(queries, documents_per_query, strict=True)
-        return [self._make_request(query, documents, text_fn, selection) for query, documents in pairs]
+        scores = [None] * len(queries) if retrieval_scores is None else retrieval_scores
+        for name, given in (("documents", documents_per_query), ("retrieval_scores", scores)):
+            if len(queries) != len(given):
+                raise ConfigurationError(f"{len(queries)} queries but {len(given)} lists of {name}: give one each")
+        return [
+            self._make_request(query, documents, text_fn, selection, known)
+            for query, documents, known in zip(queries, documents_per_query, scores, strict=True)
+        ]
 
     def _check_thresholds(self, selection: Selection) -> Selection:
         """Refuse thresholds on scores that only say the order."""
@@ -269,20 +284,17 @@ class Reranker:
                 )
         return selection
 
-    def _empty(self, request: Request[D]) -> Ranking[D]:
-        return Ranking(request.query, self.scorer.name, selection=request.selection)
-
     async def _rank_in_turn(self, request: Request[D]) -> Ranking[D]:
         return await self._rank(replace(request, started=perf_counter()))
 
     async def _rank(self, request: Request[D]) -> Ranking[D]:
         if not request.texts:
-            return self._empty(request)
+            return request.make_ranking(self.scorer)
         if not request.query.strip():
             _logger.warning("not reranked, first-stage order returned: the query is empty")
-            return self._passthrough(request, Usage(), ConfigurationError("the query is empty"))
+            return request.keep_order(self.scorer.name, Usage(), ConfigurationError("the query is empty"))
         steps = 3 * len(request.texts)
-        with telemetry.start_span(self.scorer.name, len(request.texts)) as span:
+        with telemetry.start_span(self.scorer.name, len(request.texts), self.retrieval_weight) as span:
             try:
                 with count_consumption() as consumed:
                     ranking = await self._score(request)
@@ -290,7 +302,7 @@ class Reranker:
                 exc.partial = await run_work(steps, request.spread_some, exc.partial)
                 exc.usage = consumed.usage
                 usage = self._report(span, request, self.scorer.name, consumed.usage, exc)
-                ranking = await run_work(steps, self._passthrough, request, usage, exc)
+                ranking = await run_work(steps, request.keep_order, self.scorer.name, usage, exc)
                 if self.on_error == "raise":
                     telemetry.describe_ranking(span, replace(ranking, documents=()), request.texts)
                     raise
@@ -303,19 +315,6 @@ class Reranker:
             ranking = replace(ranking, usage=self._report(span, request, ranking.model, consumed.usage))
             await run_work(steps, telemetry.describe_ranking, span, ranking, request.texts)
         return ranking
-
-    def _make_ranking(self, request: Request[D], scored: Scored) -> Ranking[D]:
-        scores = request.spread(scored.scores, blank=0.0)
-        tiers = request.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
-        passages = request.spread(scored.passages, blank=None) if scored.passages else ()
-        return Ranking(
-            request.query,
-            scored.model or self.scorer.name,
-            request.rank_documents(request.selection.select(scores, tiers), scores, passages),
-            tuple(scores),
-            attempts=scored.attempts,
-            selection=request.selection,
-        )
 
     def _report(
         self, span: Any, request: Request[D], model: str, usage: Usage, error: ScorerError | None = None
@@ -334,11 +333,12 @@ class Reranker:
             ScorerError: the scorer failed, or the deadline passed before the ranking was there.
         """
         if not request.distinct:
-            return self._make_ranking(request, Scored(()))
+            return request.make_ranking(self.scorer)
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit) as scope:
             scored = await call_scorer(self.scorer, request.query, request.distinct)
-            ranking = await run_work(3 * len(request.texts), self._make_ranking, request, scored)
+            weight = self.retrieval_weight
+            ranking = await run_work(3 * len(request.texts), request.make_ranking, self.scorer, scored, weight)
             if anyio.current_time() < scope.deadline:
                 return ranking
         with name_scorer(self.scorer.name):
@@ -346,27 +346,3 @@ class Reranker:
                 f"did not answer within timeout={self.timeout} s ({len(request.distinct)} texts): "
                 "give it longer, send fewer documents, or use on_error='passthrough'"
             )
-
-    def _passthrough(self, request: Request[D], usage: Usage, error: RerankError) -> Ranking[D]:
-        order = range(len(request.texts))[: request.selection.top_n]
-        none: list[float | None] = [None] * len(request.texts)
-        ranked = request.rank_documents(order, none)
-        return Ranking(
-            request.query, self.scorer.name, ranked, tuple(none), usage, error, selection=request.selection
-        )
-
-
-def _read_pieces(
-    documents: Iterable[D], text_fn: Callable[[D], str] | None, *, progress: bool
-) -> Iterator[list[str]]:
-    """Return the distinct texts of documents, some hundred at a time, without blank ones."""
-    if isinstance(documents, (str, bytes)):
-        raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
-    waiting = iter(documents)
-    first = 0
-    with show_progress("encoding", "document", length_hint(documents) or None, wanted=progress) as bar:
-        while piece := list(islice(waiting, _PRECOMPUTED_AT_ONCE)):
-            yield separate_distinct(read_texts(piece, text_fn, first=first))[0]
-            first += len(piece)
-            if bar is not None:
-                bar.update(len(piece))

@@ -66,7 +66,8 @@ def two_stage_search(
         search: the first stage, ``search(query, candidates)``, best first. It returns strings; mappings or objects
             with ``text``, ``page_content`` or ``content``, and optionally ``score`` and ``metadata``; or pairs of
             one of these and its score. The other keys of a mapping become metadata.
-        reranker: the second stage: a reranker, whose thresholds and deadline apply, a scorer, or a scorer's name.
+        reranker: the second stage: a reranker, whose thresholds, deadline and ``retrieval_weight`` apply, a
+            scorer, or a scorer's name.
         candidates: how many documents the first stage is asked for, at least 1; any beyond are not read.
         top_n: how many results are returned at most, at least 1; None for all.
         text_fn: returns a document's text, where it is kept under another name.
@@ -89,7 +90,10 @@ def two_stage_search(
             found.close()
         raise ConfigurationError("search is asynchronous: call atwo_stage_search")
     documents = _read_candidates(found, candidates, text_fn)
-    return _build_results(stage.rerank(query, documents, text_fn=_text, selection=selection))
+    scores = _list_scores(stage, documents)
+    return _build_results(
+        stage.rerank(query, documents, text_fn=_text, selection=selection, retrieval_scores=scores)
+    )
 
 
 async def atwo_stage_search(
@@ -113,7 +117,10 @@ async def atwo_stage_search(
     else:
         found = await anyio.to_thread.run_sync(search, query, candidates)
     documents = _read_candidates(await found if inspect.isawaitable(found) else found, candidates, text_fn)
-    return _build_results(await stage.arerank(query, documents, text_fn=_text, selection=selection))
+    scores = _list_scores(stage, documents)
+    return _build_results(
+        await stage.arerank(query, documents, text_fn=_text, selection=selection, retrieval_scores=scores)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,10 @@ class _Candidate(Generic[D]):
 
 def _text(candidate: _Candidate[Any]) -> str:
     return candidate.text
+
+
+def _list_scores(stage: Reranker, documents: Iterable[_Candidate[Any]]) -> list[float | None] | None:
+    return [document.score for document in documents] if stage.retrieval_weight else None
 
 
 def _second_stage(

@@ -48,16 +48,25 @@ class Selection:
         if self.top_n is not None:
             object.__setattr__(self, "top_n", check_count("top_n", self.top_n))
 
-    def select(self, scores: Sequence[float], tiers: Sequence[int] = ()) -> list[int]:
+    def select(
+        self, scores: Sequence[float], tiers: Sequence[int] = (), order_by: Sequence[float] = ()
+    ) -> list[int]:
         """Return the indices of the surviving scores, best first.
 
-        Of equal scores the lower tier comes first, then the order of the input decides.
+        Args:
+            scores: relevance scores, by which the thresholds judge.
+            tiers: of equal scores the lower tier comes first, then the order of the input decides.
+            order_by: what is ordered by instead of the scores, highest first.
         """
-        ties = tiers or [0] * len(scores)
-        order = _sort(len(scores), lambda index: (-scores[index], ties[index]))
-        cut = self.cut(scores[order[0]]) if order else 0.0
-        kept = sum(1 for score in scores if score >= cut)
-        return order[: max(kept, self.min_keep)][: self.top_n]
+        keys, ties = order_by or scores, tiers or [0] * len(scores)
+        order = _sort(len(scores), lambda index: (-keys[index], ties[index]))
+        cut = self.cut(max(scores, default=0.0))
+        if cut > 0.0:
+            failing = [index for index in order if scores[index] < cut]
+            passing = len(order) - len(failing)
+            dropped = set(failing[max(0, self.min_keep - passing) :])
+            order = [index for index in order if index not in dropped]
+        return order[: self.top_n]
 
     def cut(self, best: float) -> float:
         """Return the score below which documents are dropped, where the best score is ``best``."""

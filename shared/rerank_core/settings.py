@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["RerankOptions", "RerankSettings"]
 
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
-_SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "model_options")
+_SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "retrieval_weight", "model_options")
 _SCORERS_OWN = "give it to the scorer, as model_options={{{!r}: …}}"
 _EQUIVALENTS = {
     **dict.fromkeys(("top_k", "k"), "give top_n"),
@@ -83,6 +83,7 @@ class RerankOptions(TypedDict, total=False):
     base_url: str | None
     timeout: float | None
     on_error: OnError
+    retrieval_weight: float
     metadata_fields: Sequence[str]
     model_options: dict[str, Any]
     text_fn: Callable[[Any], str] | None
@@ -137,6 +138,9 @@ class RerankSettings(RankingOptions):
     """Seconds that a whole call may take, above 0; None for no limit."""
     on_error: OnError = "raise"
     """``"passthrough"`` returns the first stage's order, unscored, when the scorer fails."""
+    retrieval_weight: float = 0.0
+    """How much the first stage's opinion counts for the order, in [0, 1]; see :class:`rerank_core.Reranker`.
+    Scores and thresholds stay the relevance; the first stage's score is kept, as metadata ``retrieval_score``."""
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of the scorer, such as ``{"max_length": 256}``."""
     return_passage: bool = False
@@ -173,12 +177,14 @@ class RerankSettings(RankingOptions):
             ]
             raise ValidationError.from_exception_data(exc.title, errors, hide_input=True) from None
 
-    @field_validator(*_SELECTION, "timeout")
+    @field_validator(*_SELECTION, "timeout", "retrieval_weight")
     @classmethod
     def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Check a number where it is given or assigned, not only where it is used."""
         if info.field_name == "timeout":
             return None if value is None else check_seconds("timeout", value)
+        if info.field_name == "retrieval_weight":
+            return check_fraction("retrieval_weight", value)
         Selection(**{str(info.field_name): value})
         return value
 
@@ -250,7 +256,8 @@ class RerankSettings(RankingOptions):
             if self.base_url is not None:
                 options["base_url"] = self.base_url
             scorer = load_scorer(self.model, **options)
-            made = self._made = (wanted, Reranker(scorer, timeout=self.timeout, on_error=self.on_error))
+            call = {name: getattr(self, name) for name in ("timeout", "on_error", "retrieval_weight")}
+            made = self._made = (wanted, Reranker(scorer, **call))
         return made[1]
 
     def selection(self) -> Selection:

@@ -110,7 +110,7 @@ def report(call: CallReport, span: Any = None) -> None:
 
 
 @contextmanager
-def start_span(model: str, documents: int) -> Iterator[Any]:
+def start_span(model: str, documents: int, retrieval_weight: float = 0.0) -> Iterator[Any]:
     """Hold an OpenTelemetry span ``rerank {model}`` around a call; give None where OpenTelemetry is not in use."""
     # The attribute is missing while another thread is still importing the module.
     get_tracer: Any = getattr(sys.modules.get("opentelemetry.trace"), "get_tracer", None)
@@ -123,6 +123,7 @@ def start_span(model: str, documents: int) -> Iterator[Any]:
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": name,
         "rerank.documents": documents,
+        "rerank.retrieval_weight": retrieval_weight,
     }
     with get_tracer("rerank_core").start_as_current_span(
         f"rerank {model}", attributes=attributes, record_exception=False, set_status_on_exception=False

@@ -84,6 +84,9 @@ class RankedDocument(Generic[D]):
         rank: position in the ranking, from 1, best first.
         score: relevance score in [0, 1], higher is better; None where nothing was scored (passthrough).
         passage: the passage of ``text`` that the score is about, None for the whole text.
+        retrieval_score: the first stage's score as it was given, on its own scale; None where none was given.
+        mixed_score: what the ranks follow with a ``retrieval_weight``: relevance and the first stage's scores,
+            mixed, on the scale of the relevance scores; None where they follow ``score``.
     """
 
     document: D
@@ -92,6 +95,8 @@ class RankedDocument(Generic[D]):
     rank: int
     score: float | None
     passage: Passage | None = None
+    retrieval_score: float | None = None
+    mixed_score: float | None = None
 
     @property
     def moved(self) -> int:
@@ -159,6 +164,10 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         scores = [score for score in self.scores if score is not None]
         return (self.selection.cut(max(scores)) or None) if self.selection and scores else None
 
+    @property
+    def _is_mixed(self) -> bool:
+        return any(each.mixed_score is not None for each in self.documents[:1])
+
     def __rich__(self) -> Table:
         return self._table()
 
@@ -200,6 +209,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             details += f" … and {len(dropped) - _SHOWN_DROPPED:,} more"
         note = [f"┆ cut at score {cut:.3f}"] if cut is not None else []
         note += [f"{len(dropped):,} dropped"] if dropped else []
+        note += ["ranked by score and the first stage's, mixed"] if self._is_mixed else []
         facts = [self.model, f"{len(self):,} of {len(self.scores):,} documents"]
         facts += [f"{self.usage.seconds * 1000:,.0f} ms"] if self.usage.seconds else []
         facts += [f"${self.usage.cost:.6f}".rstrip("0")] if self.usage.cost else []

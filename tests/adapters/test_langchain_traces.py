@@ -107,6 +107,7 @@ def test_a_run_shows_what_went_in_and_what_came_out(compress: Compress) -> None:
         "rerank_score_threshold": 0.25,
         "rerank_adaptive_ratio": None,
         "rerank_min_keep": 0,
+        "rerank_retrieval_weight": 0.0,
     }
     assert run.error is None
 

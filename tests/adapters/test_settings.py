@@ -37,6 +37,7 @@ SHARED = {
     "base_url": None,
     "timeout": None,
     "on_error": "raise",
+    "retrieval_weight": 0.0,
     "metadata_fields": (),
     "model_options": {},
     "text_fn": None,
@@ -48,7 +49,7 @@ SHARED = {
     "reranker": None,
 }
 OWN = {
-    RerankCompressor: {"score_key": "relevance_score"},
+    RerankCompressor: {"score_key": "relevance_score", "retrieval_score_key": "retrieval_score"},
     RerankPostprocessor: {
         "metadata_mode": MetadataMode.EMBED,
         "keep_retrieval_score": False,
@@ -56,7 +57,7 @@ OWN = {
     },
 }
 CHANGED_OWN: dict[type[Any], dict[str, Any]] = {
-    RerankCompressor: {"score_key": "score"},
+    RerankCompressor: {"score_key": "score", "retrieval_score_key": "bm25"},
     RerankPostprocessor: {
         "metadata_mode": MetadataMode.LLM,
         "keep_retrieval_score": True,
@@ -159,7 +160,7 @@ def test_options_of_replaced_rerankers_are_translated(kind: type[Any], foreign: 
 def test_options_are_typed_and_described(kind: type[Any]) -> None:
     """Those that a function passes on are the fields, and each has a description in the schema."""
     passed_on: Any = RerankOptions if kind is RerankCompressor else PostprocessorOptions
-    own = {"callback_manager"} | ({"score_key"} if kind is RerankCompressor else set())
+    own = {"callback_manager"} | ({"score_key", "retrieval_score_key"} if kind is RerankCompressor else set())
     assert set(get_type_hints(passed_on)) == set(kind.model_fields) - own
     properties = kind.model_json_schema()["properties"]
     assert all(properties[name].get("description") for name in set(passed_on.__annotations__) & set(properties))

@@ -91,8 +91,8 @@ def test_text_fn_reads_objects_of_every_list() -> None:
 @pytest.mark.parametrize(
     ("queries", "lists", "message"),
     [
-        (["a", "b"], [["x"]], "2 queries but 1 collections of documents: give one each"),
-        ([], [["x"]], "0 queries but 1 collections"),
+        (["a", "b"], [["x"]], "2 queries but 1 lists of documents: give one each"),
+        ([], [["x"]], "0 queries but 1 lists of documents"),
         ("ab", [["x"], ["y"]], "queries is a single string: give a list of queries"),
         (["a"], ["x"], "documents is a single str"),
         (["a", ""], [["x"], ["y"]], "the query is empty"),

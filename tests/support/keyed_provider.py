@@ -23,6 +23,7 @@ CHANGED_OPTIONS: dict[str, Any] = {
     "base_url": "https://rerank.example/v1",
     "timeout": 12.5,
     "on_error": "passthrough",
+    "retrieval_weight": 0.25,
     "metadata_fields": ["title", "year"],
     "model_options": {"max_length": 128},
     "return_passage": True,

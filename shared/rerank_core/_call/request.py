@@ -1,18 +1,24 @@
-"""A call, checked and ready: texts cleaned, blanks and repetitions set apart."""
+"""A call: checked and ready, with blanks and repetitions set apart, and the ranking that is made of its answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import length_hint
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from rerank_core.errors import ConfigurationError
+from rerank_core._call.fan_out import show_progress
+from rerank_core._call.scores import mix_scores, read_scores
+from rerank_core.errors import ConfigurationError, RerankError
+from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
-from rerank_core.types import Passage, RankedDocument
+from rerank_core.types import Passage, RankedDocument, Ranking, Scored
+from rerank_core.usage import Usage
 
-__all__ = ["TEXT_NAMES", "Request", "check_query", "read_texts", "separate_distinct"]
+__all__ = ["TEXT_NAMES", "Request", "check_query", "read_pieces", "read_texts", "separate_distinct"]
 
 D = TypeVar("D")
 S = TypeVar("S")
@@ -21,6 +27,7 @@ TextFn = Callable[[D], str]
 TEXT_NAMES = ("text", "page_content", "content")
 """Where dictionaries and objects may keep their text; the first that is there counts."""
 
+_PRECOMPUTED_AT_ONCE = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -35,6 +42,7 @@ class Request(Generic[D]):
         distinct: the texts to score: those that are not blank, each once, in order of first appearance.
         slots: for each document the position of its text in ``distinct``, None for a blank text.
         selection: which documents survive.
+        retrieval_scores: the first stage's score of each document, None where it gave none; empty without any.
         started: when the call's deadline began to run, in seconds of ``time.perf_counter``.
     """
 
@@ -44,6 +52,7 @@ class Request(Generic[D]):
     distinct: list[str]
     slots: list[int | None]
     selection: Selection
+    retrieval_scores: Sequence[float | None] = ()
     started: float = field(default_factory=perf_counter)
 
     @classmethod
@@ -53,6 +62,7 @@ class Request(Generic[D]):
         documents: Iterable[D],
         text_fn: TextFn[D] | None,
         selection: Selection,
+        retrieval_scores: Iterable[float | None] | None = None,
         *,
         allow_blank: bool = False,
     ) -> Request[D]:
@@ -63,10 +73,11 @@ class Request(Generic[D]):
             documents: strings, or any objects with ``text_fn``.
             text_fn: returns the text of a document.
             selection: which documents survive.
+            retrieval_scores: the first stage's, one number or None per document; higher is better.
             allow_blank: whether the caller knows what to do with a blank query.
 
         Raises:
-            ConfigurationError: the query is blank, or a text is no string.
+            ConfigurationError: the query is blank, a text is no string, or a score is no finite number.
         """
         if isinstance(documents, (str, bytes)):
             raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
@@ -74,7 +85,8 @@ class Request(Generic[D]):
         if objects and not (allow_blank and isinstance(query, str) and not query.strip()):
             query = check_query(query)
         texts = read_texts(objects, text_fn)
-        return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection))
+        known = () if retrieval_scores is None else read_scores("retrieval_scores", retrieval_scores, len(texts))
+        return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection), known)
 
     def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
         """Return one value per document, from one value per distinct text."""
@@ -84,8 +96,45 @@ class Request(Generic[D]):
         """Return values by a document's position, from values by a distinct text's position."""
         return {at: values[slot] for at, slot in enumerate(self.slots) if slot is not None and slot in values}
 
-    def rank_documents(
-        self, order: Iterable[int], scores: Sequence[float | None], passages: Sequence[Passage | None] = ()
+    def make_ranking(
+        self,
+        scorer: Scorer,
+        scored: Scored = Scored(()),  # noqa: B008 - frozen
+        retrieval_weight: float = 0.0,
+    ) -> Ranking[D]:
+        """Return the ranking of a checked answer, without its usage; the default is that of no text at all."""
+        scores = self.spread(scored.scores, blank=0.0)
+        tiers = self.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
+        passages = self.spread(scored.passages, blank=None) if scored.passages else ()
+        keys: Sequence[float] = ()
+        mixed: Sequence[float] = ()
+        if retrieval_weight and self.distinct:
+            relevance: list[float | None] = self.spread(scored.scores, blank=None)
+            keys = mix_scores(relevance, self.retrieval_scores, retrieval_weight, ordinal=scorer.ordinal)
+            low, high = min(scored.scores), max(scored.scores)
+            mixed = [low + (high - low) * key if key >= 0.0 else 0.0 for key in keys]
+        order = self.selection.select(scores, tiers, keys)
+        return Ranking(
+            self.query,
+            scored.model or scorer.name,
+            self._rank_documents(order, scores, passages, mixed),
+            tuple(scores),
+            attempts=scored.attempts,
+            selection=self.selection,
+        )
+
+    def keep_order(self, model: str, usage: Usage, error: RerankError) -> Ranking[D]:
+        """Return the first stage's order cut to ``top_n``, without scores, because of an error."""
+        none: list[float | None] = [None] * len(self.texts)
+        ranked = self._rank_documents(range(len(self.texts))[: self.selection.top_n], none)
+        return Ranking(self.query, model, ranked, tuple(none), usage, error, selection=self.selection)
+
+    def _rank_documents(
+        self,
+        order: Iterable[int],
+        scores: Sequence[float | None],
+        passages: Sequence[Passage | None] = (),
+        mixed_scores: Sequence[float] = (),
     ) -> tuple[RankedDocument[D], ...]:
         """Return the documents at these positions, ranked in this order."""
         return tuple(
@@ -96,6 +145,8 @@ class Request(Generic[D]):
                 rank,
                 scores[index],
                 passages[index] if passages else None,
+                self.retrieval_scores[index] if self.retrieval_scores else None,
+                mixed_scores[index] if mixed_scores else None,
             )
             for rank, index in enumerate(order, start=1)
         )
@@ -134,6 +185,20 @@ def separate_distinct(texts: Iterable[str]) -> tuple[list[str], list[int | None]
     positions: dict[str, int] = {}
     slots = [positions.setdefault(text, len(positions)) if text and not text.isspace() else None for text in texts]
     return list(positions), slots
+
+
+def read_pieces(documents: Iterable[D], text_fn: TextFn[D] | None, *, progress: bool) -> Iterator[list[str]]:
+    """Return the distinct texts of documents, some hundred at a time, without blank ones."""
+    if isinstance(documents, (str, bytes)):
+        raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
+    waiting = iter(documents)
+    first = 0
+    with show_progress("encoding", "document", length_hint(documents) or None, wanted=progress) as bar:
+        while piece := list(islice(waiting, _PRECOMPUTED_AT_ONCE)):
+            yield separate_distinct(read_texts(piece, text_fn, first=first))[0]
+            first += len(piece)
+            if bar is not None:
+                bar.update(len(piece))
 
 
 def _read_text(position: int, document: D, text_fn: TextFn[D] | None) -> str:

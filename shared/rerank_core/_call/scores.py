@@ -1,15 +1,16 @@
-"""From a model's scale to relevance scores in [0, 1]."""
+"""From a model's scale to relevance scores in [0, 1], and their mixture with a first stage's scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from numbers import Real
 
-from rerank_core.errors import InvalidResponseError
+from rerank_core._support.checks import check_finite
+from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.scorer import Scale
 
-__all__ = ["sigmoid", "validate_scores"]
+__all__ = ["mix_scores", "read_scores", "sigmoid", "stretch", "validate_scores"]
 
 _ROUNDING = 1e-6
 """How far a score may leave its range: single-precision sums of a softmax do, by a few ulp."""
@@ -63,3 +64,57 @@ def _finite(score: object, index: int) -> float:
     if not math.isfinite(number):
         raise InvalidResponseError(f"returned {number!r} for text {index}: a finite number was expected")
     return number
+
+
+def read_scores(name: str, scores: object, expected: int) -> list[float | None]:
+    """Return scores that a caller gave, one number or None per document, as Python floats.
+
+    Raises:
+        ConfigurationError: they are something else, too few or too many, or one is NaN or infinite.
+    """
+    if isinstance(scores, (str, bytes)) or not isinstance(scores, Iterable):
+        raise ConfigurationError(f"{name} is a {type(scores).__name__}: give one score per document")
+    values = list(scores)
+    if len(values) != expected:
+        raise ConfigurationError(
+            f"{name} has {len(values)} scores for {expected} documents: give one each, or None where there is none"
+        )
+    return [None if value is None else check_finite(f"{name}[{at}]", value) for at, value in enumerate(values)]
+
+
+def stretch(scores: Sequence[float]) -> list[float]:
+    """Return scores moved and scaled so that the lowest is 0.0 and the highest 1.0; equal ones are all 1.0."""
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
+    # By halves: the difference of two floats may be beyond all floats.
+    span = high / 2 - low / 2
+    return [(score / 2 - low / 2) / span if span > 0.0 else 1.0 for score in scores]
+
+
+def mix_scores(
+    relevance: Sequence[float | None], retrieval: Sequence[float | None], weight: float, *, ordinal: bool = False
+) -> list[float]:
+    """Return (1 − weight) × relevance + weight × the first stage's scores, each stretched to [0, 1].
+
+    Args:
+        relevance: one score per document, in the first stage's order; None for a document that was not scored,
+            which comes after all others, as -1.0.
+        retrieval: as many scores of the first stage, higher is better. A missing one counts as the lowest. Where
+            all are missing, −log2(1 + rank) takes their place.
+        weight: of the first stage, in [0, 1].
+        ordinal: the relevance scores only say the order: −log2(1 + rank) takes their place.
+    """
+    scored = [(at, score) for at, score in enumerate(relevance) if score is not None]
+    known = [score for at, _ in scored if (score := retrieval[at]) is not None] if retrieval else []
+    if known:
+        lowest = min(known)
+        first = [lowest if (score := retrieval[at]) is None else score for at, _ in scored]
+    else:
+        first = [-math.log2(2 + at) for at, _ in scored]
+    second = [score for _, score in scored]
+    if ordinal:
+        ranks = {score: rank for rank, score in reversed([*enumerate(sorted(second, reverse=True), start=1)])}
+        second = [-math.log2(1 + ranks[score]) for score in second]
+    mixed = [-1.0] * len(relevance)
+    for (at, _), ours, theirs in zip(scored, stretch(second), stretch(first), strict=True):
+        mixed[at] = (1.0 - weight) * ours + weight * theirs
+    return mixed

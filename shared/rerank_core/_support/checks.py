@@ -12,7 +12,7 @@ from numbers import Real
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["check_amount", "check_choice", "check_count", "check_fraction", "check_seconds"]
+__all__ = ["check_amount", "check_choice", "check_count", "check_finite", "check_fraction", "check_seconds"]
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
@@ -52,6 +52,18 @@ def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
     number = _real(value)
     if not number >= 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give {unit}, at least 0")
+    return number
+
+
+def check_finite(name: str, value: object) -> float:
+    """Return a number that is neither NaN nor infinite.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    number = _real(value)
+    if not math.isfinite(number):
+        raise ConfigurationError(f"{name} is {value!r}: give a finite number")
     return number
 
 

@@ -167,7 +167,8 @@ def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
         ConfigurationError: the file cannot be read or written, or the scorer's options cannot be told apart (see
             :meth:`rerank_core.Scorer.cache_key`).
     """
-    key = digest(repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection]))
+    weight = [reranker.retrieval_weight] if reranker.retrieval_weight else []
+    key = digest(repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection, *weight]))
     try:
         return Journal(folder / f"{make_file_name(name)}-{key[:16]}.jsonl", key, sync=True)
     except OSError as exc:
@@ -187,13 +188,17 @@ def _ask_all(
     warm = False
     for query, candidates in found.items():
         texts = {document: data.documents[document] for document in candidates.scores}
-        question = digest(data.queries[query], *(part for pair in texts.items() for part in pair))
+        scores = list(candidates.scores.values()) if reranker.retrieval_weight else None
+        parts = [*(part for pair in texts.items() for part in pair), *([repr(scores)] if scores else [])]
+        question = digest(data.queries[query], *parts)
         answer = kept.get(question)
         if answer is None:
             if not warm:
                 reranker.warm_up()  # loading a model is no query's latency
                 warm = True
-            ranking = reranker.rerank(data.queries[query], texts, text_fn=texts.__getitem__)
+            ranking = reranker.rerank(
+                data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=scores
+            )
             answer = _make_answer(tuple(texts), ranking)
             kept.put(question, answer)
         else:

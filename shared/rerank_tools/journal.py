@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rerank_core._support.files import digest
+from rerank_core._support.files import digest, write_atomically
 
-__all__ = ["Journal", "parse_entry", "read_journal", "render_entry"]
+__all__ = ["Journal", "read_journal"]
 
 _CHECKSUM = "checksum"
 
@@ -53,9 +53,19 @@ class Journal:
         Raises:
             OSError: the file cannot be written.
         """
-        self._file.write(render_entry(entry, self._key).encode() + b"\n")
+        self._file.write(_render_entry(entry, self._key))
         if self._sync:
             os.fsync(self._file.fileno())
+
+    def replace(self, entry: Mapping[str, Any]) -> None:
+        """Close the journal, and put one entry in the place of all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._file.close()
+        with write_atomically(self.path) as file:
+            file.write(_render_entry(entry, self._key))
 
     def __enter__(self) -> Journal:
         return self
@@ -75,17 +85,17 @@ def read_journal(path: Path, key: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().decode(errors="replace").split("\n")
-    return [entry for entry in (parse_entry(line, key) for line in lines) if entry is not None]
+    return [entry for entry in (_parse_entry(line, key) for line in lines) if entry is not None]
 
 
-def render_entry(entry: Mapping[str, Any], key: str) -> str:
+def _render_entry(entry: Mapping[str, Any], key: str) -> bytes:
     """Return an entry, which must not be empty, as a line of JSON with a checksum over it and the job's key."""
     content = json.dumps(entry)
-    return f'{content[:-1]}, "{_CHECKSUM}": "{digest(key, content)}"}}'
+    return f'{content[:-1]}, "{_CHECKSUM}": "{digest(key, content)}"}}\n'.encode()
 
 
-def parse_entry(line: str | bytes, key: str) -> dict[str, Any] | None:
-    """Return the entry that :func:`render_entry` wrote with the same key; None for any other line."""
+def _parse_entry(line: str, key: str) -> dict[str, Any] | None:
+    """Return the entry that was written with the same key; None for any other line."""
     try:
         entry = json.loads(line)
         checksum = entry.pop(_CHECKSUM)

@@ -126,7 +126,7 @@ def wait(output: Path, rows: int) -> None:
     while True:
         journals = list((output / "state").glob("*.journal")) if output.exists() else []
         lines = sum(path.read_bytes().count(b"\n") for path in journals if path.exists())
-        if lines + 500 * len(list((output / "state").glob("*.done"))) > rows:
+        if lines + 500 * len(list((output / "rows").glob("part*"))) > rows:
             return
         time.sleep(0.02)
 

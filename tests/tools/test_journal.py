@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rerank_tools.journal import Journal, parse_entry, read_journal, render_entry
+from rerank_tools.journal import Journal, read_journal
 
 FIRST: dict[str, Any] = {"row": 0, "scores": [0.1 + 0.2, 1e-300], "text": "é\ud800\u2028"}
 SECOND: dict[str, Any] = {"row": 1}
@@ -32,11 +32,24 @@ def test_a_torn_journal_loses_no_line_but_its_last(tmp_path: Path, end: str) -> 
 
 def test_lines_that_were_changed_or_are_of_another_job_are_ignored(tmp_path: Path) -> None:
     """Each entry has a checksum over itself and the job's key."""
-    line = render_entry({"row": 1, "indices": [1, 0]}, "job")
-    assert parse_entry(line, "job") == {"row": 1, "indices": [1, 0]}
-    assert parse_entry(line, "another job") is None
-    assert parse_entry(line.replace("[1, 0]", "[7, 0]"), "job") is None
-    assert parse_entry("[" * 100_000, "job") is None
-    (tmp_path / "journal").write_text(f"{line}\n{line.replace('1', '2')}\n")
-    assert read_journal(tmp_path / "journal", "job") == [{"row": 1, "indices": [1, 0]}]
+    path = tmp_path / "journal"
+    with Journal(path, "job") as journal:
+        journal.append({"row": 1, "indices": [1, 0]})
+    line = path.read_text()
+    assert read_journal(path, "job") == [{"row": 1, "indices": [1, 0]}]
+    assert read_journal(path, "another job") == []
+    path.write_text(f"{line.replace('[1, 0]', '[7, 0]')}{'[' * 100_000}\n{line}{line.replace('1', '2')}")
+    assert read_journal(path, "job") == [{"row": 1, "indices": [1, 0]}]
     assert read_journal(tmp_path / "absent", "job") == []
+
+
+def test_one_entry_takes_the_place_of_all(tmp_path: Path) -> None:
+    """And what a run appends later follows it."""
+    path = tmp_path / "journal"
+    with Journal(path, "job") as journal:
+        journal.append(FIRST)
+        journal.replace(SECOND)
+    assert read_journal(path, "job") == [SECOND]
+    with Journal(path, "job") as journal:
+        journal.append(FIRST)
+    assert read_journal(path, "job") == [SECOND, FIRST]

@@ -5,8 +5,7 @@
     manifest.json             the input and the options that the folder belongs to
     rows/part-00000.jsonl     results: the input's rows with three more columns
     errors/part-00000.jsonl   rows that failed, with the reason
-    state/part-00000.done     present where all rows of a part have a result: its usage, its file's digest
-    state/part-00000.journal  outcomes of a part in which rows are missing or failed
+    state/part-00000.journal  outcomes of a part's rows; where all have a result, its usage and its file's digest
     state/part-00000.lock     held by the process that works on the part
     state/lock                held by the run
 
@@ -28,11 +27,11 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
 from rerank_tools.batch.rows import Outcome, usage_to_dict
 from rerank_tools.batch.sources.base import Source
-from rerank_tools.journal import Journal, parse_entry, read_journal, render_entry
+from rerank_tools.journal import Journal, read_journal
 
 __all__ = ["BatchFolder", "PartJournal", "PartState"]
 
-_VERSION = 2
+_VERSION = 3
 _WAIT_SECONDS = 10.0
 """Workers outlive a driver that was killed for about a second."""
 
@@ -72,15 +71,15 @@ class PartJournal:
             out, so that their rows are tried again.
         spent: what earlier runs consumed, including their failures.
         usage: what the part consumed in all.
-        is_written: whether the part's output file is complete, so that the journal is not needed any more.
     """
 
-    def __init__(self, journal: Journal, usage: Usage, held: ExitStack) -> None:
+    def __init__(self, journal: Journal, held: ExitStack) -> None:
         self._journal = journal
         self._held = held
+        self._is_written = False
+        usage = _total_usage(journal.entries)
         self.outcomes = {outcome.number: outcome for outcome in _outcomes(journal.entries) if not outcome.error}
         self.spent = self.usage = usage
-        self.is_written = False
 
     def add(self, outcome: Outcome) -> None:
         """Record the outcome of a row."""
@@ -97,14 +96,18 @@ class PartJournal:
         self._journal.append({"abandoned": row, "usage": usage_to_dict(usage)})
         self.usage += usage
 
+    def finish(self, results: Path) -> None:
+        """Record that the part's output file is complete."""
+        self._journal.replace({"written": digest_file(results), "usage": usage_to_dict(self.usage)})
+        self._is_written = True
+
     def close(self) -> None:
-        """Close the journal, remove it where the part is written, and release the part's lock."""
+        """Close the journal, and release the part's lock."""
         self._held.close()
-        if self.is_written:
+        if self._is_written:
             # Whoever waits for the lock finds the part written, whichever lock file it gets.
-            for path in (self._journal.path, self._journal.path.with_suffix(".lock")):
-                with suppress(OSError):
-                    path.unlink()
+            with suppress(OSError):
+                self._journal.path.with_suffix(".lock").unlink()
 
 
 class BatchFolder:
@@ -174,13 +177,12 @@ class BatchFolder:
     def load_part(self, number: int) -> PartState:
         """Return how far a part is, from what the folder holds."""
         rows = len(self.parts[number])
-        marker = self._read_marker(number)
-        if marker is not None and self._is_intact(number, marker["digest"]):
-            return PartState(rows, None, usage=Usage(**marker["usage"]))
         entries = read_journal(self._path("state", number, ".journal"), self._part_key(number))
+        usage = _total_usage(entries)
+        if any(self._is_intact(number, entry["written"]) for entry in entries if "written" in entry):
+            return PartState(rows, None, usage=usage)
         outcomes = {outcome.number: outcome for outcome in _outcomes(entries)}
         finished = frozenset(row for row, outcome in outcomes.items() if not outcome.error)
-        usage = _total_usage(entries) + (Usage(**marker["usage"]) if marker is not None else Usage())
         return PartState(rows, finished, len(outcomes) - len(finished), usage)
 
     def open_part(self, number: int) -> PartJournal | None:
@@ -197,13 +199,7 @@ class BatchFolder:
             if self.load_part(number).is_written:
                 return None
             journal = held.enter_context(Journal(path, self._part_key(number)))
-            usage = _total_usage(journal.entries)
-            marker = self._read_marker(number)
-            if marker is not None:  # the output file is gone, what it cost is not
-                journal.append({"spent": marker["usage"]})
-                self._path("state", number, ".done").unlink()
-                usage += Usage(**marker["usage"])
-            return PartJournal(journal, usage, held.pop_all())
+            return PartJournal(journal, held.pop_all())
 
     def write_part(self, number: int, data: bytes, journal: PartJournal) -> None:
         """Write a part whose rows all have an outcome: the failures, the results, then that it is done.
@@ -221,16 +217,7 @@ class BatchFolder:
             errors.unlink(missing_ok=True)
         _write(results, data)
         if not failed:
-            marker = {"usage": usage_to_dict(journal.usage), "digest": digest_file(results)}
-            line = render_entry(marker, self._part_key(number))
-            _write(self._path("state", number, ".done"), line.encode())
-            journal.is_written = True
-
-    def _read_marker(self, number: int) -> dict[str, Any] | None:
-        try:
-            return parse_entry(self._path("state", number, ".done").read_bytes(), self._part_key(number))
-        except FileNotFoundError:
-            return None
+            journal.finish(results)
 
     def _is_intact(self, number: int, expected: str) -> bool:
         try:
@@ -264,7 +251,7 @@ def _total_usage(entries: list[dict[str, Any]]) -> Usage:
             sent[entry["sent"]] = entry["max_cost"]
         else:
             sent.pop(entry.get("row", entry.get("abandoned", -1)), None)
-            usage += Usage(**entry["spent" if "spent" in entry else "usage"])
+            usage += Usage(**entry["usage"])
     return usage + _lost(sum(sent.values()))
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_marker_is_no_marker(job: tuple[Path, Path, BatchOptions], con
     """Its part is reranked; so is one whose marker says something else than it did, or is another part's."""
     source, output, options = job
     whole = results(output)
-    markers = sorted((output / "state").glob("*.done"))
+    markers = sorted((output / "state").glob("*.journal"))
     markers[0].write_text(content)
     markers[1].write_bytes(markers[2].read_bytes())
     assert plan_file(source, output, options).finished == 4
@@ -62,8 +62,8 @@ def test_a_damaged_marker_is_no_marker(job: tuple[Path, Path, BatchOptions], con
 
 
 def _journal_of(folder: BatchFolder, number: int = 0, outcomes: Sequence[Outcome] = ()) -> Path:
-    """Write a journal; where the part is written already, its marker is removed before."""
-    (folder.path / "state" / f"part-{number:05}.done").unlink(missing_ok=True)
+    """Write a journal; where the part is written already, that is forgotten before."""
+    (folder.path / "state" / f"part-{number:05}.journal").unlink(missing_ok=True)
     journal = folder.open_part(number)
     assert journal is not None
     for outcome in outcomes:
@@ -224,7 +224,7 @@ def test_a_new_date_is_no_new_content(tmp_path: Path) -> None:
 
 
 def test_a_part_that_another_process_has_written_is_left_alone(tmp_path: Path) -> None:
-    """Its journal and its lock are gone."""
+    """Its lock is gone."""
     options = BatchOptions(FakeScorer())
     source = open_source(write_rows(tmp_path / "in.jsonl", some_rows(1)), options)
     folder = BatchFolder(tmp_path / "out", source, options.fingerprint_options(), rows_per_part=1)
@@ -233,6 +233,6 @@ def test_a_part_that_another_process_has_written_is_left_alone(tmp_path: Path) -
     journal.add(Outcome(0, [0], [0.5]))
     folder.write_part(0, b"{}\n", journal)
     journal.close()
-    assert os.listdir(tmp_path / "out" / "state") == ["part-00000.done"]
+    assert os.listdir(tmp_path / "out" / "state") == ["part-00000.journal"]
     assert folder.open_part(0) is None
     assert folder.load_part(0).is_written

@@ -131,14 +131,15 @@ rerank_file(source, output, BatchOptions("http:any", model_options=json.loads(op
 def _journal_lines(output: Path) -> list[int]:
     lines: list[int] = []
     for journal in (output / "state").glob("*.journal"):
-        lines += [json.loads(line)["row"] for line in journal.read_text().split("\n")[:-1]]
+        entries = [json.loads(line) for line in journal.read_text().split("\n")[:-1]]
+        lines += [entry["row"] for entry in entries if "row" in entry]
     return lines
 
 
 def _wait_for_lines(output: Path, *, more_than: int, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
-        done = 50 * len(list((output / "state").glob("*.done"))) if (output / "state").exists() else 0
+        done = 50 * len(list((output / "rows").glob("part*"))) if (output / "rows").exists() else 0
         if done + len(_journal_lines(output)) > more_than:
             return
         time.sleep(0.01)

@@ -48,7 +48,7 @@ def test_a_worker_is_killed_and_nothing_is_lost_or_paid_twice(
     loopback.plan(delay=0.01)
     rows = some_rows(240)
     source, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out"
-    scorer = scorer_of("cohere", loopback, max_concurrency=3)
+    scorer = scorer_of("cohere", loopback, max_concurrency=3, timeout=3.0)
     options = BatchOptions(scorer, rows_per_part=30, workers=2, max_cost=1.0)
     killed: list[int] = []
     threading.Thread(target=_kill_a_worker, args=[output, killed], daemon=True).start()

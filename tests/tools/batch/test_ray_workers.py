@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from support.batches import failures, plain_loop, results, some_rows, write_rows
 
@@ -122,32 +121,27 @@ def test_options_of_a_dataset_are_checked(options: dict[str, Any], message: str)
         rerank_dataset(None, **options)  # type: ignore[arg-type]
 
 
-async def test_leases_of_a_dead_worker_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So do those that were given up while they waited; whoever lives keeps its own."""
-    now = 0.0
-    monkeypatch.setattr(anyio, "current_time", lambda: now)
-    limiter = LimiterActor({"concurrency": 2}, seconds_until_dead=0.2)
-    await limiter.acquire("dead", "lease 1", 1)
-    await limiter.acquire("alive", "lease 2", 1)
-    given_up = asyncio.ensure_future(limiter.acquire("alive", "lease 3", 1))
+async def test_leases_of_a_dead_worker_end() -> None:
+    """So do those that were given up while they waited; the others last until they are released."""
+    limiter = LimiterActor({"concurrency": 2})
+    await limiter.acquire("dead", 1, 0.2)
+    await limiter.acquire("alive", 1, 60.0)
+    given_up = asyncio.ensure_future(limiter.acquire("given up", 1, 60.0))
     await asyncio.sleep(0)
-    await limiter.release("lease 3")
-    waiting = asyncio.ensure_future(limiter.acquire("alive", "lease 4", 1))
-    await asyncio.sleep(0.2)
+    await limiter.release("given up")
+    waiting = asyncio.ensure_future(limiter.acquire("waiting", 1, 60.0))
+    await asyncio.sleep(0)
     assert not waiting.done()
-    now = 0.15
-    await limiter.give_sign("alive")
-    now = 0.3
     await asyncio.wait_for(waiting, 20)
     await given_up
-    fifth = asyncio.ensure_future(limiter.acquire("alive", "lease 5", 1))
-    await asyncio.sleep(0.2)
-    assert not fifth.done()
-    for lease in ("lease 1", "lease 2", "lease 4", "unknown"):
+    last = asyncio.ensure_future(limiter.acquire("last", 1, 60.0))
+    await asyncio.sleep(0.3)
+    assert not last.done()
+    for lease in ("dead", "alive", "unknown"):
         await limiter.release(lease)
-    await asyncio.wait_for(fifth, 20)
+    await asyncio.wait_for(last, 20)
     await limiter.pause(0.0)
-    await limiter.release("lease 5")
+    await limiter.release("last")
 
 
 def test_a_worker_gives_local_models_its_cores() -> None:

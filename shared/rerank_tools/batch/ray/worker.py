@@ -33,9 +33,8 @@ NAMESPACE = "rerank-bridge"
 
 _MAX_CALLS = 10_000
 _TRIES = 20
-_SECONDS_BETWEEN_SIGNS = 1.0
-_SECONDS_UNTIL_DEAD = 8.0
-"""A worker that gives no sign of life for so long has died: its slots are free again."""
+_MARGIN_SECONDS = 5.0
+"""Beyond a request's time limit, after which no request is under way: its slot may be given to another one."""
 
 
 class Worker:
@@ -112,16 +111,15 @@ class ClusterLimiter:
     """
 
     def __init__(self, scorer: RemoteScorer) -> None:
+        options = scorer.options
         self._limits = {
-            "concurrency": scorer.options.max_concurrency,
-            "requests_per_minute": scorer.options.requests_per_minute,
-            "tokens_per_minute": scorer.options.tokens_per_minute,
+            "concurrency": options.max_concurrency,
+            "requests_per_minute": options.requests_per_minute,
+            "tokens_per_minute": options.tokens_per_minute,
         }
+        self._lease_seconds = options.timeout + _MARGIN_SECONDS
         self._name = f"limiter-{digest(scorer.name, repr(scorer.base_url), repr(self._limits))}"
-        self._worker = uuid.uuid4().hex
-        self._under_way = 0
-        self._signs: asyncio.Task[None] | None = None
-        self._own_slots = anyio.Semaphore(scorer.options.max_concurrency)
+        self._own_slots = anyio.Semaphore(options.max_concurrency)
         self._ray = require("ray", extra="ray", purpose="one limiter for a cluster")
         self.actor = self._find_actor()
 
@@ -134,21 +132,17 @@ class ClusterLimiter:
         """Wait for this request's turn in the cluster, and hold a slot while it is under way."""
         lease = uuid.uuid4().hex
         async with self._own_slots:  # so that no worker fills the actor's queue
-            self._under_way += 1
-            if self._signs is None or self._signs.done():
-                self._signs = asyncio.create_task(self._give_signs())
             try:
                 await self._acquire(lease, tokens)
                 yield
             finally:
-                self._under_way -= 1
                 self.actor.release.remote(lease)
 
     async def _acquire(self, lease: str, tokens: int) -> None:
         for attempt in range(_TRIES):
             actor = self.actor
             try:
-                await actor.acquire.remote(self._worker, lease, tokens)
+                await actor.acquire.remote(lease, tokens, self._lease_seconds)
             except self._ray.exceptions.RayActorError:
                 await anyio.sleep(0.1 * attempt)  # its name may be taken for a moment
                 if self.actor is actor:  # else another request has started a new one
@@ -157,11 +151,6 @@ class ClusterLimiter:
                 return
         raise ScorerUnavailableError("the cluster's limiter could not be started: see Ray's logs")
 
-    async def _give_signs(self) -> None:
-        while self._under_way:
-            self.actor.give_sign.remote(self._worker)
-            await asyncio.sleep(_SECONDS_BETWEEN_SIGNS)
-
     def _find_actor(self) -> Any:
         options = {"name": self._name, "namespace": NAMESPACE, "get_if_exists": True}
         actor = self._ray.remote(LimiterActor).options(num_cpus=0, max_concurrency=_MAX_CALLS, **options)
@@ -169,60 +158,37 @@ class ClusterLimiter:
 
 
 class LimiterActor:
-    """A rate limiter that leases its slots: those of a worker that died are free again.
+    """A rate limiter that leases its slots: those of a worker that died are free when the lease ends.
 
     Args:
         limits: options of :class:`~rerank_core.remote.rate_limit.RateLimiter`.
-        seconds_until_dead: a worker without a sign of life for this long counts as dead.
     """
 
-    def __init__(self, limits: dict[str, Any], seconds_until_dead: float = _SECONDS_UNTIL_DEAD) -> None:
+    def __init__(self, limits: dict[str, Any]) -> None:
         self._limiter = RateLimiter(**limits)
-        self._seconds_until_dead = seconds_until_dead
-        self._last_signs: dict[str, float] = {}
-        self._workers: dict[str, str] = {}
-        self._given_up: set[str] = set()
+        self._waiting: set[str] = set()
         self._held: dict[str, AbstractAsyncContextManager[None]] = {}
-        self._watch: asyncio.Task[None] | None = None
 
-    async def acquire(self, worker: str, lease: str, tokens: int) -> None:
-        """Wait for a slot, and hold it for a worker until it is released."""
-        await self.give_sign(worker)
-        self._workers[lease] = worker
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._watch_workers())
+    async def acquire(self, lease: str, tokens: int, seconds: float) -> None:
+        """Wait for a slot, and hold it until it is released, or for so many seconds."""
+        self._waiting.add(lease)
         slot = self._limiter.slot(tokens)
         await slot.__aenter__()
         self._held[lease] = slot
-        if lease in self._given_up:
+        if lease not in self._waiting:  # given up meanwhile
             await self.release(lease)
+            return
+        self._waiting.remove(lease)
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, lambda: loop.create_task(self.release(lease)))
 
     async def release(self, lease: str) -> None:
         """Release the slot of a lease, or stop waiting for one."""
-        if lease not in self._workers:
-            return
+        self._waiting.discard(lease)
         slot = self._held.pop(lease, None)
-        if slot is None:
-            self._given_up.add(lease)
-            return
-        del self._workers[lease]
-        self._given_up.discard(lease)
-        await slot.__aexit__(None, None, None)
+        if slot is not None:
+            await slot.__aexit__(None, None, None)
 
     async def pause(self, seconds: float) -> None:
         """Let no request through for this long."""
         self._limiter.pause(seconds)
-
-    async def give_sign(self, worker: str) -> None:
-        """Record that a worker is alive."""
-        self._last_signs[worker] = anyio.current_time()
-
-    async def _watch_workers(self) -> None:
-        while self._workers:
-            await asyncio.sleep(self._seconds_until_dead / 4)
-            oldest = anyio.current_time() - self._seconds_until_dead
-            dead = {worker for worker, seen in self._last_signs.items() if seen < oldest}
-            for lease in [lease for lease, worker in self._workers.items() if worker in dead]:
-                await self.release(lease)
-            for worker in dead:
-                del self._last_signs[worker]

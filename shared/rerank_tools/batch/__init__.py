@@ -4,10 +4,10 @@
 that would cost at most; :func:`rerank_dataset` adds the same columns to a Ray dataset.
 """
 
-from rerank_tools.batch.job import plan_file, rerank_file
+from rerank_tools.batch.job import BatchPlan, BatchReport, plan_file, rerank_file
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.ray.dataset import rerank_dataset
-from rerank_tools.batch.report import BatchPlan, BatchReport, Progress
+from rerank_tools.batch.runner import Progress
 
 __all__ = [
     "BatchOptions",

@@ -26,7 +26,7 @@ from rerank_core._support.files import digest, digest_file, lock_file, write_ato
 from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
 from rerank_tools.batch.rows import Outcome, usage_to_dict
-from rerank_tools.batch.sources.base import Source
+from rerank_tools.batch.sources import Source
 from rerank_tools.journal import Journal, read_journal
 
 __all__ = ["BatchFolder", "PartJournal", "PartState"]

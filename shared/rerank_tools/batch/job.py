@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from rerank_core._call import event_loop
 from rerank_core.errors import ConfigurationError
@@ -16,12 +16,70 @@ from rerank_core.usage import Usage
 from rerank_tools.batch.cost import SpendingCap, row_cost
 from rerank_tools.batch.folder import BatchFolder, PartState
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.report import BatchPlan, BatchReport, JobProgress, Progress
-from rerank_tools.batch.runner import PartRunner
-from rerank_tools.batch.sources import open_source
-from rerank_tools.batch.sources.base import Source
+from rerank_tools.batch.rows import subtract_usage
+from rerank_tools.batch.runner import JobProgress, PartRunner, Progress
+from rerank_tools.batch.sources import Source, open_source
 
-__all__ = ["plan_file", "rerank_file"]
+__all__ = ["BatchPlan", "BatchReport", "plan_file", "rerank_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What is left to do, and what it may cost.
+
+    Attributes:
+        rows: rows of the input.
+        finished: rows that earlier runs finished.
+        bad: rows left that cannot be reranked, because a column is missing or has other content.
+        documents: candidates left to score, without blank and repeated ones.
+        spent: US dollars that earlier runs cost; None where unknown.
+        cost: US dollars that the rest will cost by our estimate of tokens; None where no price is known.
+        cost_at_most: an upper bound of ``cost``: one token per byte of text, up to what the model reads. Repeated
+            requests are not included.
+    """
+
+    rows: int
+    finished: int
+    bad: int
+    documents: int
+    spent: float | None
+    cost: float | None
+    cost_at_most: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """How a run ended.
+
+    Attributes:
+        rows: rows of the input.
+        finished: rows with a result in the folder, including those of earlier runs; in ``rows/`` as soon as their
+            part is complete.
+        failed: rows that failed when they were tried last; in ``errors/`` as soon as their part is complete.
+        resumed: how many of ``finished`` an earlier run had finished.
+        usage: what this run consumed.
+        cost: US dollars of all runs; None where unknown.
+        seconds: duration of this run.
+        stopped: why it ended before its last row; None where it did not.
+        engine: ``"process"`` or ``"ray"``.
+        output: the folder: results in ``rows/``, failures in ``errors/``.
+    """
+
+    rows: int
+    finished: int
+    failed: int
+    resumed: int
+    usage: Usage = field(repr=False)
+    cost: float | None
+    seconds: float
+    stopped: str | None
+    engine: str
+    output: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row has a result."""
+        return self.finished == self.rows
 
 
 def rerank_file(
@@ -65,15 +123,15 @@ def rerank_file(
         if engine == "ray":
             from rerank_tools.batch.ray.job import run_on_ray as run
         is_exhausted = run(source, folder, options, progress)
-        progress.update({number: folder.load_part(number) for number in progress.todo})
-    after = progress.states.values()
-    usage = _total_usage(after)
+        states = {**before, **{number: folder.load_part(number) for number in progress.todo}}
+        progress.report()
+    usage = _total_usage(states)
     return BatchReport(
         rows=source.rows,
-        finished=sum(state.finished_rows for state in after),
-        failed=sum(state.failed for state in after),
+        finished=sum(state.finished_rows for state in states.values()),
+        failed=sum(state.failed for state in states.values()),
         resumed=sum(state.finished_rows for state in before.values()),
-        usage=_subtract(usage, _total_usage(before.values())),
+        usage=subtract_usage(usage, _total_usage(before)),
         cost=usage.cost,
         seconds=perf_counter() - started,
         stopped=_explain_cap(options, usage) if is_exhausted else None,
@@ -116,7 +174,7 @@ def plan_file(
         finished=sum(state.finished_rows for state in states.values()),
         bad=bad,
         documents=documents,
-        spent=_total_usage(states.values()).cost,
+        spent=_total_usage(states).cost,
         cost=_sum_costs(costs),
         cost_at_most=_sum_costs(max_costs),
     )
@@ -152,17 +210,8 @@ def _run_here(source: Source, folder: BatchFolder, options: BatchOptions, progre
     return event_loop.run(run())
 
 
-def _total_usage(states: Iterable[PartState]) -> Usage:
-    return sum((state.usage for state in states), Usage())
-
-
-def _subtract(usage: Usage, earlier: Usage) -> Usage:
-    before = earlier.to_dict()
-    difference: dict[str, Any] = {
-        name: None if value is None or before[name] is None else value - before[name]
-        for name, value in usage.to_dict().items()
-    }
-    return Usage(**{**difference, "estimated": usage.estimated})
+def _total_usage(states: Mapping[int, PartState]) -> Usage:
+    return sum((state.usage for state in states.values()), Usage())
 
 
 def _explain_cap(options: BatchOptions, usage: Usage) -> str:

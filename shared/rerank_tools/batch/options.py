@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from rerank_core._support.checks import check_amount, check_choice, check_count, check_seconds
@@ -18,9 +16,7 @@ from rerank_core.selection import Selection, check_selection
 __all__ = ["BatchEngine", "BatchOptions"]
 
 BatchEngine = Literal["auto", "process", "ray"]
-"""Where a batch runs: ``"auto"`` is Ray where more than one worker is asked for and Ray is installed."""
-
-_logger = logging.getLogger("rerank_core")
+"""Where a batch runs: ``"auto"`` is Ray where more than one worker is asked for."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +89,14 @@ class BatchOptions:
         return f"{self.prefix}indices", f"{self.prefix}scores", f"{self.prefix}usage"
 
     def choose_engine(self) -> Literal["process", "ray"]:
-        """Return where the job runs: on Ray where that is asked for, or would help and is installed.
+        """Return where the job runs.
 
         Raises:
-            MissingExtraError: ``engine="ray"`` without Ray installed.
+            MissingExtraError: that is Ray, which is not installed.
         """
-        if self.engine == "ray":
-            check_installed("ray", "pyarrow", extra="ray", purpose='engine="ray"')
-            return "ray"
-        if self.engine == "process" or self.workers == 1:
+        if self.engine == "process" or (self.engine == "auto" and self.workers == 1):
             return "process"
-        if find_spec("ray") is None or find_spec("pyarrow") is None:
-            _logger.warning(
-                "workers=%d needs Ray, which is not installed: one process runs instead "
-                '(pip install "rerank-bridge[ray]")',
-                self.workers,
-            )
-            return "process"
+        check_installed("ray", "pyarrow", extra="ray", purpose=f"engine={self.engine!r}, workers={self.workers}")
         return "ray"
 
     def fingerprint_options(self) -> dict[str, Any]:

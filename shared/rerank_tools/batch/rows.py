@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
-__all__ = ["Outcome", "Row", "check_row", "usage_to_dict"]
+__all__ = ["Outcome", "Row", "check_row", "describe_clash", "subtract_usage", "usage_to_dict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,22 @@ def check_row(number: int, query: object, documents: object, place: str) -> Row:
         return Row(number, error=f"{place}: {exc}")
 
 
+def describe_clash(names: Collection[str], added: Sequence[str]) -> str | None:
+    """Return what is wrong where the input has a column of the same name as one that is added, else None."""
+    taken = [name for name in added if name in names]
+    return f"there is a column {taken[0]!r} already: give prefix=" if taken else None
+
+
 def usage_to_dict(usage: Usage) -> dict[str, Any]:
     """Return a usage as the ``usage`` column holds it: without the time, which rows scored together share."""
     return {name: value for name, value in usage.to_dict().items() if name != "seconds"}
+
+
+def subtract_usage(usage: Usage, earlier: Usage) -> Usage:
+    """Return what was consumed since."""
+    before = earlier.to_dict()
+    difference: dict[str, Any] = {
+        name: None if value is None or before[name] is None else value - before[name]
+        for name, value in usage.to_dict().items()
+    }
+    return Usage(**{**difference, "estimated": usage.estimated})

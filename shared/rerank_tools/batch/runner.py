@@ -1,9 +1,11 @@
-"""Works on the parts of a job: several rows under way at once, each recorded as soon as it is done."""
+"""Works on the parts of a job: several rows under way at once, each recorded and counted as soon as it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -12,16 +14,19 @@ import anyio.to_thread
 from rerank_core._call.consumption import count_consumption
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
 from rerank_core.reranker import Reranker
+from rerank_core.usage import Usage
 from rerank_tools.batch.cost import SpendingCap, max_row_cost
-from rerank_tools.batch.folder import BatchFolder, PartJournal
+from rerank_tools.batch.folder import BatchFolder, PartJournal, PartState
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.rows import Outcome, Row
-from rerank_tools.batch.sources.base import Source
+from rerank_tools.batch.rows import Outcome, Row, subtract_usage
+from rerank_tools.batch.sources import Source
 
-__all__ = ["PartRunner", "score_row"]
+__all__ = ["JobProgress", "PartRunner", "Progress", "score_row"]
 
 _PARTS_AT_ONCE = 2
 """The next part begins while the last rows of one are under way; more would only take more memory."""
+
+_SECONDS_BETWEEN_CALLS = 0.1
 
 _EVERY_ROW = (AuthenticationError, ConfigurationError, MissingExtraError)
 """Errors that the next row would raise too: they end the run."""
@@ -46,6 +51,81 @@ async def score_row(reranker: Reranker, row: Row, *, keep_errors: bool = True) -
         if not keep_errors or isinstance(exc, _EVERY_ROW):
             raise
         return Outcome.from_error(row.number, exc)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        rows: rows of the input.
+        done: rows that are finished or failed, including those of earlier runs.
+        failed: how many of these failed.
+        seconds: time since this run began.
+        rows_per_second: rate of this run; 0.0 before its first row.
+        cost: US dollars so far, of all runs; None where unknown.
+    """
+
+    rows: int
+    done: int
+    failed: int
+    seconds: float
+    rows_per_second: float
+    cost: float | None
+
+
+class JobProgress:
+    """How far a job is, over all runs.
+
+    Args:
+        states: of the parts by their numbers, when the run begins.
+        on_progress: called with the progress; None for nobody.
+        started: when the run began, in seconds of ``time.perf_counter``.
+
+    Attributes:
+        todo: the parts that are not written completely.
+        spent: what each part had cost before this run, in US dollars.
+    """
+
+    def __init__(
+        self, states: Mapping[int, PartState], on_progress: Callable[[Progress], None] | None, started: float
+    ) -> None:
+        self.todo = [number for number, state in states.items() if not state.is_written]
+        self.spent = {number: state.usage.max_cost or 0.0 for number, state in states.items()}
+        self._states = states
+        self._rows = sum(state.rows for state in states.values())
+        self._resumed = self._finished = sum(state.finished_rows for state in states.values())
+        self._failed = 0  # what failed earlier is tried again
+        self._usage = sum((state.usage for state in states.values()), Usage())
+        self._on_progress = on_progress
+        self._started = started
+        self._last_call = 0.0
+
+    def add_row(self, outcome: Outcome) -> None:
+        """Count a row of this run, and report the progress up to ten times per second."""
+        self._failed += outcome.error is not None
+        self._finished += outcome.error is None
+        self._usage += outcome.usage
+        if perf_counter() - self._last_call > _SECONDS_BETWEEN_CALLS:
+            self.report()
+
+    def add_part(self, number: int, state: PartState) -> None:
+        """Count what this run did for a part, and report the progress."""
+        before = self._states[number]
+        self._finished += state.finished_rows - before.finished_rows
+        self._failed += state.failed
+        self._usage += subtract_usage(state.usage, before.usage)
+        self.report()
+
+    def report(self) -> None:
+        """Report the progress."""
+        if self._on_progress is None:
+            return
+        self._last_call = perf_counter()
+        seconds = self._last_call - self._started
+        done = self._finished + self._failed
+        rate = (done - self._resumed) / seconds
+        self._on_progress(Progress(self._rows, done, self._failed, seconds, rate, self._usage.cost))
 
 
 class PartRunner:

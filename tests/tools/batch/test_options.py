@@ -42,15 +42,13 @@ def test_a_scorer_that_cannot_be_told_apart(tmp_path: Path) -> None:
         rerank_file(tmp_path / "in.jsonl", tmp_path / "out", options)
 
 
-def test_without_ray_one_process_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """With a warning where more were asked for; who insists on Ray is told what to install."""
-    monkeypatch.setattr("importlib.util.find_spec", _nothing_found)
-    monkeypatch.setattr("rerank_tools.batch.options.find_spec", _nothing_found)
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more than one worker is asked for, or Ray itself."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fake = FakeScorer()
-    assert BatchOptions(fake, workers=4).choose_engine() == "process"
-    assert "workers=4 needs Ray, which is not installed" in caplog.text
-    with pytest.raises(MissingExtraError, match=r"rerank-bridge\[ray\]"):
-        BatchOptions(fake, engine="ray").choose_engine()
+    for options in (BatchOptions(fake, workers=4), BatchOptions(fake, engine="ray")):
+        with pytest.raises(MissingExtraError, match=r"rerank-bridge\[ray\]"):
+            options.choose_engine()
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -59,13 +57,9 @@ def test_without_ray_one_process_runs(monkeypatch: pytest.MonkeyPatch, caplog: p
         rerank_dataset(Any)  # type: ignore[arg-type]
 
 
-def _nothing_found(name: str) -> None:
-    return None
-
-
 def test_with_ray_the_workers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker is this process, more are Ray, unless the engine is named."""
-    monkeypatch.setattr("rerank_tools.batch.options.find_spec", lambda name: name)
+    monkeypatch.setattr("rerank_tools.batch.options.check_installed", lambda *names, **why: None)
     fake = FakeScorer()
     assert BatchOptions(fake).choose_engine() == "process"
     assert BatchOptions(fake, workers=2).choose_engine() == "ray"

@@ -13,12 +13,11 @@ from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
+from rerank_tools.batch.arrow import add_columns, check_columns, read_table
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.ray.worker import Worker, map_arguments
-from rerank_tools.batch.rows import Row, check_row
+from rerank_tools.batch.rows import Row, check_row, describe_clash
 from rerank_tools.batch.runner import score_row
-from rerank_tools.batch.sources.base import describe_clash
-from rerank_tools.batch.sources.parquet import add_columns, check_columns, read_table
 
 if TYPE_CHECKING:
     import pyarrow

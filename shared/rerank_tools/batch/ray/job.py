@@ -16,9 +16,8 @@ from rerank_tools.batch.cost import SpendingCap
 from rerank_tools.batch.folder import BatchFolder
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.ray.worker import Worker, map_arguments
-from rerank_tools.batch.report import JobProgress
-from rerank_tools.batch.runner import PartRunner
-from rerank_tools.batch.sources.base import Source
+from rerank_tools.batch.runner import JobProgress, PartRunner
+from rerank_tools.batch.sources import Source
 
 __all__ = ["PartWorker", "run_on_ray", "start_cap"]
 
@@ -48,7 +47,7 @@ def run_on_ray(source: Source, folder: BatchFolder, options: BatchOptions, progr
             if end["error"]:
                 raise getattr(errors, end["error"], RerankError)(end["reason"])
             is_exhausted = is_exhausted or end["is_exhausted"]
-            progress.update({end["part"]: folder.load_part(end["part"])})
+            progress.add_part(end["part"], folder.load_part(end["part"]))
     return is_exhausted
 
 

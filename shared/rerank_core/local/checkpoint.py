@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.extras import require
-from rerank_core.errors import ConfigurationError, ScorerUnavailableError
+from rerank_core.errors import ConfigurationError
 from rerank_core.local.templates import is_decoder, renders_pairs
 from rerank_core.model_facts import ModelFacts, find_model_facts
 
-__all__ = [
-    "PROBE_SECONDS",
-    "Checkpoint",
-    "fetch_checkpoint",
-    "find_local_facts",
-    "is_hub_id",
-    "is_hub_out_of_reach",
-    "unavailable",
-]
+__all__ = ["Checkpoint", "find_local_facts"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NO_LIMIT = 1_000_000
 """A tokenizer without a limit says about 1e30 tokens."""
 _DEFAULT_LENGTH = 512
@@ -33,52 +23,19 @@ _GENERIC_CLASS = "TokenizersBackend"
 """The tokenizer class that transformers 5 saves for model types without one of their own; has no token types."""
 _SHOWN = 6
 """Names of weights in an error."""
-_KINDS = {
-    "SentenceTransformer": "an embedding model: use it as a first stage",
-    "SparseEncoder": "a SPLADE model, which makes sparse vectors: use it as a first stage",
-    "ColBERT": "a ColBERT checkpoint, for late interaction, which no scorer here reads yet",
-    "text-to-text": "a text-to-text model such as monoT5, whose score is the probability of a word: give a model "
-    "with a trained classifier",
-    "causal": "a language model, whose score is the logit of a word: use 'cross-encoder:'",
-    "masked": "a masked language model, from which rerankers are trained: give one of those",
+_EMBEDDING = "an embedding model: use it as a first stage"
+_SPLADE = "a SPLADE model, which makes sparse vectors: use it as a first stage"
+_COLBERT = "a ColBERT checkpoint, for late interaction, which no scorer here reads yet"
+_ARCHITECTURES = {
+    "Model": _EMBEDDING,
+    "ForConditionalGeneration": "a text-to-text model such as monoT5, whose score is the probability of a word: "
+    "give a model with a trained classifier",
+    "ForCausalLM": "a language model, whose score is the logit of a word: use 'cross-encoder:'",
+    "ForMaskedLM": "a masked language model, from which rerankers are trained: give one of those",
 }
-_ENDINGS = {"Model": "SentenceTransformer", "ForConditionalGeneration": "text-to-text", "ForCausalLM": "causal"}
-_MODULES = {
-    "SpladePooling": "SparseEncoder",
-    "MultiVectorMask": "ColBERT",
-    "Pooling": "SentenceTransformer",
-}
+"""Classes that are no rerankers, by how their names end."""
+_MODULES = {"SpladePooling": _SPLADE, "MultiVectorMask": _COLBERT, "Pooling": _EMBEDDING}
 """Modules of sentence-transformers that rerankers do not have."""
-PROBE_SECONDS = 10.0
-"""How long the hub may take for one request."""
-
-
-def is_hub_id(model: str) -> bool:
-    """Tell a hub id, ``"name"`` or ``"owner/name"``, from a path; a folder that exists is never a hub id."""
-    return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
-
-
-def is_hub_out_of_reach(model: str, *, revision: str | None) -> bool:
-    """Tell whether the hub cannot be reached, by one request; its own client retries for a minute."""
-    purpose = f"fetching {model!r} from the hub"
-    hub = require("huggingface_hub", extra="onnx", purpose=purpose)
-    errors = require("huggingface_hub.errors", extra="onnx", purpose=purpose)
-    try:
-        hub.HfApi().model_info(model, revision=revision, timeout=PROBE_SECONDS)
-    except errors.HfHubHTTPError:
-        return False
-    except Exception:
-        return True
-    return False
-
-
-def unavailable(model: str) -> ScorerUnavailableError:
-    """Return the error for a hub model that is neither on the hub nor on this machine."""
-    return ScorerUnavailableError(
-        "could not be fetched from the hub (the cause is above), nor was it in the local cache: check the name "
-        f"and the network, or run 'hf download {model} --local-dir FOLDER' where there is one, and give "
-        "the folder instead of the hub id"
-    )
 
 
 def find_local_facts(model: str) -> ModelFacts:
@@ -91,33 +48,6 @@ def find_local_facts(model: str) -> ModelFacts:
     return next((facts for name in names if (facts := find_model_facts(name)) is not None), ModelFacts())
 
 
-def fetch_checkpoint(model: str, *, revision: str | None, offline: bool) -> Path:
-    """Return a model's folder, with all but its weights fetched from the hub where it is a hub id.
-
-    Args:
-        model: a folder or a hub id; without an owner, sentence-transformers' own.
-        revision: branch, tag or commit on the hub.
-        offline: never ask the hub; use what its cache on this machine has.
-
-    Raises:
-        ScorerUnavailableError: the hub does not have it or cannot be reached.
-    """
-    if not is_hub_id(model):
-        return Path(model).expanduser()
-    hub = require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
-    try:
-        return Path(
-            hub.snapshot_download(
-                model if "/" in model else f"cross-encoder/{model}",
-                revision=revision,
-                allow_patterns=["*.json", "*.jinja", "artifact.metadata"],
-                local_files_only=offline,
-            )
-        )
-    except Exception as exc:
-        raise unavailable(model) from exc
-
-
 class Checkpoint:
     """The files beside a model's weights.
 
@@ -128,8 +58,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = self._json("config.json")
-        self._tokenizer_config = self._json("tokenizer_config.json")
+        self.config: dict[str, Any] = self._json("config.json")
+        self._tokenizer_config: dict[str, Any] = self._json("tokenizer_config.json")
 
     @property
     def architecture(self) -> str:
@@ -221,20 +151,20 @@ class Checkpoint:
 
     def weights_folder(self) -> Path:
         """Return the folder of the weights, for which sentence-transformers may have made one."""
-        modules = self._list("modules.json")
+        modules = self._json("modules.json", list)
         return self.folder / (modules[0].get("path", "") if modules else "")
 
     def describe(self) -> str:
         """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
         architecture = self.architecture
-        kind = self._library_kind()
         if (self.folder / "artifact.metadata").is_file() or "ColBERT" in architecture:
-            kind = "ColBERT"
-        if not kind and architecture.endswith("ForMaskedLM"):
-            kind = "SparseEncoder" if "splade" in str(self.folder).lower() else "masked"
-        for ending, found in _ENDINGS.items():
-            kind = kind or (found if architecture.endswith(ending) else "")
-        return _KINDS.get(kind, f"{architecture}: use 'cross-encoder:' if that can run it")
+            return _COLBERT
+        if kind := self._library_kind():
+            return kind
+        if architecture.endswith("ForMaskedLM") and "splade" in str(self.folder).lower():
+            return _SPLADE
+        endings = (kind for ending, kind in _ARCHITECTURES.items() if architecture.endswith(ending))
+        return next(endings, f"{architecture}: use 'cross-encoder:' if that can run it")
 
     def is_of_another_kind(self) -> bool:
         """Tell whether sentence-transformers' files say that this is no reranker, such as an embedding model."""
@@ -246,10 +176,8 @@ class Checkpoint:
         Raises:
             ConfigurationError: it is not; says what the checkpoint looks like.
         """
-        is_classifier = self.architecture.endswith("ForSequenceClassification") or not self.config.get(
-            "architectures"
-        )
-        if self._library_kind() or not is_classifier:
+        is_classifier = self.architecture.endswith("ForSequenceClassification")
+        if self._library_kind() or not (is_classifier or not self.config.get("architectures")):
             raise ConfigurationError(
                 f"{self.architecture} has no trained classifier: it looks like {self.describe()}"
             )
@@ -263,25 +191,23 @@ class Checkpoint:
         )
 
     def _library_kind(self) -> str:
-        """Return the class of sentence-transformers that saved a checkpoint; "" for rerankers and other files."""
+        """Return what sentence-transformers saved a checkpoint as; "" for rerankers and other files."""
         stated = self._json("config_sentence_transformers.json").get("model_type")
-        modules = [module.get("type", "").rpartition(".")[2] for module in self._list("modules.json")]
+        modules = [module.get("type", "").rpartition(".")[2] for module in self._json("modules.json", list)]
         if stated == "CrossEncoder" or not modules or "LogitScore" in modules:
             return ""
-        return next((kind for module, kind in _MODULES.items() if module in modules), "") or (
-            "ColBERT" if stated in ("ColBERT", "MultiVectorEncoder") else "SentenceTransformer"
-        )
+        by_class = _COLBERT if stated in ("ColBERT", "MultiVectorEncoder") else _EMBEDDING
+        return next((kind for module, kind in _MODULES.items() if module in modules), by_class)
 
-    def _list(self, name: str) -> list[dict[str, Any]]:
-        content: Any = self._json(name)
-        return content if isinstance(content, list) else []
-
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, kind: type = dict) -> Any:
+        """Return a file's content, an empty one where the file is missing."""
         path = self.folder / name
         if not path.is_file():
-            return {}
+            return kind()
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as exc:
             raise ConfigurationError(f"{path} is no JSON: {exc}") from exc
+        if not isinstance(content, kind):
+            raise ConfigurationError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
         return content

@@ -14,7 +14,6 @@ import errno
 import logging
 import math
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -23,15 +22,12 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from rerank_core._support.extras import require
-from rerank_core._support.files import digest, lock_file
+from rerank_core._support.files import digest, find_cache_folder, lock_file
 from rerank_core.errors import ConfigurationError
 
 __all__ = ["cache_folder", "fingerprint_files", "get_or_make"]
 
 _VARIABLE = "RERANK_BRIDGE_CACHE"
-_APPLICATION = "rerank-bridge"
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 _logger = logging.getLogger("rerank_core")
@@ -46,7 +42,7 @@ def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
     same. Entries are never dropped: remove any of them, or the folder, whenever no process is loading a model.
 
     Args:
-        key: names what the entry is made from; up to 100 letters, digits, ``-`` and ``_``.
+        key: names what the entry is made from; the entry's name.
         make: writes the entry's files into the empty folder that it is given; whatever it raises is raised here,
             and nothing is kept.
 
@@ -54,10 +50,7 @@ def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
         ConfigurationError: others may write to the folder, or the files cannot be written: the disk is full, for
             example.
         MissingExtraError: platformdirs is not installed.
-        ValueError: a key of other characters.
     """
-    if _KEY.fullmatch(key) is None:
-        raise ValueError(f"{key!r} is no key: up to 100 letters, digits, '-' and '_'")
     folder = cache_folder()
     _check_private(folder)
     if os.path.isdir(folder / key):
@@ -91,11 +84,7 @@ def fingerprint_files(*parts: Path | str) -> str:
 
 def cache_folder() -> Path:
     """Return the folder of made models: ``models`` in ``$RERANK_BRIDGE_CACHE``, or in the user's cache folder."""
-    stated = os.environ.get(_VARIABLE)
-    if stated:
-        return Path(stated).expanduser().absolute() / "models"
-    platformdirs = require("platformdirs", extra="onnx", purpose="the cache of models")
-    return Path(platformdirs.user_cache_path(_APPLICATION, appauthor=False)) / "models"
+    return find_cache_folder(extra="onnx", purpose="the cache of models") / "models"
 
 
 def _check_private(folder: Path) -> None:
@@ -139,7 +128,7 @@ def _make_entry(folder: Path, key: str, make: Callable[[Path], None]) -> None:
 @cache
 def _temporary_folder(process: int, refused: str) -> Path:
     """Return this process's folder in place of one that cannot be written; it is removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{_APPLICATION}-"))
+    folder = Path(tempfile.mkdtemp(prefix="rerank-bridge-"))
 
     def remove() -> None:
         if os.getpid() == process:  # the end of a forked child leaves it alone

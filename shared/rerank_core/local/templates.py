@@ -9,8 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.pairs import Pair, PairTokenizer
-from rerank_core.local.tokens import CHARACTERS_PER_TOKEN
+from rerank_core.local.tokens import CHARACTERS_PER_TOKEN, Pair, PairTokenizer
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,17 +1,20 @@
-"""From texts to token ids, and from token ids to arrays."""
+"""From texts, and from pairs of a query and a text, to token ids; and from token ids to arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rerank_core._support.extras import require
 from rerank_core.reading import offsets_to_ends
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["CHARACTERS_PER_TOKEN", "encode", "encode_beginnings", "padded", "pair_room", "token_ends"]
+__all__ = ["CHARACTERS_PER_TOKEN", "Pair", "PairTokenizer", "encode", "padded", "pair_room", "token_ends"]
 
 CHARACTERS_PER_TOKEN = 20
 """More than nearly any text has."""
@@ -33,33 +36,6 @@ def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = 
     for index, text in enumerate(texts):
         if len(beginnings[index]) < len(text) and len(encodings[index].ids) < limit:
             (encodings[index],) = tokenizer.encode_batch([text], add_special_tokens=special)
-    return encodings
-
-
-def encode_beginnings(
-    encode_batch: Callable[[list[str]], Sequence[Any]], texts: Sequence[str], enough: int
-) -> list[Any]:
-    """Return encodings of texts, in order; of a long text, only its beginning is encoded.
-
-    Args:
-        encode_batch: encodes whole texts.
-        texts: to encode.
-        enough: tokens at the beginning of each text that must be those of the whole text; a text with fewer
-            tokens is encoded to its end.
-    """
-    encodings: list[Any] = [None] * len(texts)
-    left = list(range(len(texts)))
-    characters = (enough + _LAST_TOKENS) * _USUAL_CHARACTERS_PER_TOKEN
-    while left:
-        parts = [_beginning(texts[index], characters) for index in left]
-        for index, encoding in zip(left, encode_batch(parts), strict=True):
-            encodings[index] = encoding
-        left = [
-            index
-            for index, part in zip(left, parts, strict=True)
-            if len(part) < len(texts[index]) and len(encodings[index]) < enough + _LAST_TOKENS
-        ]
-        characters *= 4
     return encodings
 
 
@@ -90,12 +66,7 @@ def pair_room(limit: int, query: int, special: int) -> int:
     return max(limit - query, (limit - special) // 2)
 
 
-def _beginning(text: str, ends: int) -> str:
-    blank = text.rfind(" ", 0, ends) if len(text) > ends else 0
-    return text[:blank] if blank > 0 else text
-
-
-def padded(sequences: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int64]:
+def padded(sequences: Sequence[Sequence[int] | npt.NDArray[Any]], fill: int) -> npt.NDArray[np.int64]:
     """Return the sequences as an array of shape (sequences, longest), filled up on the right."""
     import numpy as np
 
@@ -103,3 +74,126 @@ def padded(sequences: Sequence[Sequence[int]], fill: int) -> npt.NDArray[np.int6
     for row, sequence in enumerate(sequences):
         array[row, : len(sequence)] = sequence
     return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """One tokenised pair; its length is its number of tokens.
+
+    Attributes:
+        ids: of all its tokens.
+        types: of all its tokens, 0 in the query and 1 in the text; None where all are 0.
+    """
+
+    ids: npt.NDArray[np.int32]
+    types: npt.NDArray[np.int8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class PairTokenizer:
+    """Makes the pairs that a tokenizer of the tokenizers library makes itself, only faster.
+
+    The longer one of query and text is cut first, on the side that the tokenizer cuts; of a very long text only
+    the beginning is encoded. Used by one thread at a time.
+
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer``, used by nobody else from now on: its truncation and padding change.
+        max_length: tokens of a pair that are read, at least 1.
+        pad_id: fills up shorter pairs.
+        token_types: whether the model takes the types of tokens; else all have type 0.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_length: int, pad_id: int, token_types: bool) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._pad_id = pad_id
+        self._token_types = token_types
+        self._direction = (tokenizer.truncation or {}).get("direction", "right")
+        self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if tokenizer.post_processor is None:  # without one, two encodings are joined, their types as they are
+            processors = require("tokenizers.processors", extra="onnx", purpose="reading pairs")
+            tokenizer.post_processor = processors.TemplateProcessing("$A", "$A $B:1", [])
+        encode_batch = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
+        self._encode_batch = partial(encode_batch, add_special_tokens=False)
+
+    def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
+        """Return the query with each of the texts, in order."""
+        (first,) = self._encode_batch([query])
+        seconds = self._encode_texts(len(first), texts)
+        self._tokenizer.enable_truncation(self._max_length, strategy="longest_first", direction=self._direction)
+        try:
+            return [self._pair(self._tokenizer.post_process(first, second)) for second in seconds]
+        finally:
+            self._tokenizer.no_truncation()
+
+    def arrays(self, pairs: Sequence[Pair]) -> dict[str, npt.NDArray[np.int64]]:
+        """Return ``input_ids``, ``attention_mask`` and ``token_type_ids``, of shape (pairs, longest pair)."""
+        import numpy as np
+
+        ids = padded([pair.ids for pair in pairs], self._pad_id)
+        types = np.zeros_like(ids)
+        mask = np.zeros_like(ids)
+        for row, pair in enumerate(pairs):
+            mask[row, : len(pair)] = 1
+            if pair.types is not None:
+                types[row, : len(pair)] = pair.types
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+    def max_text_tokens(self, query: str) -> int:
+        """Return how many tokens of a text are read beside a query."""
+        alone = len(self._tokenizer.encode(query, add_special_tokens=False)) + self._special
+        return pair_room(self._max_length, min(alone, self._max_length), self._special)
+
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        """Return where the first tokens of texts end, in characters, as many as ``limit``."""
+        return token_ends(self._tokenizer, texts, limit)
+
+    def _encode_texts(self, query_tokens: int, texts: Sequence[str]) -> Sequence[Any]:
+        if self._direction != "right":
+            return self._encode_batch(list(texts))  # type: ignore[no-any-return]
+        # A text of so many tokens, or more, always keeps the same ones: what a query that is kept whole leaves, or
+        # half of the room beside a query that is no longer than itself.
+        room = self._max_length - self._special
+        return _encode_beginnings(self._encode_batch, texts, max(room - query_tokens, query_tokens))
+
+    def _pair(self, encoding: Any) -> Pair:
+        import numpy as np
+
+        ids = np.array(encoding.ids, dtype=np.int32)
+        return Pair(ids, np.array(encoding.type_ids, dtype=np.int8) if self._token_types else None)
+
+
+def _beginning(text: str, ends: int) -> str:
+    blank = text.rfind(" ", 0, ends) if len(text) > ends else 0
+    return text[:blank] if blank > 0 else text
+
+
+def _encode_beginnings(
+    encode_batch: Callable[[list[str]], Sequence[Any]], texts: Sequence[str], enough: int
+) -> list[Any]:
+    """Return encodings of texts, in order; of a long text, only its beginning is encoded.
+
+    Args:
+        encode_batch: encodes whole texts.
+        texts: to encode.
+        enough: tokens at the beginning of each text that must be those of the whole text; a text with fewer
+            tokens is encoded to its end.
+    """
+    encodings: list[Any] = [None] * len(texts)
+    left = list(range(len(texts)))
+    characters = (enough + _LAST_TOKENS) * _USUAL_CHARACTERS_PER_TOKEN
+    while left:
+        parts = [_beginning(texts[index], characters) for index in left]
+        for index, encoding in zip(left, encode_batch(parts), strict=True):
+            encodings[index] = encoding
+        left = [
+            index
+            for index, part in zip(left, parts, strict=True)
+            if len(part) < len(texts[index]) and len(encodings[index]) < enough + _LAST_TOKENS
+        ]
+        characters *= 4
+    return encodings

@@ -15,7 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from support.models import Shape
 from support.scripts import run_script
 
-from rerank_core.local.checkpoint import is_hub_id, is_hub_out_of_reach
+from rerank_core import ScorerUnavailableError
+from rerank_core.local.hub import ModelFiles, is_hub_id
 
 SCRIPT = """
 import json, os, sys, time
@@ -107,34 +108,20 @@ def test_a_folder_that_exists_is_never_a_hub_id(tmp_path: Path, monkeypatch: pyt
     assert is_hub_id("owner/other")
 
 
-def refused(status: int) -> Exception:
-    """Return the hub client's error for an answer of that status."""
-    response = httpx.Response(
-        status, request=httpx.Request("GET", "http://127.0.0.1/api/models/someone/some-model")
-    )
-    return HfHubHTTPError(f"{status}", response=response)  # type: ignore[arg-type]
+@pytest.mark.parametrize("error", [HfHubHTTPError, ConnectionError, TimeoutError])
+def test_a_hub_that_does_not_answer_is_asked_once(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within seconds; what it does not give is looked for in its cache, and the error has the first cause."""
+    response = httpx.Response(404, request=httpx.Request("GET", "http://127.0.0.1/api/models/someone/some-model"))
+    cause = HfHubHTTPError("404", response=response) if error is HfHubHTTPError else error("nobody answers")  # type: ignore[arg-type]
+    asked = []
 
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (None, False),
-        (refused(404), False),
-        (refused(401), False),
-        (ConnectionError("nobody listens"), True),
-        (TimeoutError("nobody answers"), True),
-    ],
-)
-def test_an_answer_of_any_kind_means_within_reach(
-    error: Exception | None, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model that is unknown or needs a login is for the client to report; no answer is no answer."""
-
-    def model_info(*_: object, **options: Any) -> None:
+    def model_info(_: object, model: str, **options: Any) -> None:
         assert options["timeout"] <= 10
-        assert options["revision"] == "v1"
-        if error is not None:
-            raise error
+        asked.append((model, options["revision"]))
+        raise cause
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-    assert is_hub_out_of_reach("someone/some-model", revision="v1") is expected
+    with pytest.raises(ScorerUnavailableError, match="could not be fetched") as caught:
+        ModelFiles("some-model", revision="v1", offline=False)
+    assert asked == [("cross-encoder/some-model", "v1")]
+    assert caught.value.__cause__ is cause

@@ -247,13 +247,6 @@ def test_entries_of_a_folder_that_is_read_only_are_used() -> None:
     assert not Path(lines[3]).exists()
 
 
-@pytest.mark.parametrize("key", ["", "../key", "a/b", ".key", "a" * 101, "a.b"])
-def test_a_key_is_a_file_name(key: str) -> None:
-    """Anything else could leave the folder, or be taken for a lock."""
-    with pytest.raises(ValueError, match="is no key"):
-        get_or_make(key, never)
-
-
 def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it is in the user's cache folder, as the system has it."""
     assert cache_folder() == tmp_path / "models"

@@ -17,8 +17,8 @@ from support.models import QUERY, SHAPES, TEXTS, build_checkpoint, export_onnx, 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rerank_core import ConfigurationError
-from rerank_core.local.onnx.bert import open_checkpoint
 from rerank_core.local.onnx.bert.families import supports
+from rerank_core.local.onnx.bert.graph import open_checkpoint
 from rerank_core.local.runtimes.session import ModelSession, Runtime, SessionOptions, open_session
 
 RUNTIMES = [

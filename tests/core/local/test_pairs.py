@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.models import QUERY, TEXTS
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from rerank_core.local.pairs import Pair, PairTokenizer
+from rerank_core.local.tokens import Pair, PairTokenizer
 
 PAD = 7
 
@@ -316,12 +316,3 @@ def test_arrays_are_the_pairs_side_by_side(kind: str, token_types: bool) -> None
         assert {array.shape for array in arrays.values()} == {(len(batch), longest)}
         assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
         assert all(array.flags.c_contiguous for array in arrays.values())
-
-
-def test_arrays_reuse_their_memory() -> None:
-    """A batch that is no larger than one before takes none of its own."""
-    pairs = taken(TOKENIZERS["word_pieces"][1], 40)
-    large = pairs.arrays(pairs.pairs(QUERY, TEXTS))
-    small = pairs.arrays(pairs.pairs(QUERY, TEXTS[:3]))
-    assert all(np.shares_memory(large[name], small[name]) for name in large)
-    assert len({array.ctypes.data for array in small.values()}) == 3

@@ -18,8 +18,8 @@ from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.formats.onnx import read_weights
 from rerank_core.local.late.encoding import TokenEncoder, TokenIds, TokenVectors, normalise
 from rerank_core.local.onnx.bert.families import BertShape
-from rerank_core.local.onnx.bert.graph import BertWriter, QuantizedRows
-from rerank_core.local.onnx.bert.int8 import largest_int8, quantize_rows
+from rerank_core.local.onnx.bert.graph import BertWriter
+from rerank_core.local.onnx.bert.int8 import QuantizedRows, largest_int8, quantize_rows
 from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
 from rerank_core.local.runtimes.session import SessionOptions
 from rerank_core.local.tokens import encode

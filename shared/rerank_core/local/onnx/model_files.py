@@ -8,12 +8,12 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, RerankError
-from rerank_core.local.checkpoint import PROBE_SECONDS, Checkpoint, is_hub_id, unavailable
+from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import cpu_flags
+from rerank_core.local.hub import ModelFiles, unavailable
 from rerank_core.local.onnx.bert.families import supports
 from rerank_core.local.runtimes.session import Precision
 
@@ -63,50 +63,6 @@ class GraphFile:
     precision: Literal["fp32", "fp16", "int8"]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a model's files are.
-
-    Attributes:
-        place: the folder or repository, as errors call it.
-        names: of the files in it, those in folders with ``/``.
-        hub_id: of the repository; None for a folder.
-        revision: of the repository.
-        error: why the hub did not answer, if it was asked.
-        folder: where the files are, if they need not be fetched.
-    """
-
-    place: str
-    names: frozenset[str]
-    hub_id: str | None = None
-    revision: str | None = None
-    error: Exception | None = None
-    folder: Path | None = None
-
-    def fetch(self, patterns: Sequence[str]) -> Path:
-        """Return the folder with the files of these names or patterns."""
-        if self.folder is not None:
-            return self.folder
-        hub = _require_hub(str(self.hub_id))
-        try:
-            return Path(hub.snapshot_download(self.hub_id, revision=self.revision, allow_patterns=list(patterns)))
-        except Exception as exc:
-            raise unavailable(str(self.hub_id)) from exc
-
-    def lacks(self, wanted: Sequence[str]) -> RerankError:
-        """Return the error for files that are not there."""
-        if self.error is not None:
-            error = unavailable(str(self.hub_id))
-            error.__cause__ = self.error
-            return error
-        names = sorted(self.names)
-        found = ", ".join(names[:_MAX_NAMES]) + (" …" if len(names) > _MAX_NAMES else "")
-        return ConfigurationError(
-            f"{self.place} has no {' or '.join(wanted)}; it has {found or 'no files'}: give file_name=, or a "
-            "checkpoint with its config.json, or use 'cross-encoder:' which runs it with torch"
-        )
-
-
 def find_model(
     model: str, *, file_name: str | None, precision: Precision, revision: str | None, offline: bool
 ) -> tuple[Checkpoint, GraphFile | None]:
@@ -126,14 +82,13 @@ def find_model(
         ConfigurationError: no name was given, a folder does not exist, or has no file of the kind and precision.
         ScorerUnavailableError: the hub does not have it or cannot be reached; says how to use a local folder.
     """
-    source = _find_source(model, revision=revision, offline=offline)
-    beside = [name for name in source.names if name.endswith((".json", ".jinja")) and "/" not in name]
-    checkpoint = Checkpoint(source.fetch(beside))
-    chosen = _choose_file(source, checkpoint, file_name, precision)
+    files = ModelFiles(model, revision=revision, offline=offline)
+    checkpoint = Checkpoint(files.fetch())
+    chosen = _choose_file(files, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:
-        source.fetch([*beside, chosen, *_WEIGHTS[chosen]])
+        files.fetch(chosen, *_WEIGHTS[chosen])
         return checkpoint, None
-    graph = read_graph(source.fetch([*beside, chosen, f"{chosen}_data*", f"{chosen}.data*"]) / chosen)
+    graph = read_graph(files.fetch(chosen, f"{chosen}_data*", f"{chosen}.data*") / chosen)
     _check_precision(graph, precision)
     return checkpoint, graph
 
@@ -145,53 +100,15 @@ def can_write_graph(checkpoint: Checkpoint) -> bool:
     return supports(checkpoint.config) and has_weights(checkpoint.folder)
 
 
-def _find_source(model: str, *, revision: str | None, offline: bool) -> _Source:
-    if not model:
-        raise ConfigurationError("names no model: give 'onnx:<local folder or hub id>'")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return _Source(str(folder), _list_files(folder), folder=folder)
-    if not is_hub_id(model):
-        raise ConfigurationError(f"there is no folder {str(folder)!r}, and that is not a hub id either")
-    hub = _require_hub(model)
-    error: Exception | None = None
-    if not offline:
-        try:
-            listing = hub.HfApi().model_info(model, revision=revision, timeout=PROBE_SECONDS).siblings or []
-            return _Source(model, frozenset(file.rfilename for file in listing), model, revision)
-        except Exception as exc:
-            error = exc
-    try:
-        # The file that every model needs: without a name, a snapshot would have to be complete.
-        cached = Path(
-            hub.snapshot_download(
-                model, revision=revision, allow_patterns=["tokenizer.json"], local_files_only=True
-            )
-        )
-    except Exception as exc:
-        raise unavailable(model) from (error or exc)
-    return _Source(str(cached), _list_files(cached), model, revision, error, cached)
-
-
-def _require_hub(model: str) -> Any:
-    return require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
-
-
-def _list_files(folder: Path) -> frozenset[str]:
-    """Return the names of files in a folder and in the folders directly in it."""
-    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
-    return frozenset(path.relative_to(folder).as_posix() for path in found)
-
-
-def _choose_file(source: _Source, checkpoint: Checkpoint, file_name: str | None, precision: Precision) -> str:
+def _choose_file(files: ModelFiles, checkpoint: Checkpoint, file_name: str | None, precision: Precision) -> str:
     """Return the name of the file with the weights."""
     if file_name is not None:
-        if file_name not in source.names and not (source.folder and (source.folder / file_name).is_file()):
-            raise source.lacks([file_name])
+        if not files.has(file_name):
+            raise _lacks(files, [file_name])
         if not file_name.endswith(".onnx") and file_name not in _WEIGHTS:
             raise ConfigurationError(f"file_name is {file_name!r}: give an .onnx file, or {_SAFETENSORS!r}")
         return file_name
-    weights = [name for name in _WEIGHTS if name in source.names and "config.json" in source.names]
+    weights = [name for name in _WEIGHTS if name in files.names and "config.json" in files.names]
     if precision == "int8":
         int8 = _int8_names()
         direct = [name for name in weights if name.startswith(_SAFETENSORS) and supports(checkpoint.config)]
@@ -200,10 +117,24 @@ def _choose_file(source: _Source, checkpoint: Checkpoint, file_name: str | None,
     else:
         wanted = [*_SINGLE, *weights, *([*_HALF, *_int8_names()] if precision == "auto" else [])]
         missing = [*_SINGLE, _SAFETENSORS]
-    found = next((name for name in wanted if name in source.names), None)
+    found = next((name for name in wanted if name in files.names), None)
     if found is None:
-        raise source.lacks(missing)
+        raise _lacks(files, missing)
     return found
+
+
+def _lacks(files: ModelFiles, wanted: Sequence[str]) -> RerankError:
+    """Return the error for files that are not there."""
+    if files.error is not None:
+        error = unavailable(files.model)
+        error.__cause__ = files.error
+        return error
+    names = sorted(files.names)
+    found = ", ".join(names[:_MAX_NAMES]) + (" …" if len(names) > _MAX_NAMES else "")
+    return ConfigurationError(
+        f"{files.place} has no {' or '.join(wanted)}; it has {found or 'no files'}: give file_name=, or a "
+        "checkpoint with its config.json, or use 'cross-encoder:' which runs it with torch"
+    )
 
 
 def _int8_names() -> list[str]:

@@ -9,10 +9,8 @@ from typing import ClassVar
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.bert import open_checkpoint
 from rerank_core.local.onnx.convert import export, quantize
 from rerank_core.local.onnx.model_files import can_write_graph, find_model
-from rerank_core.local.pairs import Pair, PairTokenizer
 from rerank_core.local.runtimes.session import (
     ModelSession,
     Precision,
@@ -23,6 +21,7 @@ from rerank_core.local.runtimes.session import (
 )
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.templates import TemplateTokenizer, is_decoder
+from rerank_core.local.tokens import Pair, PairTokenizer
 from rerank_core.scorer import ScorerOptions
 
 __all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
@@ -106,6 +105,9 @@ class OnnxScorer(PairScorer):
         pairs = self._choose_tokenizer(checkpoint, length)
         options = SessionOptions(self.options.runtime, self.options.precision, self.options.threads)
         if graph is None and can_write_graph(checkpoint):
+            # Imported here because it needs numpy, which importing the scorer must not.
+            from rerank_core.local.onnx.bert.graph import open_checkpoint
+
             session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
             return OnnxModel(session, pairs, self.options.activation)
         if graph is None and self.options.file_name is not None:

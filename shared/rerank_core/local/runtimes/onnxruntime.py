@@ -15,7 +15,7 @@ __all__ = ["OrtSession"]
 
 
 class OrtSession:
-    """A :class:`ModelSession` of ONNX Runtime.
+    """A model on ONNX Runtime: one run at a time, which another thread may end.
 
     Args:
         model: a file, or a model in memory.

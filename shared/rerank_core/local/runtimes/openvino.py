@@ -24,20 +24,16 @@ _GROUP = 32
 
 
 def require_openvino(module: str = "openvino") -> Any:
-    """Import OpenVINO, or a module of it.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import OpenVINO, or a module of it."""
     return require(module, extra="openvino", purpose="runtime='openvino'")
 
 
 class OpenVinoSession:
-    """A :class:`ModelSession` of OpenVINO.
+    """A model on OpenVINO: one run at a time, which another thread may end.
 
     Args:
         model: a file, a model in memory, or a model built with OpenVINO's operators.
-        threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
+        threads: cores to use; see :class:`OrtSession`.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"int8"``.
 
     Raises:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import multiplies_bytes
+from rerank_core.local.runtimes.onnxruntime import OrtSession
+from rerank_core.local.runtimes.openvino import OpenVinoSession
 
 __all__ = ["ModelSession", "Precision", "Runtime", "SessionOptions", "choose_runtime", "open_session"]
 
@@ -25,21 +26,8 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
 
-class ModelSession(Protocol):
-    """A loaded model: one run at a time, which another thread may end."""
-
-    @property
-    def inputs(self) -> set[str]:
-        """Names of the model's inputs."""
-
-    def run(self, feed: Mapping[str, Any]) -> list[Any]:
-        """Return the model's outputs, arrays; raises if it was interrupted."""
-
-    def arm(self) -> None:
-        """Get ready for the next run, which :meth:`interrupt` may end from now on."""
-
-    def interrupt(self) -> None:
-        """End the run that is under way or about to begin, which raises; called from any thread."""
+ModelSession = OrtSession | OpenVinoSession
+"""A loaded model: one run at a time, which another thread may end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,9 @@ def choose_runtime(runtime: Runtime, precision: Precision) -> Literal["onnxrunti
     if runtime == "openvino" or precision == "bf16":
         check_installed("openvino", extra="openvino", purpose="runtime='openvino'")
         return "openvino"
-    if runtime == "auto" and _prefers_openvino(precision):
+    # On OpenVINO int8 is no faster than fp32 where the CPU has no instructions for it.
+    is_fast = platform.machine().lower() in _X86 and (precision != "int8" or multiplies_bytes())
+    if runtime == "auto" and is_fast and importlib.util.find_spec("openvino") is not None:
         return "openvino"
     check_installed("onnxruntime", extra="onnx", purpose="runtime='onnxruntime'")
     return "onnxruntime"
@@ -85,15 +75,5 @@ def open_session(model: Path | bytes, options: SessionOptions) -> ModelSession:
         MissingExtraError: the runtime is not installed.
     """
     if choose_runtime(options.runtime, options.precision) == "openvino":
-        from rerank_core.local.runtimes.openvino import OpenVinoSession
-
         return OpenVinoSession(model, threads=options.threads, precision=options.precision)
-    from rerank_core.local.runtimes.onnxruntime import OrtSession
-
     return OrtSession(model, threads=options.threads)
-
-
-def _prefers_openvino(precision: Precision) -> bool:
-    if precision == "int8" and not multiplies_bytes():  # on OpenVINO no faster than fp32
-        return False
-    return platform.machine().lower() in _X86 and importlib.util.find_spec("openvino") is not None

@@ -9,6 +9,7 @@ from typing import Any
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.local.engine import ModelJob
+from rerank_core.local.hub import ModelFiles
 from rerank_core.local.torch.loading import keep_class_unpatched
 from rerank_core.reading import estimate_token_ends, estimate_tokens
 
@@ -53,13 +54,12 @@ class ListwiseModel:
     Args:
         name: a local folder or a hub id.
         options: of the scorer.
-        offline: never ask the hub.
 
     Raises:
         ConfigurationError: the options do not let the model's own code run, or do not fit it.
     """
 
-    def __init__(self, name: str, options: Any, *, offline: bool) -> None:
+    def __init__(self, name: str, options: Any) -> None:
         if not options.trust_remote_code:
             raise ConfigurationError(
                 "the model ranks by code of its own: give trust_remote_code=True, or use the service 'jina:'"
@@ -70,11 +70,12 @@ class ListwiseModel:
         if len(options.devices) > 1 or options.compile:
             raise ConfigurationError("a model that ranks by code of its own runs on one device, not compiled")
         transformers = require("transformers", extra="local", purpose="a model that ranks all texts together")
+        files = ModelFiles(name, revision=options.revision, offline=options.local_files_only)
         with keep_class_unpatched():
             model = transformers.AutoModel.from_pretrained(
                 name,
                 revision=options.revision,
-                local_files_only=offline,
+                local_files_only=files.is_cached,
                 trust_remote_code=True,
                 dtype=options.dtype,
             )

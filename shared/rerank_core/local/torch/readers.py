@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.pairs import Pair, PairTokenizer
-from rerank_core.local.tokens import pair_room
+from rerank_core.local.tokens import Pair, PairTokenizer, pair_room
 from rerank_core.reading import estimate_token_ends, offsets_to_ends
 
 if TYPE_CHECKING:
@@ -126,8 +125,7 @@ class _PairReader:
         import torch
 
         arrays = self._pairs.arrays(items)
-        # Copies: the next batch is written over these arrays, while another device may still read this one.
-        return {name: torch.tensor(arrays[name]) for name in self._names} | {"modality": "text"}
+        return {name: torch.from_numpy(arrays[name]) for name in self._names} | {"modality": "text"}
 
     def max_text_tokens(self, query: str) -> int | None:
         return self._pairs.max_text_tokens(query) if self._is_limited else None

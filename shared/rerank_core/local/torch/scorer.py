@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal, get_args
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, RerankError, name_scorer
-from rerank_core.local.checkpoint import Checkpoint, fetch_checkpoint, is_hub_id, is_hub_out_of_reach, unavailable
+from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import usable_threads
+from rerank_core.local.hub import ModelFiles, is_hub_id, unavailable
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.templates import to_chat_template
 from rerank_core.local.torch.listwise import ListwiseJob, ListwiseModel
@@ -114,8 +115,6 @@ class CrossEncoderScorer(PairScorer):
 
     def load(self) -> Any:
         """Load a :class:`TorchPairs`, with the model once per device, or a :class:`ListwiseModel`."""
-        if not self.model:
-            raise ConfigurationError("names no model: give 'cross-encoder:<local folder or hub id>'")
         if self.model_facts.unsupported is not None:
             raise ConfigurationError(f"cannot be run with sentence-transformers: {self.model_facts.unsupported}")
         if self.model_facts.caution is not None:
@@ -125,15 +124,13 @@ class CrossEncoderScorer(PairScorer):
         threads = usable_threads(options.threads or torch.get_num_threads())
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        offline = options.local_files_only or (
-            is_hub_id(self.model) and is_hub_out_of_reach(self.model, revision=options.revision)
-        )
         if self.listwise:
             with self._explain_failure(options.devices[0]):
-                return ListwiseModel(self.model, options, offline=offline)
-        checkpoint = Checkpoint(fetch_checkpoint(self.model, revision=options.revision, offline=offline))
+                return ListwiseModel(self.model, options)
+        files = ModelFiles(self.model, revision=options.revision, offline=options.local_files_only)
+        checkpoint = Checkpoint(files.fetch())
         template = checkpoint.find_template(options.template, self.model, self.model_facts)
-        models = [self._load_on(device, template, offline=offline) for device in options.devices]
+        models = [self._load_on(device, template, offline=files.is_cached) for device in options.devices]
         check_trained(models[0], checkpoint)
         if template is not None:
             for model in models:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["BertShape", "HiddenActivation", "LayerNames", "read_shape", "supports"]
-
-HiddenActivation = Literal["gelu", "relu", "tanh"]
+__all__ = ["BertShape", "LayerNames", "read_shape", "supports"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class BertShape:
         names: of the layers' weights.
         prefix: of all weights but the head's.
         epsilon: of the normalisations.
-        head: the classifier's layers and their activations, in order; empty for a model without a classifier.
+        head: the classifier's layers and their activations (``"gelu"``, ``"relu"``, ``"tanh"`` or None), in order;
+            empty for a model without a classifier.
         counted: positions are counted over the tokens that are not padding, starting after ``pad_id``.
         token_types: there is an input of token types to look up.
         pad_id: the padding's token.
@@ -51,7 +50,7 @@ class BertShape:
     names: LayerNames = field(default_factory=LayerNames)
     prefix: str = ""
     epsilon: float = 1e-12
-    head: tuple[tuple[str, HiddenActivation | None], ...] = ()
+    head: tuple[tuple[str, str | None], ...] = ()
     counted: bool = False
     token_types: bool = False
     pad_id: int = 0
@@ -90,10 +89,7 @@ _OTHER_ARITHMETIC = ("is_decoder", "add_cross_attention", "quantization_config",
 
 def supports(config: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint is of a family, and has a head, that the graph writer reproduces exactly."""
-    family = _find_family(config)
-    gelu = config.get("activation" if family is _DISTILBERT else "hidden_act", "gelu") == "gelu"
-    absolute = config.get("position_embedding_type", "absolute") == "absolute"
-    return family is not None and gelu and absolute and not any(config.get(name) for name in _OTHER_ARITHMETIC)
+    return _find_family(config) is not None
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
@@ -103,7 +99,7 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
         ConfigurationError: the graph writer does not support the model, or a number is missing.
     """
     family = _find_family(config)
-    if family is None or not supports(config):
+    if family is None:
         raise ConfigurationError(
             f"the graph writer does not support {config.get('architectures')}: export it to ONNX"
         )
@@ -125,5 +121,9 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
 
 
 def _find_family(config: Mapping[str, Any]) -> BertShape | None:
-    architecture, shape = _FAMILIES.get(str(config.get("model_type")), ("", None))
-    return shape if config.get("architectures") == [architecture] else None
+    """Return the family whose arithmetic is a checkpoint's in every point."""
+    architecture, family = _FAMILIES.get(str(config.get("model_type")), ("", _BERT))
+    gelu = config.get("activation" if family is _DISTILBERT else "hidden_act", "gelu") == "gelu"
+    absolute = config.get("position_embedding_type", "absolute") == "absolute"
+    same = gelu and absolute and not any(config.get(name) for name in _OTHER_ARITHMETIC)
+    return family if same and config.get("architectures") == [architecture] else None

@@ -1,77 +1,54 @@
-"""The network of a BERT-like model, in terms that each runtime's writer puts into its own operators."""
+"""The BERT family's network, written for a runtime straight from a checkpoint: no torch, no export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
+from typing import Any
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.formats.safetensors import Weights
-from rerank_core.local.onnx.bert.families import BertShape, HiddenActivation
+from rerank_core.local.onnx.bert.families import BertShape, read_shape
+from rerank_core.local.onnx.bert.int8 import LARGEST_INT8, RowQuantizer, cached_quantizer, largest_int8
+from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
+from rerank_core.local.onnx.bert.openvino import OpenVinoGraph
+from rerank_core.local.runtimes.session import ModelSession, SessionOptions, choose_runtime
 
-__all__ = ["Array", "BertWriter", "GraphWriter", "QuantizedRows"]
-
-Array = npt.NDArray[np.float32]
+__all__ = ["BertWriter", "open_checkpoint"]
 
 
-class QuantizedRows(NamedTuple):
-    """A matrix in int8.
+def open_checkpoint(folder: Path, config: Mapping[str, Any], options: SessionOptions) -> ModelSession:
+    """Load a checkpoint's ``model.safetensors``, or its shards.
 
-    Attributes:
-        values: (rows, columns).
-        scales: (rows,), what each row is to be multiplied with.
+    Args:
+        folder: the checkpoint.
+        config: its ``config.json``; :func:`rerank_core.local.onnx.bert.families.supports` says of which models.
+        options: the runtime, its precision and threads.
+
+    Returns:
+        A session with the inputs ``input_ids``, ``attention_mask`` and, where the model has more than one token
+        type, ``token_type_ids``. Its one output is the logits: (pairs, labels).
+
+    Raises:
+        ConfigurationError: a file is missing or damaged, or does not fit its configuration; the runtime cannot run
+            it in this precision.
+        MissingExtraError: the runtime is not installed.
     """
+    openvino = choose_runtime(options.runtime, options.precision) == "openvino"
+    weights, shape = Weights(folder), read_shape(config)
 
-    values: npt.NDArray[np.int8]
-    scales: Array
+    def write(quantizer: RowQuantizer | None) -> tuple[OrtGraph | OpenVinoGraph, Any]:
+        graph = OpenVinoGraph(quantizer) if openvino else OrtGraph(quantizer)
+        return graph, BertWriter(graph, shape, weights).write()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The matrix's dimensions."""
-        return self.values.shape
-
-
-class GraphWriter(Protocol):
-    """Writes operators; values are (batch, tokens, width), named or held as the runtime likes."""
-
-    def look_up(self, table: Array | QuantizedRows, input_name: str) -> Any:
-        """Return the rows of a table that an input's ids choose."""
-
-    def first_rows(self, table: Array) -> Any:
-        """Return as many rows of a table as there are tokens."""
-
-    def counted_rows(self, table: Array, pad_id: int) -> Any:
-        """Return the rows of a table after ``pad_id``, counted over the tokens that are not ``pad_id``."""
-
-    def add(self, left: Any, right: Any) -> Any:
-        """Return the sum."""
-
-    def linear(
-        self,
-        rows: Any,
-        weight: Array,
-        bias: Array,
-        activation: HiddenActivation | None = None,
-        *,
-        exact: bool = False,
-    ) -> Any:
-        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
-
-    def normalise(self, rows: Any, weight: Array, bias: Array, epsilon: float) -> Any:
-        """Return each row normalised, scaled and shifted."""
-
-    def attention(self, query: Any, key: Any, value: Any, heads: int) -> Any:
-        """Return the attention of the query's tokens to those that the attention mask leaves."""
-
-    def first_token(self, rows: Any) -> Any:
-        """Return the rows of the first token alone."""
-
-    def drop_token_axis(self, rows: Any) -> Any:
-        """Return (batch, width) from (batch, 1, width)."""
+    quantizer = None
+    if options.precision == "int8":
+        quantizer = cached_quantizer(weights.files, LARGEST_INT8 if openvino else largest_int8(), write)
+    graph, logits = write(quantizer)
+    session = graph.session(logits, options)
+    weights.release_pages()
+    return session
 
 
 class BertWriter:
@@ -80,7 +57,9 @@ class BertWriter:
     With a classifier, only the first token goes through the last layer.
     """
 
-    def __init__(self, graph: GraphWriter, shape: BertShape, weights: Weights | Mapping[str, Any]) -> None:
+    def __init__(
+        self, graph: OrtGraph | OpenVinoGraph, shape: BertShape, weights: Weights | Mapping[str, Any]
+    ) -> None:
         self._graph = graph
         self._shape = shape
         self._weights = weights
@@ -135,9 +114,7 @@ class BertWriter:
         rows = graph.add(first(inner, prefix + names.down), rows)
         return self._normalise(rows, prefix + names.norm, self._shape.hidden)
 
-    def _linear(
-        self, rows: Any, name: str, activation: HiddenActivation | None = None, *, exact: bool = False
-    ) -> Any:
+    def _linear(self, rows: Any, name: str, activation: str | None = None, *, exact: bool = False) -> Any:
         weight = self._tensor(name + ".weight", None, None)
         bias = self._tensor(name + ".bias", weight.shape[0])
         return self._graph.linear(rows, weight, bias, activation, exact=exact)

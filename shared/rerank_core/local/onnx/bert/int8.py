@@ -5,15 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
-from rerank_core.local.onnx.bert.graph import Array, QuantizedRows
 
-__all__ = ["LARGEST_INT8", "RowQuantizer", "cached_quantizer", "largest_int8", "quantize_rows"]
+__all__ = [
+    "LARGEST_INT8",
+    "Array",
+    "QuantizedRows",
+    "RowQuantizer",
+    "cached_quantizer",
+    "largest_int8",
+    "quantize_rows",
+]
+
+Array = npt.NDArray[np.float32]
+
+
+class QuantizedRows(NamedTuple):
+    """A matrix in int8.
+
+    Attributes:
+        values: (rows, columns).
+        scales: (rows,), what each row is to be multiplied with.
+    """
+
+    values: npt.NDArray[np.int8]
+    scales: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The matrix's dimensions."""
+        return self.values.shape
+
 
 RowQuantizer = Callable[[Array], QuantizedRows]
 """Quantises a matrix."""

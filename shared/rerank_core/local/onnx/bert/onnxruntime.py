@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_core.local.formats.onnx import GraphBuilder
-from rerank_core.local.onnx.bert.families import HiddenActivation
-from rerank_core.local.onnx.bert.graph import Array, QuantizedRows
-from rerank_core.local.onnx.bert.int8 import RowQuantizer
+from rerank_core.local.onnx.bert.int8 import Array, QuantizedRows, RowQuantizer
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
@@ -27,7 +25,7 @@ _LEAST = np.array(1e-30, np.float32)
 _SMALL = 1024
 """Constants of fewer values are written into the model; larger ones stay where they are in memory."""
 
-_OPERATORS: dict[HiddenActivation, tuple[str, str]] = {
+_OPERATORS: dict[str, tuple[str, str]] = {
     "gelu": ("Gelu", _FUSED),
     "relu": ("Relu", ""),
     "tanh": ("Tanh", ""),
@@ -35,7 +33,7 @@ _OPERATORS: dict[HiddenActivation, tuple[str, str]] = {
 
 
 class OrtGraph:
-    """A :class:`GraphWriter` whose values are names in the model.
+    """Writes the operators of a graph; values, (batch, tokens, width), are names in the model.
 
     Args:
         quantizer: makes matrices int8; None for single precision.
@@ -81,15 +79,7 @@ class OrtGraph:
         """Return the sum."""
         return self._graph.node("Add", [left, right])
 
-    def linear(
-        self,
-        rows: str,
-        weight: Array,
-        bias: Array,
-        activation: HiddenActivation | None = None,
-        *,
-        exact: bool = False,
-    ) -> str:
+    def linear(self, rows: str, weight: Array, bias: Array, activation: str | None, *, exact: bool) -> str:
         """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         graph = self._graph
         if self._quantizer is not None and not exact:

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_core.local.onnx.bert.families import HiddenActivation
-from rerank_core.local.onnx.bert.graph import Array, QuantizedRows
-from rerank_core.local.onnx.bert.int8 import RowQuantizer
+from rerank_core.local.onnx.bert.int8 import Array, QuantizedRows, RowQuantizer
 from rerank_core.local.runtimes.openvino import OpenVinoSession, require_openvino
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
@@ -16,7 +14,7 @@ __all__ = ["OpenVinoGraph"]
 
 
 class OpenVinoGraph:
-    """A :class:`GraphWriter` whose values are nodes.
+    """Writes the operators of a graph, as :class:`OrtGraph` does; values are nodes.
 
     Args:
         quantizer: makes matrices int8; None for single precision.
@@ -58,15 +56,7 @@ class OpenVinoGraph:
         """Return the sum."""
         return self._ops.add(left, right)
 
-    def linear(
-        self,
-        rows: Any,
-        weight: Array,
-        bias: Array,
-        activation: HiddenActivation | None = None,
-        *,
-        exact: bool = False,
-    ) -> Any:
+    def linear(self, rows: Any, weight: Array, bias: Array, activation: str | None, *, exact: bool) -> Any:
         """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         ops = self._ops
         matrix = self._matrix(self._quantizer(weight) if self._quantizer is not None and not exact else weight)

@@ -17,7 +17,7 @@ import pytest
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local.embedded.scorer import EmbeddedScorer
-from rerank_core.local.late.token_records import RecordProduct, RecordTable, pack_record, pool_tokens
+from rerank_core.local.late.token_records import RecordProduct, pack_record, pool_tokens
 from rerank_core.policies import Cached, Cascade, Windowed
 from rerank_core.serialization import dump_reranker, restore_reranker
 from rerank_core.vectors import VectorFile
@@ -184,16 +184,11 @@ def test_one_product_gives_each_records_best_matches() -> None:
     generator = np.random.default_rng(0)
     mean, tokens = unit(generator, 1)[0], unit(generator, 7)
     records = [(unit(generator, 1)[0], unit(generator, count)) for count in (5, 1, 0, 40)]
-    table = RecordTable(384)
-    for _ in range(2):  # a table is used again
-        table.clear()
-        for record in records:
-            table.add(pack_record(*record))
-        cosines, best = RecordProduct(1).compare(mean, tokens, table)
-        assert cosines == pytest.approx([float(mean @ each) for each, _ in records], abs=2e-3)
-        for row, (_, stored) in zip(best.T, records, strict=True):
-            expected = (tokens @ stored.T).max(axis=1) if len(stored) else np.zeros(7)
-            assert row == pytest.approx(expected, abs=2e-3)
+    cosines, best = RecordProduct(1).compare(mean, tokens, [pack_record(*record) for record in records])
+    assert cosines == pytest.approx([float(mean @ each) for each, _ in records], abs=2e-3)
+    for row, (_, stored) in zip(best.T, records, strict=True):
+        expected = (tokens @ stored.T).max(axis=1) if len(stored) else np.zeros(7)
+        assert row == pytest.approx(expected, abs=2e-3)
 
 
 def test_similar_tokens_are_pooled() -> None:

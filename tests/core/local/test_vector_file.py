@@ -42,9 +42,7 @@ def open_with(path: Path, records: dict[bytes, bytes] = RECORDS) -> VectorFile:
 
 def read(file: VectorFile, keys: Iterable[bytes] = RECORDS) -> dict[bytes, bytes]:
     """Return copies of the records of some keys."""
-    found: dict[bytes, bytes] = {}
-    file.read(list(keys), lambda key, record: found.update({key: bytes(record)}))
-    return found
+    return {key: bytes(record) for key, record in file.read(list(keys)).items()}
 
 
 def execute(path: Path, statement: str) -> None:
@@ -241,8 +239,8 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
             file.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        file.read([b"b"], lambda key, record: print(key, bytes(record)))
+        print({key: bytes(record) for key, record in file.read([b"b"]).items()})
         """,
         str(tmp_path / "a"),
     )
-    assert output == "b'b' b'2'\n"
+    assert output == "{b'b': b'2'}\n"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT", "INT8", "GraphBuilder", "count_weights", "read_weights"]
+__all__ = ["FLOAT", "INT8", "UINT8", "GraphBuilder", "count_weights", "read_weights"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -26,7 +26,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     7: np.dtype("<i8"),
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
-FLOAT, INT8, _INT64 = 1, 3, 7
+FLOAT, UINT8, INT8, _INT64 = 1, 2, 3, 7
 """ONNX's numbers of these types."""
 _MAX_VARINT_BYTES = 10
 """What 64 bits take. Longer numbers mean nothing, and reading one takes time that grows with its square."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,13 +15,7 @@ import numpy.typing as npt
 
 from rerank_core.errors import ScorerUnavailableError
 from rerank_core.local.engine import ModelJob
-from rerank_core.local.late.token_records import (
-    RECORD_FORMAT,
-    RecordProduct,
-    RecordTable,
-    pack_record,
-    pool_tokens,
-)
+from rerank_core.local.late.token_records import RECORD_FORMAT, RecordProduct, pack_record, pool_tokens
 from rerank_core.local.late.vector_file import VectorFile, record_key
 from rerank_core.local.runtimes.session import ModelSession
 from rerank_core.local.tokens import padded, token_ends
@@ -32,7 +26,6 @@ __all__ = [
     "TokenEncoder",
     "TokenIds",
     "TokenVectors",
-    "UseRecords",
     "VectorCache",
     "name_records",
     "normalise",
@@ -41,8 +34,8 @@ __all__ = [
 _RECORDS_PER_WRITE = 32
 """What a killed process loses at most."""
 
-UseRecords = Callable[["TokenEncoder", Sequence[int], RecordTable], None]
-"""Takes the model, the positions of some texts and their records."""
+_QUERY = -1
+"""The position of the query among a job's texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,6 @@ class TokenEncoder(ABC):
         self.arm = session.arm
         self.interrupt = session.interrupt
         self.cache = VectorCache(cache_bytes)
-        self._spare_tables: list[RecordTable] = []
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], *, queries: bool = False) -> Sequence[TokenIds]:
@@ -150,15 +142,6 @@ class TokenEncoder(ABC):
     def product(self) -> RecordProduct:
         """What compares a query with stored records."""
         return RecordProduct(self._threads)
-
-    def take_table(self) -> RecordTable:
-        """Return an empty table for records, one that was given back if there is one."""
-        return self._spare_tables.pop() if self._spare_tables else RecordTable(self._width)
-
-    def give_back(self, table: RecordTable) -> None:
-        """Keep a table for the next caller."""
-        table.clear()
-        self._spare_tables[:] = [table]
 
 
 class EncodingJob(ModelJob[TokenIds, TokenVectors]):
@@ -202,7 +185,7 @@ class EncodingJob(ModelJob[TokenIds, TokenVectors]):
 
 
 class StoringJob(EncodingJob):
-    """Finds or makes the records of texts, and hands them on in pieces of some hundred.
+    """Finds or makes the records of texts, and compares a query with them, some hundred at a time.
 
     Where the file cannot be used, everything is encoded and nothing stored.
 
@@ -210,37 +193,48 @@ class StoringJob(EncodingJob):
         texts: none of them twice.
         file: where the records are.
         pooling: how many token vectors become one.
-        use: takes the records, in the engine's thread; None where they are only to be stored.
+        query: what to compare with; None where the records are only to be stored.
+        combine: makes scores, see :meth:`rerank_core.local.late.scorer.LateScorer.combine`.
 
     Attributes:
+        scores: one per text.
         stored: texts whose records were there.
         error: what was wrong with the file.
     """
 
     def __init__(
-        self, texts: Sequence[str], file: VectorFile, *, pooling: int, use: UseRecords | None = None
+        self,
+        texts: Sequence[str],
+        file: VectorFile,
+        *,
+        pooling: int,
+        query: str | None = None,
+        combine: Callable[[Any, Any], Any],
     ) -> None:
         super().__init__(texts, self._take)
+        self.scores = [0.0] * len(texts)
         self.stored = 0
         self.error: ScorerUnavailableError | None = None
         self._file = file
         self._pooling = pooling
-        self._use_records = use
+        self._combine = combine
+        self._query: list[TokenVectors] = []
+        self._asking = EncodingJob([] if query is None else [query], self._take_query, queries=True)
         self._waiting = 0
         self._keys: dict[int, bytes] = {}
-        self._positions: list[int] = []
+        self._records: dict[int, bytes | memoryview] = {}
         self._unwritten: dict[bytes, bytes] = {}
 
     def encode(self, model: TokenEncoder, start: int, stop: int) -> Sequence[tuple[int, TokenIds]]:
-        """Return the texts ``start`` to ``stop`` that are stored nowhere, tokenised."""
+        """Return the texts ``start`` to ``stop`` that are stored nowhere, tokenised, and at first the query."""
         self._model = model
         self._encoder = name_records(model.name, self._pooling)
-        self._table = model.take_table()
-        self._positions = []
         self._keys = {at: record_key(self._encoder, self._texts[at]) for at in range(start, stop)}
-        self._read({key: at for at, key in self._keys.items()})
-        self.stored += len(self._positions)
-        items = self.encode_at(model, sorted(self._keys.keys() - set(self._positions)))
+        self._records = self._read()
+        self.stored += len(self._records)
+        items = list(self.encode_at(model, [at for at in range(start, stop) if at not in self._records]))
+        if not start:
+            items += [(_QUERY, item) for _, item in self._asking.encode(model, 0, self._asking.count)]
         self._waiting = len(items)
         if not items:
             self._finish_piece()
@@ -248,36 +242,40 @@ class StoringJob(EncodingJob):
 
     def accept(self, position: int, output: TokenVectors) -> None:
         """Take the vectors of one text."""
-        super().accept(position, output)
+        if position == _QUERY:
+            self._asking.accept(0, output)
+        else:
+            super().accept(position, output)
         self._waiting -= 1
         if not self._waiting:
             self._finish_piece()
 
+    def _take_query(self, _: int, vectors: TokenVectors) -> None:
+        self._query.append(vectors)
+
     def _take(self, position: int, vectors: TokenVectors) -> None:
         tokens = pool_tokens(vectors.tokens.astype(np.float32), self._pooling)
         record = pack_record(vectors.mean, tokens)
-        self._add(position, record)
-        self._unwritten[self._keys[position]] = record
+        self._records[position] = self._unwritten[self._keys[position]] = record
         if len(self._unwritten) >= _RECORDS_PER_WRITE:
             self._write()
 
-    def _add(self, position: int, record: bytes | memoryview) -> None:
-        self._positions.append(position)
-        if self._use_records is not None:
-            self._table.add(record)
-
     def _finish_piece(self) -> None:
         self._write()
-        if self._use_records is not None:
-            self._use_records(self._model, self._positions, self._table)
-        self._model.give_back(self._table)
+        for query in self._query:
+            cosines, best = self._model.product.compare(query.mean, query.tokens, list(self._records.values()))
+            scores = self._combine(cosines, query.weights @ best).tolist()
+            for position, score in zip(self._records, scores, strict=True):
+                self.scores[position] = score
 
-    def _read(self, positions: Mapping[bytes, int]) -> None:
+    def _read(self) -> dict[int, bytes | memoryview]:
         if self.error is None:
             try:
-                self._file.read(list(positions), lambda key, record: self._add(positions[key], record))
+                found = self._file.read(list(self._keys.values()))
+                return {at: found[key] for at, key in self._keys.items() if key in found}
             except ScorerUnavailableError as exc:
                 self.error = exc
+        return {}
 
     def _write(self) -> None:
         records, self._unwritten = self._unwritten, {}

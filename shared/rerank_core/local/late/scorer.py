@@ -21,8 +21,7 @@ from rerank_core.usage import Usage
 
 if TYPE_CHECKING:
     from rerank_core.local.engine import Engine
-    from rerank_core.local.late.encoding import StoringJob, TokenEncoder, TokenVectors, UseRecords
-    from rerank_core.local.late.token_records import RecordTable
+    from rerank_core.local.late.encoding import StoringJob, TokenEncoder, TokenVectors
     from rerank_core.local.late.vector_file import VectorFile
 
 __all__ = ["LateOptions", "LateScorer"]
@@ -118,10 +117,10 @@ class LateScorer(LocalScorer):
         # Imported by the methods because it needs numpy, which importing this module must not.
         from rerank_core.local.late.encoding import EncodingJob
 
+        if self._vectors is not None:
+            return await self._score_stored(self._vectors, query, texts)
         encoded: list[TokenVectors] = []
         await self.engine.run(EncodingJob([query], lambda _, vectors: encoded.append(vectors), queries=True))
-        if self._vectors is not None:
-            return await self._score_stored(self._vectors, encoded[0], texts)
         comparison = _Comparison(encoded[0])
         scores = [0.0] * len(texts)
 
@@ -132,20 +131,12 @@ class LateScorer(LocalScorer):
         await self.engine.run(job)
         return Scored(scores, Usage(requests=1, tokens=job.tokens))
 
-    async def _score_stored(self, file: VectorFile, query: TokenVectors, texts: Sequence[str]) -> Scored:
-        scores = [0.0] * len(texts)
-
-        def compare(model: TokenEncoder, positions: Sequence[int], table: RecordTable) -> None:
-            cosines, best = model.product.compare(query.mean, query.tokens.astype("float32"), table)
-            found = self.combine(cosines, query.weights @ best).tolist()
-            for position, score in zip(positions, found, strict=True):
-                scores[position] = score
-
-        job = await self._run_stored(file, texts, compare)
+    async def _score_stored(self, file: VectorFile, query: str, texts: Sequence[str]) -> Scored:
+        job = await self._run_stored(file, texts, query)
         if job.error is not None and not self._has_warned:
             self._has_warned = True
             _logger.warning("%s; documents are encoded for each query meanwhile", job.error)
-        return Scored(scores, Usage(requests=1, tokens=job.tokens, stored=job.stored))
+        return Scored(job.scores, Usage(requests=1, tokens=job.tokens, stored=job.stored))
 
     async def precompute(self, texts: Sequence[str]) -> Usage:
         """Encode and store the texts that the vector file does not have."""
@@ -156,12 +147,10 @@ class LateScorer(LocalScorer):
             raise job.error
         return Usage(requests=1, documents=len(texts) - job.stored, tokens=job.tokens, stored=job.stored)
 
-    async def _run_stored(
-        self, file: VectorFile, texts: Sequence[str], use: UseRecords | None = None
-    ) -> StoringJob:
+    async def _run_stored(self, file: VectorFile, texts: Sequence[str], query: str | None = None) -> StoringJob:
         from rerank_core.local.late.encoding import StoringJob
 
-        job = StoringJob(texts, file, pooling=self.options.pooling, use=use)
+        job = StoringJob(texts, file, pooling=self.options.pooling, query=query, combine=self.combine)
         await self.engine.run(job)
         return job
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rerank_core._support.extras import require
-from rerank_core.local.formats.onnx import FLOAT, INT8, GraphBuilder
+from rerank_core.local.formats.onnx import FLOAT, INT8, UINT8, GraphBuilder
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 
-__all__ = ["RECORD_FORMAT", "RecordProduct", "RecordTable", "pack_record", "pool_tokens"]
+__all__ = ["RECORD_FORMAT", "RecordProduct", "pack_record", "pool_tokens"]
 
 _Floats = npt.NDArray[np.float32]
 
 RECORD_FORMAT = "int8/1"
 """Part of every record's key; another number for another format."""
 
-_COUNT = struct.Struct("<I")
+_SCALE_BYTES = 4
+_DIGIT_BITS, _DIGIT, _MIDDLE = 7, 128, 64
+"""A query's numbers are two digits in bytes below 128: sums of two products fit into 16 bits, on every CPU."""
+_LARGEST = _DIGIT * (_MIDDLE - 1) + _MIDDLE - 1
 
 
 def pool_tokens(tokens: _Floats, factor: int) -> _Floats:
@@ -42,57 +47,16 @@ def pool_tokens(tokens: _Floats, factor: int) -> _Floats:
 
 
 def pack_record(mean: _Floats, tokens: _Floats) -> bytes:
-    """Return a text's record: the number of its vectors, their scales, then the mean and the tokens in int8."""
+    """Return a text's record: the scales of its vectors, then the mean and the tokens in int8, then padding."""
     vectors = np.concatenate([mean[None], tokens.astype(np.float32)])
     scales = np.maximum(np.abs(vectors).max(axis=1), 1e-12).astype("<f4") / np.float32(127)
     values = np.rint(vectors / scales[:, None]).astype(np.int8)
-    return b"".join([_COUNT.pack(len(vectors)), scales.astype("<f4").tobytes(), values.tobytes()])
-
-
-class RecordTable:
-    """The vectors of records, one after the other in one array, which is used again and again.
-
-    Attributes:
-        starts: where each record's vectors begin.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.starts: list[int] = []
-        self._end = 0
-        self._values = np.empty((0, width), np.int8)
-        self._scales = np.empty(0, np.float32)
-
-    def clear(self) -> None:
-        """Remove all records."""
-        self.starts = []
-        self._end = 0
-
-    def add(self, record: bytes | memoryview) -> None:
-        """Copy the vectors of a record, as :func:`pack_record` makes it."""
-        (count,) = _COUNT.unpack_from(record)
-        start, width = self._end, self._values.shape[1]
-        self._end = end = start + count
-        if end > len(self._values):
-            self._values = np.resize(self._values, (2 * end, width))
-            self._scales = np.resize(self._scales, 2 * end)
-        self._scales[start:end] = np.frombuffer(record, "<f4", count, _COUNT.size)
-        values = np.frombuffer(record, np.int8, count * width, _COUNT.size + 4 * count)
-        self._values[start:end] = values.reshape(count, width)
-        self.starts.append(start)
-
-    @property
-    def values(self) -> npt.NDArray[np.int8]:
-        """(vectors, width)."""
-        return self._values[: self._end]
-
-    @property
-    def scales(self) -> _Floats:
-        """(vectors,), by which the values are to be multiplied."""
-        return self._scales[: self._end]
+    record: bytes = scales.astype("<f4").tobytes() + values.tobytes()
+    return record + bytes(-len(record) % 8)
 
 
 class RecordProduct:
-    """Compares a query with records, all of them in one matrix product on ONNX Runtime.
+    """Compares a query with records, all of them in one matrix product on ONNX Runtime, in int8.
 
     Args:
         threads: cores to use, at least 1; None for all physical ones.
@@ -100,25 +64,46 @@ class RecordProduct:
 
     def __init__(self, threads: int | None) -> None:
         graph = GraphBuilder(opset=18)
-        rows = graph.node("Cast", ["rows"], {"to": FLOAT})
-        product = graph.node("FusedMatMul", ["query", rows], {"transB": 1}, "com.microsoft")
-        inputs = {"query": (FLOAT, ("queries", "width")), "rows": (INT8, ("rows", "width"))}
-        self._session = OrtSession(graph.model(inputs, product, ("queries", "rows")), threads=threads)
+        columns = graph.node("Transpose", ["rows"])
+        middle = graph.weight(np.array(_MIDDLE, np.uint8))
+        sums = graph.node("Cast", [graph.node("MatMulInteger", ["query", columns, middle])], {"to": FLOAT})
+        inputs = {"query": (UINT8, ("queries", "width")), "rows": (INT8, ("rows", "width"))}
+        self._session = OrtSession(graph.model(inputs, sums, ("queries", "rows")), threads=threads)
 
-    def compare(self, mean: _Floats, tokens: _Floats, table: RecordTable) -> tuple[_Floats, _Floats]:
+    def compare(
+        self, mean: _Floats, tokens: npt.NDArray[np.floating[Any]], records: Sequence[bytes | memoryview]
+    ) -> tuple[_Floats, _Floats]:
         """Return the product of the means, one per record, and the best matches of the query's tokens.
 
         Args:
             mean: of the query, (width,).
-            tokens: of the query, (tokens, width).
-            table: with at least one record.
+            tokens: of the query, (tokens, width); floats of any width.
+            records: at least one, as :func:`pack_record` makes them.
 
         Returns:
             (records,) and (tokens, records); a record without tokens has a best match of 0.
         """
-        (products,) = self._session.run({"query": np.concatenate([mean[None], tokens]), "rows": table.values})
-        products *= table.scales
-        cosines = products[0, table.starts]
-        products[:, table.starts] = -np.inf  # a mean is no token
-        best = np.maximum.reduceat(products[1:], table.starts, axis=1)
+        query = np.concatenate([mean[None], tokens])
+        steps = np.maximum(np.abs(query).max(axis=1, keepdims=True), 1e-12) / np.float32(_LARGEST)
+        numbers = np.rint(query / steps).astype(np.int16) + _MIDDLE
+        width = query.shape[1]
+        counts = [len(record) // (width + _SCALE_BYTES) for record in records]
+        scales = [np.frombuffer(record, "<f4", count) for record, count in zip(records, counts, strict=True)]
+        rows = [
+            np.frombuffer(record, np.int8, count * width, count * _SCALE_BYTES)
+            for record, count in zip(records, counts, strict=True)
+        ]
+        feed = {
+            "query": np.concatenate([(numbers >> _DIGIT_BITS) + _MIDDLE, numbers & (_DIGIT - 1)]).astype(np.uint8),
+            "rows": np.concatenate(rows).reshape(-1, width),
+        }
+        (sums,) = self._session.run(feed)
+        products = sums[: len(query)]
+        products *= _DIGIT
+        products += sums[len(query) :]
+        products *= np.concatenate(scales)
+        starts = [0, *accumulate(counts[:-1])]
+        cosines = products[0, starts] * steps[0]
+        products[:, starts] = -np.inf  # a mean is no token
+        best = np.maximum.reduceat(products[1:], starts, axis=1) * steps[1:]
         return cosines, np.where(np.isfinite(best), best, np.float32(0))

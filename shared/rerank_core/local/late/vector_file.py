@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any, TypeVar
-from zlib import adler32
+
+import numpy as np
 
 from rerank_core._call.reaper import clean_up_after
 from rerank_core._support.checks import check_count
@@ -31,7 +32,7 @@ _MIN_BYTES = 2**20
 _KEYS_PER_QUERY = 500  # SQLite's limit was 999 variables for long
 _MAX_USES = 1_000
 _EVICTED_PART = 8  # an eighth, so that evicting is rare
-_CHECKSUM = struct.Struct("<I")
+_CHECKSUM = struct.Struct("<Q")
 # A small table finds the records, because walking over the records themselves takes long.
 _SCHEMA = f"""
     PRAGMA application_id = {_APPLICATION};
@@ -152,8 +153,7 @@ class VectorFile:
             known = set(self._run(_list_content)[1])
             missing = [key for key in keys if key not in known]
             for start in range(0, len(missing), _KEYS_PER_QUERY):
-                records: dict[bytes, memoryview] = {}
-                source.read(missing[start : start + _KEYS_PER_QUERY], records.__setitem__)
+                records = source.read(missing[start : start + _KEYS_PER_QUERY])
                 self.write(records, names)
                 added += len(records)
             source.close()
@@ -170,27 +170,24 @@ class VectorFile:
             if connection is not None:
                 connection.close()
 
-    def read(self, keys: Sequence[bytes], use: Callable[[bytes, memoryview], None]) -> None:
-        """Call ``use`` with the key and the record of all that are there and whole, in no order.
-
-        One at a time, because memory for all of them would have to be fetched from the system each time.
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, memoryview]:
+        """Return the records of the keys that are there and whole.
 
         Raises:
             ConfigurationError: it is no vector file.
             ScorerUnavailableError: it cannot be read.
         """
 
-        def work(connection: sqlite3.Connection) -> None:
-            now = int(time())
-            for key, record in _select(connection, keys):
-                use(key, record)
-                if self.max_bytes is not None:
-                    self._last_used[key] = now
+        def work(connection: sqlite3.Connection) -> dict[bytes, memoryview]:
+            found = dict(_select(connection, keys))
+            if self.max_bytes is not None:
+                self._last_used.update(dict.fromkeys(found, int(time())))
             if len(self._last_used) > _MAX_USES:
                 with suppress(sqlite3.OperationalError):  # another process is writing: later then
                     self._write_uses(connection)
+            return found
 
-        self._run(work)
+        return self._run(work)
 
     def write(self, records: Mapping[bytes, bytes | memoryview], encoders: Iterable[str]) -> None:
         """Keep records in one transaction, and drop the least recently used ones beyond ``max_bytes``.
@@ -343,7 +340,10 @@ def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[t
 
 
 def _checksum(key: bytes, record: bytes | memoryview) -> bytes:
-    return _CHECKSUM.pack(adler32(record, adler32(key)))
+    """Return the sum of a record's eight-byte words, the rest and the beginning of its key."""
+    words = len(record) // 8
+    total = int(np.frombuffer(record, "<u8", words).sum()) + int.from_bytes(key[:8], "little")
+    return _CHECKSUM.pack((total + int.from_bytes(record[8 * words :], "little")) % 2**64)
 
 
 def _evict(connection: sqlite3.Connection, max_bytes: int) -> None:

@@ -37,6 +37,8 @@ class OrtSession:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = usable_threads(threads)
         options.log_severity_level = 3
+        # Its threads would spin for a while after each run, on cores that the next step or another session needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # Its own OrtValues refer to the arrays, and are released with the session.
         self._weights = {
             name: self._ort.OrtValue.ortvalue_from_numpy(value) for name, value in (weights or {}).items()

@@ -63,7 +63,7 @@ class Encoder(TokenEncoder):
         graph = OrtGraph(partial(quantize_rows, largest=largest_int8()) if int8 else None)
         hidden = BertWriter(graph, _SHAPE, _read_weights()).write()
         session = graph.session(hidden, SessionOptions(threads=threads))
-        super().__init__(session, tokenizer, width=_SHAPE.hidden, threads=threads, cache_bytes=cache_bytes)
+        super().__init__(session, tokenizer, threads=threads, cache_bytes=cache_bytes)
         precision = f"int8, {largest_int8()}" if int8 else "fp32"
         self.name = f"all-MiniLM-L6-v2, {_SHA256}, {precision}, {max_length} tokens"
 

@@ -82,7 +82,6 @@ class TokenEncoder(ABC):
     Args:
         session: runs the model; its first output is (texts, tokens, width).
         tokenizer: of the tokenizers library.
-        width: numbers in a token's vector.
         threads: cores to use for comparing; None for all physical ones.
         cache_bytes: see :class:`VectorCache`.
         pad_id: fills up shorter texts.
@@ -98,13 +97,11 @@ class TokenEncoder(ABC):
         session: ModelSession,
         tokenizer: Any,
         *,
-        width: int,
         threads: int | None,
         cache_bytes: int,
         pad_id: int = 0,
     ) -> None:
         self._session = session
-        self._width = width
         self._inputs = session.inputs
         self._tokenizer = tokenizer
         self._threads = threads

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from rerank_core.pricing import Price, price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
 from rerank_core.remote.client import call_for_key, check_address, find_key, first_variable
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.rate_limit import Limiter, RateLimiter
+from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.scoring import RemoteCall
 from rerank_core.remote.service import ClientSession, Service, Transport
 from rerank_core.scorer import ConfiguredScorer
@@ -82,7 +82,6 @@ class RemoteScorer(ConfiguredScorer):
             self._check_prices_and_instruction()
         self._session: ClientSession | None = None
         self._inherited: ClientSession | None = None
-        self._make_limiter: Callable[[], Limiter] = self._make_own_limiter
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.options.http_client is not None:
@@ -143,11 +142,7 @@ class RemoteScorer(ConfiguredScorer):
         if session is not None and session.loop is asyncio.get_running_loop():
             await session.transport.aclose()
 
-    def share_limiter(self, make_limiter: Callable[[], Limiter]) -> None:
-        """Let another limiter than this object's own say when requests are sent; a copy has its own again."""
-        self._make_limiter = make_limiter
-
-    def _make_own_limiter(self) -> Limiter:
+    def _make_limiter(self) -> RateLimiter:
         return RateLimiter(
             self.options.max_concurrency,
             requests_per_minute=self.options.requests_per_minute,

@@ -203,7 +203,7 @@ class Soak:
 def _resources() -> tuple[int, float]:
     """Return how many descriptors and how many MiB this process holds."""
     gc.collect()
-    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return len(os.listdir("/proc/self/fd")), resident * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -44,7 +44,7 @@ def cpu_features() -> frozenset[str]:
     if platform.machine().lower() in ("arm64", "aarch64"):
         return frozenset({"arm64"})
     try:
-        lines = _CPUINFO.read_text().splitlines()
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:  # other systems list none; nearly all x86 CPUs have this one
         return frozenset({"avx2"})
     flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
@@ -54,7 +54,7 @@ def cpu_features() -> frozenset[str]:
 def _core_of(cpu: int) -> str:
     """Return what is the same for all hardware threads of a core."""
     try:
-        return (_CPUS / f"cpu{cpu}" / _SIBLINGS).read_text().strip()
+        return (_CPUS / f"cpu{cpu}" / _SIBLINGS).read_text(encoding="utf-8").strip()
     except OSError:
         return str(cpu)
 
@@ -66,13 +66,13 @@ def _limit_by_quota(cores: int) -> int:
 
 def _quota() -> float | None:
     try:
-        limit, _, period = _CGROUP_V2.read_text().strip().partition(" ")
+        limit, _, period = _CGROUP_V2.read_text(encoding="utf-8").strip().partition(" ")
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
-        microseconds = int((_CGROUP_V1 / "cpu.cfs_quota_us").read_text())
-        period_us = int((_CGROUP_V1 / "cpu.cfs_period_us").read_text())
+        microseconds = int((_CGROUP_V1 / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+        period_us = int((_CGROUP_V1 / "cpu.cfs_period_us").read_text(encoding="utf-8"))
         return microseconds / period_us if microseconds > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from pydantic import SecretStr
 
+from rerank_core._call.event_loop import run_text_work
 from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
@@ -130,7 +131,7 @@ class RemoteScorer(ConfiguredScorer):
 
     async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
         """Return an estimate: a service's tokens are not known here."""
-        return estimate_reading(texts, request, self.max_text_tokens(query))
+        return await run_text_work(estimate_reading, texts, request, self.max_text_tokens(query))
 
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""

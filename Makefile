@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint docs compat bench bench-all bench-local clean
+.PHONY: demo test lint docs compat peers bench bench-all bench-local clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -33,6 +33,14 @@ compat-%:
 		--constraint .ci/constraints-$*.txt --editable ".[$(COMPAT)]" --group compat
 	$(VENV)-$*/bin/python -m pytest --numprocesses auto --maxprocesses 4 -o filterwarnings=default -m compat \
 		--ignore tests/adapters/test_langchain_agents.py tests/adapters tests/contract
+
+# In an environment of its own, because other rerankers' packages pin what ours do not.
+peers:  ## run other packages' own rerankers inside ours
+	$(PYTHON) -m venv --clear $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-peers/bin/python -m pip install --quiet --constraint .ci/constraints.txt \
+		--editable ".[bedrock,langchain,llamaindex,local,onnx]" --group compat --group peers
+	$(VENV)-peers/bin/python -m pytest -o filterwarnings=default tests/peers
 
 bench: $(VENV)/.test  ## print the figures; make bench CRANFIELD=folder adds the evaluation on that collection
 	$(BIN)/python tests/benchmarks/import_time.py
@@ -66,7 +74,7 @@ bench-all: $(VENV)/.test  ## measure what the documentation quotes; CRANFIELD=fo
 		$(if $(CRANFIELD),--cranfield $(CRANFIELD)) $(if $(WITH),--with "$(WITH)")
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bench build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-peers $(VENV)-bench build dist
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)

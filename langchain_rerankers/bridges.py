@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, ensure_config
 
 from rerank_core import ConfigurationError
 from rerank_core.llm.answer import Reply
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import ModelScorer
-from rerank_core.remote.failure import error_of_status
+from rerank_core.remote.failure import errors_by_status
+from rerank_core.wrapped import Method, RankedText, RerankerScorer, WrappedOptions
 
-__all__ = ["ChatModelScorer"]
+__all__ = ["ChatModelScorer", "CompressorOptions", "CompressorScorer"]
 
 _REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
 
@@ -47,13 +52,8 @@ class ChatModelScorer(ModelScorer):
 
     async def ask(self, question: Question) -> Reply:
         """Invoke the model."""
-        try:
+        with errors_by_status():
             message = await self._invoke(question)
-        except Exception as exc:
-            error = error_of_status(getattr(exc, "status_code", None))
-            if error is None:
-                raise
-            raise error from exc
         facts = message.response_metadata
         finish = str(facts.get("finish_reason") or facts.get("stop_reason") or "")
         usage = message.usage_metadata or {}
@@ -78,3 +78,72 @@ class ChatModelScorer(ModelScorer):
         except NotImplementedError:
             return await model.ainvoke(messages)
         return (await structured.ainvoke(messages))["raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressorOptions(WrappedOptions):
+    """Options of :class:`CompressorScorer`.
+
+    Attributes:
+        score_key: metadata key under which the compressor returns its scores.
+    """
+
+    score_key: str = "relevance_score"
+
+
+class CompressorScorer(RerankerScorer):
+    """Makes a scorer of any LangChain compressor that reorders documents, or of any cross-encoder.
+
+    So it gets thresholds, fallbacks, caches and deadlines, and works in LlamaIndex too. The compressor gets
+    documents without metadata; let its own ``top_n`` be as large as the list. Inside a compressor of this package
+    its runs are children of that one's. The name is ``"langchain:<class>"``.
+
+    Args:
+        model: a ``BaseDocumentCompressor`` or a ``BaseCrossEncoder``.
+        options: the fields of :class:`CompressorOptions`.
+
+    Raises:
+        ConfigurationError: the object is neither, or an option is out of its range.
+
+    >>> from langchain_core.cross_encoders import BaseCrossEncoder
+    >>> class Lengths(BaseCrossEncoder):
+    ...     def score(self, text_pairs):
+    ...         return [1 / len(text) for query, text in text_pairs]
+    >>> from rerank_core import Reranker
+    >>> Reranker(CompressorScorer(Lengths())).rerank("short", ["a longer text", "a text"]).scores
+    (0.07692307692307693, 0.16666666666666666)
+    """
+
+    Options = CompressorOptions
+    options: CompressorOptions
+    provider = "langchain"
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        if not isinstance(model, (BaseCrossEncoder, BaseDocumentCompressor)):
+            raise ConfigurationError(
+                f"model is a {type(model).__name__}: give a BaseDocumentCompressor or a BaseCrossEncoder"
+            )
+        super().__init__(model, **options)
+        self.listwise = not (isinstance(model, BaseCrossEncoder) and self.options.scale is not None)
+
+    def find_method(self) -> Method:
+        """Return the compressor's own async method where it has one, else a function for a thread."""
+        if isinstance(self.wrapped, BaseCrossEncoder):
+            return self._score_pairs
+        is_async = type(self.wrapped).acompress_documents is not BaseDocumentCompressor.acompress_documents
+        return self._acompress if is_async else self._compress
+
+    def _score_pairs(self, query: str, texts: Sequence[str]) -> list[RankedText]:
+        scores = self.wrapped.score([(query, text) for text in texts])
+        return sorted(zip(texts, scores, strict=True), key=lambda row: -row[1])
+
+    def _compress(self, query: str, texts: Sequence[str]) -> list[RankedText]:
+        callbacks = ensure_config().get("callbacks")
+        return self._read(self.wrapped.compress_documents(list(map(Document, texts)), query, callbacks))
+
+    async def _acompress(self, query: str, texts: Sequence[str]) -> list[RankedText]:
+        callbacks = ensure_config().get("callbacks")
+        return self._read(await self.wrapped.acompress_documents(list(map(Document, texts)), query, callbacks))
+
+    def _read(self, documents: Sequence[Document]) -> list[RankedText]:
+        return [(each.page_content, each.metadata.get(self.options.score_key)) for each in documents]

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
+from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import RetrieverLike
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, InstanceOf, model_validator
 from typing_extensions import Self
 
 from langchain_rerankers._first_stage import FirstStageRetriever, name_of_candidates
 from langchain_rerankers.compressor import CallOptions, RerankCompressor
+from rerank_core import ConfigurationError
 
 __all__ = ["RerankRetriever"]
 
@@ -38,8 +39,10 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
 
     retriever: RetrieverLike
     """The first stage: any retriever, or another runnable from a query to a list of documents."""
-    compressor: RerankCompressor = Field(default_factory=RerankCompressor)
-    """The second stage."""
+    compressor: RerankCompressor | InstanceOf[BaseDocumentCompressor] = Field(  # type: ignore[assignment]
+        default_factory=RerankCompressor
+    )
+    """The second stage: ours, or any other compressor or pipeline, which keeps its own options."""
     candidates: int | None = Field(default=None, ge=1)
     """How many documents the first stage is asked for, at least 1; by default it decides. Needs a vector store's
     retriever, or another that takes ``k`` or ``candidates`` in a call. May also be given for one call."""
@@ -66,7 +69,7 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
         callbacks = run_manager.get_child()
         options = self._source_options(candidates, kwargs)
         found = self.retriever.invoke(query, self._source_config(callbacks), **options)
-        return self._apply_options(top_n).compress_documents(found, query, callbacks=callbacks)
+        return list(self._choose_compressor(top_n).compress_documents(found, query, callbacks=callbacks))
 
     async def _aget_relevant_documents(
         self,
@@ -80,7 +83,19 @@ class RerankRetriever(CallOptions[str, list[Document]], FirstStageRetriever):
         callbacks = run_manager.get_child()
         options = self._source_options(candidates, kwargs)
         found = await self.retriever.ainvoke(query, self._source_config(callbacks), **options)
-        return await self._apply_options(top_n).acompress_documents(found, query, callbacks=callbacks)
+        return list(await self._choose_compressor(top_n).acompress_documents(found, query, callbacks=callbacks))
+
+    def _choose_compressor(self, top_n: int | None) -> BaseDocumentCompressor:
+        if isinstance(self.compressor, RerankCompressor):
+            return self._apply_options(top_n)
+        options = {name: getattr(self, name) for name in CallOptions.__annotations__ if name != "compressor"}
+        for name, value in {**options, **({} if top_n is None else {"top_n": top_n})}.items():
+            if value is not None:
+                raise ConfigurationError(
+                    f"{name}= was given beside a {type(self.compressor).__name__}, which has its own options: "
+                    "give it there, or compressor=RerankCompressor(reranker=CompressorScorer(…))"
+                )
+        return self.compressor
 
     def _source_options(self, candidates: int | None, options: dict[str, Any]) -> dict[str, Any]:
         self._check_options(options)

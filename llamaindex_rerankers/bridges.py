@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, create_model
 
@@ -14,10 +17,11 @@ from rerank_core import ConfigurationError
 from rerank_core.llm.answer import Reply
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import ModelScorer
-from rerank_core.remote.failure import error_of_status
-from rerank_core.remote.response import find_number, find_value
+from rerank_core.remote.failure import errors_by_status, find_value
+from rerank_core.remote.response import find_number
+from rerank_core.wrapped import Method, RankedText, RerankerScorer
 
-__all__ = ["LLMScorer"]
+__all__ = ["LLMScorer", "PostprocessorScorer"]
 
 _REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
 _Grade = create_model("Grade", id=(int, ...), grade=(int, ...))
@@ -58,13 +62,8 @@ class LLMScorer(ModelScorer):
 
     async def ask(self, question: Question) -> Reply:
         """Chat with the model."""
-        try:
+        with errors_by_status():
             return await self._chat(question)
-        except Exception as exc:
-            error = error_of_status(getattr(exc, "status_code", None))
-            if error is None:
-                raise
-            raise error from exc
 
     async def _chat(self, question: Question) -> Reply:
         llm, data = self.wrapped, None
@@ -104,3 +103,49 @@ class LLMScorer(ModelScorer):
             input_tokens=None if tokens is None else int(tokens),
             output_tokens=None if output is None else int(output),
         )
+
+
+class PostprocessorScorer(RerankerScorer):
+    """Makes a scorer of any LlamaIndex postprocessor that reorders nodes.
+
+    So it gets thresholds, fallbacks, caches and deadlines, and works in LangChain too. The postprocessor gets
+    nodes with nothing but a text; let its own ``top_n`` be as large as the list. Its spans lie within the
+    caller's. The name is ``"llama-index:<class>"``.
+
+    Args:
+        model: a ``BaseNodePostprocessor``.
+        options: the fields of :class:`rerank_core.wrapped.WrappedOptions`.
+
+    Raises:
+        ConfigurationError: the object is none, or an option is out of its range.
+    """
+
+    provider = "llama-index"
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        if not isinstance(model, BaseNodePostprocessor):
+            raise ConfigurationError(f"model is a {type(model).__name__}: give a BaseNodePostprocessor")
+        super().__init__(model, **options)
+
+    def find_method(self) -> Method:
+        """Return the postprocessor's own async method where it has one, else a function for a thread."""
+        kind, base = type(self.wrapped), BaseNodePostprocessor
+        is_async = (
+            kind._apostprocess_nodes is not base._apostprocess_nodes
+            or kind.apostprocess_nodes is not base.apostprocess_nodes
+        )
+        return self._apostprocess if is_async else self._postprocess
+
+    def _postprocess(self, query: str, texts: Sequence[str]) -> list[RankedText]:
+        return _read_nodes(self.wrapped.postprocess_nodes(_make_nodes(texts), query_str=query))
+
+    async def _apostprocess(self, query: str, texts: Sequence[str]) -> list[RankedText]:
+        return _read_nodes(await self.wrapped.apostprocess_nodes(_make_nodes(texts), query_str=query))
+
+
+def _make_nodes(texts: Sequence[str]) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(text=text)) for text in texts]
+
+
+def _read_nodes(nodes: Sequence[NodeWithScore]) -> list[RankedText]:
+    return [(each.node.get_content(MetadataMode.NONE), each.score) for each in nodes]

@@ -337,6 +337,7 @@ class Reranker:
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)
         with anyio.move_on_after(limit) as scope:
             scored = await call_scorer(self.scorer, request.query, request.distinct)
+            self._check_thresholds(request.selection)  # some scorers know only now what their scores mean
             weight = self.retrieval_weight
             ranking = await run_work(3 * len(request.texts), request.make_ranking, self.scorer, scored, weight)
             if anyio.current_time() < scope.deadline:

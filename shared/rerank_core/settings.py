@@ -32,6 +32,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.ranking_options import RankingOptions
 from rerank_core.registry import find_factory, load_scorer
 from rerank_core.reranker import OnError, Reranker
+from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
 from rerank_core.serialization import dump_reranker, restore_reranker
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RerankOptions", "RerankSettings"]
 
+_TOP_N = 5
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
 _SCORER = ("model", "api_key", "base_url", "timeout", "on_error", "retrieval_weight", "model_options")
 _SCORERS_OWN = "give it to the scorer, as model_options={{{!r}: …}}"
@@ -64,6 +66,8 @@ _EQUIVALENTS = {
 
 
 def _restore(value: Any) -> Any:
+    if isinstance(value, Scorer):
+        return Reranker(value, selection=Selection(top_n=_TOP_N))
     return restore_reranker(value) if isinstance(value, dict) else value
 
 
@@ -92,7 +96,7 @@ class RerankOptions(TypedDict, total=False):
     vector_fn: Callable[[Any], Sequence[float]] | None
     order: Literal["relevance", "edges"]
     collapse_duplicates: bool
-    reranker: Reranker | None
+    reranker: Reranker | Scorer | None
 
 
 class RerankSettings(RankingOptions):
@@ -119,7 +123,7 @@ class RerankSettings(RankingOptions):
 
     model: str = "embedded"
     """The scorer's name, ``"provider"`` or ``"provider:model"``; see :func:`rerank_core.load_scorer`."""
-    top_n: int | None = 5
+    top_n: int | None = _TOP_N
     """How many documents survive at most, at least 1; None for all."""
     score_threshold: float | None = None
     """Keep documents of at least this relevance score, in [0, 1]."""
@@ -148,8 +152,8 @@ class RerankSettings(RankingOptions):
     reranker: SkipJsonSchema[Annotated[InstanceOf[Reranker] | None, BeforeValidator(_restore)]] = Field(
         default=None, exclude=True
     )
-    """A ready reranker, instead of the options that would make one. Its selection applies, except for the options
-    that are given here."""
+    """A ready reranker, scorer or policy, instead of the options that would make one. A reranker's selection
+    applies, except for the options that are given here."""
 
     _made: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 

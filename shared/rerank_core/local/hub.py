@@ -68,7 +68,11 @@ class ModelFiles:
         return name in self.names or (self._folder is not None and (self._folder / name).is_file())
 
     def fetch(self, *patterns: str) -> Path:
-        """Return the folder with the files of these names or patterns, and with those beside the weights."""
+        """Return the folder with the files of these names or patterns, and with those beside the weights.
+
+        Raises:
+            ScorerUnavailableError: the hub does not give them.
+        """
         if self._folder is not None:
             return self._folder
         try:

@@ -39,8 +39,12 @@ class Policy(Scorer):
             raise ConfigurationError(f"{kind} got no scorer: give at least one")
         self.name = f"{kind}({', '.join(scorer.name for scorer in self.scorers)})"
         self.listwise = any(scorer.listwise for scorer in self.scorers)
-        self.ordinal = any(scorer.ordinal for scorer in self.scorers)
         self.stores_vectors = any(scorer.stores_vectors for scorer in self.scorers)
+
+    @property
+    def ordinal(self) -> bool:  # type: ignore[override]
+        """Whether a scorer's scores only say the order."""
+        return any(scorer.ordinal for scorer in self.scorers)
 
     @property
     def scorer(self) -> Scorer:

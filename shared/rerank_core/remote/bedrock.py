@@ -19,9 +19,9 @@ from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price, price_of
 from rerank_core.remote.body import IDENTITY, fetch, max_reply_bytes
 from rerank_core.remote.client import failure_of, first_variable, lower_names
-from rerank_core.remote.failure import RequestFailure
+from rerank_core.remote.failure import RequestFailure, find_value
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import HttpReply, ParsedReply, ResponseFormat, find_value, parse_json, read_reply
+from rerank_core.remote.response import HttpReply, ParsedReply, ResponseFormat, parse_json, read_reply
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
 from rerank_core.types import Scored

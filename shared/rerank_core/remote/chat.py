@@ -21,9 +21,9 @@ from rerank_core.llm.scorer import JudgeScorer
 from rerank_core.model_facts import ModelFacts
 from rerank_core.remote.body import IDENTITY, fetch
 from rerank_core.remote.client import failure_of, first_variable, join_address, lower_names
-from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal, to_number
+from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import COST_HEADER, find_number, find_value, parse_json
+from rerank_core.remote.response import COST_HEADER, find_number, parse_json
 from rerank_core.remote.retries import send_with_retries
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from rerank_core.errors import (
     InvalidResponseError,
     RateLimitError,
     RequestTooLargeError,
+    RerankError,
     ScorerError,
     ScorerTimeoutError,
     ScorerUnavailableError,
@@ -23,8 +25,9 @@ from rerank_core.errors import (
 
 __all__ = [
     "RequestFailure",
-    "error_of_status",
+    "errors_by_status",
     "find_request_id",
+    "find_value",
     "quotes_key",
     "read_refusal",
     "read_retry_after",
@@ -202,11 +205,18 @@ def read_refusal(
     return RequestFailure(kind, status, message, read_retry_after(headers), find_request_id(headers))
 
 
-def error_of_status(status: object) -> ScorerError | None:
-    """Return the error for the HTTP status that another client's exception has; None where that is none."""
-    if not isinstance(status, int) or not 300 <= status < 600:
-        return None
-    return read_refusal(status, {}, None).to_error(1)
+@contextmanager
+def errors_by_status() -> Iterator[None]:
+    """Raise what the HTTP status of another client's exception means; other exceptions pass through."""
+    try:
+        yield
+    except RerankError:
+        raise
+    except Exception as exc:
+        status = find_value(exc, "status_code") or find_value(exc, "response.status_code")
+        if not isinstance(status, int) or not 300 <= status < 600:
+            raise
+        raise read_refusal(status, {}, None).to_error(1) from exc
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
@@ -236,6 +246,13 @@ def to_number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def find_value(payload: Any, path: str) -> Any:
+    """Return what is at a path of keys or attributes, None where there is nothing."""
+    for key in path.split("."):
+        payload = payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
+    return payload
 
 
 def _message(payload: object) -> str:

@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rerank_core.errors import InvalidResponseError
-from rerank_core.remote.failure import RequestFailure, find_request_id, read_refusal, to_number
+from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
 from rerank_core.types import Passage
 
 __all__ = [
-    "BYTES_PER_STEP",
     "COST_HEADER",
     "HttpReply",
     "ParsedReply",
     "ResponseFormat",
     "find_number",
-    "find_value",
     "parse_json",
     "read_reply",
     "scores_by_index",
@@ -38,8 +36,6 @@ _TOKENS_HEADER = "x-compute-tokens"  # Text Embeddings Inference
 COST_HEADER = "x-litellm-response-cost"
 """In which LiteLLM says what a request cost, in US dollars."""
 _LARGE_BYTES = 100_000
-BYTES_PER_STEP = 100
-"""Of JSON, read in a microsecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +150,8 @@ def _whole_number(index: object) -> object:
 def parse_json(body: bytes | str) -> Any:
     """Return a JSON document's value, None where it is none."""
     try:
-        # Functions of Python's between objects and numbers let other threads run.
-        hooks: Any = {"object_hook": _keep, "parse_float": _to_float} if len(body) > _LARGE_BYTES else {}
-        return json.loads(body, **hooks)
+        # A function of Python's between objects lets other threads run.
+        return json.loads(body, object_hook=_keep) if len(body) > _LARGE_BYTES else json.loads(body)
     except (ValueError, RecursionError):
         return None
 
@@ -165,23 +160,12 @@ def _keep(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _to_float(digits: str) -> float:
-    return float(digits)
-
-
 def find_number(payload: object, *paths: str) -> float | None:
     """Return the count at the first of these paths that has one, of keys or attributes; None where none has.
 
     Nothing is raised, because a call shall not fail for its usage.
     """
     return next((number for path in paths if (number := to_number(find_value(payload, path))) is not None), None)
-
-
-def find_value(payload: Any, path: str) -> Any:
-    """Return what is at a path of keys or attributes, None where there is nothing."""
-    for key in path.split("."):
-        payload = payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
-    return payload
 
 
 def scores_by_index(rows: Iterable[tuple[object, object]], *, expected: int) -> list[object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,6 @@ from typing import Any
 from rerank_core._support.checks import check_count
 
 __all__ = ["Cache", "MemoryCache"]
-
-_KEYS_AT_ONCE = 1000
 
 
 class Cache(ABC):
@@ -53,24 +50,18 @@ class MemoryCache(Cache):
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of the keys that are there, which are then the most recently used."""
-        found = {}
-        for number, key in enumerate(keys, 1):
-            if key in self._values:
-                found[key] = self._values[key]
-                self._values.move_to_end(key)
-            if number % _KEYS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        found = {key: self._values[key] for key in keys if key in self._values}
+        for key in found:
+            self._values.move_to_end(key)
         return found
 
     async def put(self, values: Mapping[bytes, bytes]) -> None:
         """Keep values, and drop the least recently used ones beyond ``max_entries``."""
-        for number, (key, value) in enumerate(values.items(), 1):
+        for key, value in values.items():
             self._values[key] = value
             self._values.move_to_end(key)
-            if len(self._values) > self.max_entries:
-                self._values.popitem(last=False)
-            if number % _KEYS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        while len(self._values) > self.max_entries:
+            self._values.popitem(last=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MemoryCache, (self.max_entries,)

@@ -93,7 +93,11 @@ def supports(config: Mapping[str, Any]) -> bool:
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """Return what ``config.json`` says about the arithmetic."""
+    """Return what ``config.json`` says about the arithmetic.
+
+    Raises:
+        ConfigurationError: the graph writer does not support the model, or a number is missing.
+    """
     family = _find_family(config)
     if family is None:
         raise ConfigurationError(

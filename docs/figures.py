@@ -98,9 +98,9 @@ def pages() -> list[Path]:
 def main() -> None:
     """Bring quotes and page up to date."""
     parts = read_parts()
+    PAGE.write_text(render(parts), encoding="utf-8")
     for path in pages():
         path.write_text(fill(path.read_text(encoding="utf-8"), parts), encoding="utf-8")
-    PAGE.write_text(render(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

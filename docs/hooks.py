@@ -14,6 +14,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
+from rerank_tools.known_models import known_models
+
 ROOT = Path(__file__).parents[1]
 SOURCES = {
     "rerank_core": ROOT / "shared",
@@ -59,7 +61,28 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             raise PluginError(f"{page.file.src_uri} quotes figures that have changed: run python docs/figures.py")
     except KeyError as exc:
         raise PluginError(f"{page.file.src_uri}: {exc}") from exc
-    return figures.QUOTE.sub(r"\3", markdown)
+    return figures.QUOTE.sub(r"\3", markdown).replace("<!-- known models -->", model_table())
+
+
+def model_table() -> str:
+    """Return the models that the package knows, as a table."""
+    rows = ["| name | reads (tokens) | price | follows instructions | note |", "|---|---:|---|---|---|"]
+    for model in known_models():
+        if "<" in model.name and not model.name.startswith("cross-encoder:<owner>"):
+            continue
+        price = model.price
+        cost = (
+            "" if price is None else f"${price.per_1m_tokens:g} per million tokens" if price.per_1m_tokens else ""
+        )
+        if price is not None and price.per_1k_search_units:
+            cost = f"${price.per_1k_search_units:g} per 1,000 searches"
+        notes = ["listwise: a score depends on the other documents"] * model.listwise
+        notes += [model.caution] if model.caution else []
+        reads = f"{model.context:,}" if model.context else ""
+        rows.append(
+            f"| `{model.name}` | {reads} | {cost} | {'yes' * bool(model.instructions)} | {'; '.join(notes)} |"
+        )
+    return "\n".join(rows)
 
 
 def notebooks() -> list[Path]:

@@ -123,7 +123,10 @@ def keep(name: str, found: dict[str, object]) -> None:
     known = figures.read_parts() | {name: found}
     ordered = {each: known[each] for each in PARTS if each in known}
     figures.FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    figures.main()
+    try:
+        figures.main()
+    except KeyError as exc:
+        print(f"the documentation quotes more than is measured yet: {exc.args[0]}")
 
 
 if __name__ == "__main__":

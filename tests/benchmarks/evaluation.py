@@ -16,7 +16,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import Figures, simple_arguments
+from benchmarks._bench import Figures, figure_key, simple_arguments
 
 from rerank_core import ConfigurationError, Scorer, load_scorer
 from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_candidates, suggest_threshold
@@ -43,7 +43,11 @@ def main() -> None:
     for system in result.systems:
         quality = f"{NDCG} of {system.name} over BM25's top 100, {result.dataset}"
         figures.add(
-            f"evaluation.{system.name}", quality, system.measures[NDCG], digits=3, interval=system.intervals[NDCG]
+            f"evaluation.{figure_key(system.name)}",
+            quality,
+            system.measures[NDCG],
+            digits=3,
+            interval=system.intervals[NDCG],
         )
     figures.write(asked)
     for name in names:

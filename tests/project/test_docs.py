@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rerank_core import errors
+from rerank_core.registry import BUILT_IN
+from rerank_core.remote.endpoints import ENDPOINTS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^\1```$", re.M | re.S)
@@ -78,6 +82,29 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
             headings = HEADING.findall(BLOCK.sub("", target.read_text(encoding="utf-8")))
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
             assert anchor in slugs, link
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    """At most 200 lines."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("name", ["docs/choosing-a-model.md"])
+def test_the_tables_of_models_name_every_provider(name: str) -> None:
+    """The first column has all built-in providers, and no others."""
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    named = {each for row in rows for each in re.findall(r"`([a-z-]+)(?::[^`]*)?`", row)}
+    assert named == {*BUILT_IN, *ENDPOINTS}
+
+
+def test_the_page_of_errors_has_every_class() -> None:
+    """Each exception has a row: meaning, causes, what to do."""
+    rows = re.findall(
+        r"^\| `(\w+)`[^|]*\|(.*)\|$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.M
+    )
+    listed = {name: cells.split("|") for name, cells in rows if name[0].isupper()}
+    assert listed.keys() == {name for name in errors.__all__ if name[0].isupper()}
+    assert all(len(cells) == 3 and cells[0].strip() and cells[2].strip() for cells in listed.values())
 
 
 def test_the_framework_examples_of_the_readme_are_short() -> None:

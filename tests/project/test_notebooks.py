@@ -24,7 +24,7 @@ def test_outputs_are_kept_and_clean(path: Path) -> None:
     outputs = [output for cell in code for output in cell.outputs]
     assert outputs
     assert {output.output_type for output in outputs} <= {"stream", "execute_result", "display_data"}
-    assert not re.search(r"/(home|root|tmp|Users|work)/", path.read_text())
+    assert not re.search(r"/(home|root|tmp|Users|work)/", path.read_text(encoding="utf-8"))
     assert "**What you will see:**" in notebook.cells[0].source
 
 

@@ -35,7 +35,9 @@ def write_rows(path: Path, rows: Iterable[Any]) -> Path:
 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path, row_group_size=7)
     else:
-        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        path.write_text(
+            "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+        )
     return path
 
 
@@ -84,5 +86,5 @@ def worker_pids() -> list[int]:
 def _ancestors(pid: int) -> Iterator[int]:
     while pid > 1:
         # After the name in brackets: the state, then the parent.
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         yield pid

@@ -133,8 +133,8 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> None:
 
 
 def _change_json(path: Path, **values: Any) -> None:
-    content = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**content, **values}))
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**content, **values}), encoding="utf-8")
 
 
 def _qwen3_classifier(folder: Path) -> None:

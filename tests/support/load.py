@@ -117,4 +117,4 @@ class _PeakMemory:
 
 def _resident() -> int:
     """Return the bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096

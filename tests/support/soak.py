@@ -51,7 +51,7 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.counting = threading.Lock()
         self.numbers = count()
-        self.active: dict[int, float] = {}
+        self.active: dict[int, tuple[float, str]] = {}
         self.dice = random.Random(0)
         self.rerankers = [Reranker(scorer_of(name, loopback), timeout=TIMEOUT) for name in PROVIDERS]
 
@@ -175,7 +175,7 @@ class Soak:
         """Count a call that ends in whatever way it may, or does not end."""
         key = next(self.numbers)
         self.add("calls", kind)
-        self.active[key] = time.monotonic()
+        self.active[key] = time.monotonic(), kind
         try:
             yield
         except InvalidResponseError as exc:
@@ -186,16 +186,17 @@ class Soak:
             self.add("lost")
             print(f"lost in {kind}: {exc!r}", flush=True)
         finally:
-            if time.monotonic() - self.active.pop(key) > HUNG_SECONDS:
+            if time.monotonic() - self.active.pop(key)[0] > HUNG_SECONDS:
                 self.add("slow")
 
     def watch(self) -> None:
         """Say once in a while what the background loop and the limiters do, when a call takes long."""
         while self.is_going_on():
             time.sleep(1.0)
-            oldest = time.monotonic() - min(list(self.active.values()), default=time.monotonic())
+            began, kind = min(list(self.active.values()), default=(time.monotonic(), ""))
+            oldest = time.monotonic() - began
             if oldest > SLOW_SECONDS:
-                print(f"a call takes {oldest:.0f} s already, {len(self.active)} are under way", flush=True)
+                print(f"a call of {kind} takes {oldest:.0f} s already, of {len(self.active)}", flush=True)
                 _print_state(self.rerankers)
                 time.sleep(30.0)
 
@@ -203,7 +204,7 @@ class Soak:
 def _resources() -> tuple[int, float]:
     """Return how many descriptors and how many MiB this process holds."""
     gc.collect()
-    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return len(os.listdir("/proc/self/fd")), resident * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

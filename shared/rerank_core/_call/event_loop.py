@@ -12,7 +12,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -21,12 +21,14 @@ import anyio.to_thread
 
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["arun", "in_forked_children", "run", "run_work"]
+__all__ = ["arun", "in_forked_children", "run", "run_text_work", "run_work"]
 
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
 _MAX_STEPS_ON_LOOP = 2000
+_STEPS_PER_TEXT = 4
+_CHARS_PER_STEP = 100
 
 
 def in_forked_children(act: Callable[[], object]) -> None:
@@ -76,6 +78,14 @@ async def run_work(steps: int, work: Callable[..., T], *arguments: Any) -> T:
     if steps <= _MAX_STEPS_ON_LOOP:
         return work(*arguments)
     return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+
+
+async def run_text_work(work: Callable[..., T], texts: Sequence[str], *arguments: Any) -> T:
+    """Return ``work(texts, *arguments)``; see :func:`run_work`, for work that reads texts, many or long ones."""
+    steps = _STEPS_PER_TEXT * len(texts)
+    if steps <= _MAX_STEPS_ON_LOOP:  # else summing up takes its time, too
+        steps += sum(map(len, texts)) // _CHARS_PER_STEP
+    return await run_work(steps, work, texts, *arguments)
 
 
 class _LoopCall(Generic[T]):

@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import IO
 
 from rerank_core._support.extras import require
+from rerank_core.errors import ConfigurationError
 
-__all__ = ["digest", "digest_file", "find_cache_folder", "lock_file", "make_private", "write_atomically"]
+__all__ = [
+    "absolute_file",
+    "digest",
+    "digest_file",
+    "find_cache_folder",
+    "lock_file",
+    "make_private",
+    "write_atomically",
+]
 
 _CACHE_VARIABLE = "RERANK_BRIDGE_CACHE"
 
@@ -92,6 +101,18 @@ def digest(*parts: str | bytes) -> str:
         hashed.update(len(data).to_bytes(8, "big"))
         hashed.update(data)
     return hashed.hexdigest()
+
+
+def absolute_file(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a file that need not be there.
+
+    Raises:
+        ConfigurationError: it is a folder.
+    """
+    file = Path(path).expanduser().absolute()
+    if file.is_dir():
+        raise ConfigurationError(f"{file} is a folder: give the path of a file in it")
+    return file
 
 
 def digest_file(path: Path) -> str:

@@ -13,6 +13,7 @@ import anyio
 
 from rerank_core._call.asking import answer_deadline
 from rerank_core._call.consumption import add_consumption, count_consumption
+from rerank_core._call.event_loop import run_text_work
 from rerank_core._call.fan_out import fan_out
 from rerank_core._support.files import digest
 from rerank_core.errors import (
@@ -90,7 +91,7 @@ class JudgeScorer(ConfiguredScorer):
 
     async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:  # noqa: ARG002
         """Return an estimate, by ``max_tokens_per_doc``."""
-        return estimate_reading(texts, request, self.options.max_tokens_per_doc)
+        return await run_text_work(estimate_reading, texts, request, self.options.max_tokens_per_doc)
 
     def cache_key(self) -> str:
         """Return what a cache tells scorers apart by; another prompt of ours changes it."""

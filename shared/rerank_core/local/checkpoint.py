@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.templates import is_decoder, renders_pairs
 from rerank_core.model_facts import ModelFacts, find_model_facts
 
 __all__ = ["Checkpoint", "find_local_facts"]
@@ -21,6 +21,11 @@ _POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xl
 """Model types whose position ids begin after the padding id, so that as many positions are never used."""
 _GENERIC_CLASS = "TokenizersBackend"
 """The tokenizer class that transformers 5 saves for model types without one of their own; has no token types."""
+_DECODERS = re.compile(
+    "bloom|cohere|deepseek|exaone|falcon|gemma|glm|gpt|granite|internlm|llama|minicpm|ministral|mistral|mixtral|"
+    "mpt$|nemotron|olmo|opt|phi|qwen|smollm|stablelm|starcoder"
+)
+"""How model types begin whose attention looks back only, and which read a pair by a prompt."""
 _SHOWN = 6
 """Names of weights in an error."""
 _EMBEDDING = "an embedding model: use it as a first stage"
@@ -65,6 +70,11 @@ class Checkpoint:
     def architecture(self) -> str:
         """The class that the checkpoint was saved from, such as ``"BertForSequenceClassification"``."""
         return str((self.config.get("architectures") or ["a model of no known class"])[0])
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it is a language model, which reads a pair by a prompt."""
+        return _DECODERS.match(self.config.get("model_type", "")) is not None
 
     def max_length(self) -> int:
         """Return how many tokens the model reads: what its tokenizer and its positions allow, else 512."""
@@ -129,7 +139,9 @@ class Checkpoint:
             return given
         if exact is not None and exact.template is not None:
             return exact.template
-        if not is_decoder(self.config) or renders_pairs(self.chat_template):
+        if not self.is_decoder or all(
+            re.search(rf"""["']{role}["']""", self.chat_template) for role in ("query", "document")
+        ):
             return None
         saved = self._json("config_sentence_transformers.json").get("model_type") == "CrossEncoder"
         if saved and not (self.chat_template and facts.template):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+import platform
 from pathlib import Path
 
-__all__ = ["available_cores", "cpu_flags", "multiplies_bytes", "usable_threads"]
+__all__ = ["available_cores", "cpu_features", "multiplies_bytes", "usable_threads"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_FEATURES = _VNNI | {"avx2", "avx512f"}
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -17,11 +18,7 @@ _SIBLINGS = "topology/thread_siblings_list"
 
 
 def usable_threads(threads: int | None) -> int:
-    """Return how many threads a model runs in: those asked for, but no more than the container's quota allows.
-
-    Args:
-        threads: at least 1; None for :func:`available_cores`.
-    """
+    """Return how many threads a model runs in: those asked for, or all, but no more than the quota allows."""
     return available_cores() if threads is None else min(threads, _limit_by_quota(threads))
 
 
@@ -33,33 +30,31 @@ def available_cores() -> int:
     version 2, ``cpu.cfs_quota_us`` in version 1), rounded down, because waiting threads use it up too. At least 1.
     """
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = _count_cores(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return _limit_by_quota(max(1, cores))
+    cores = len(set(map(_core_of, affinity(0)))) if affinity is not None else os.cpu_count() or 1
+    return _limit_by_quota(cores)
 
 
 def multiplies_bytes() -> bool:
     """Tell whether this is an x86 CPU with instructions for sums of products of bytes (VNNI, AMX)."""
-    return not _VNNI.isdisjoint(cpu_flags() or ())
+    return not _VNNI.isdisjoint(cpu_features())
 
 
-def cpu_flags() -> frozenset[str] | None:
-    """Return the names of an x86 CPU's instruction sets, as Linux calls them; None where they are not listed."""
+def cpu_features() -> frozenset[str]:
+    """Return the instruction sets that decide about int8, as Linux calls them: x86's, or ``arm64``."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return frozenset({"arm64"})
     try:
-        lines = _CPUINFO.read_text().splitlines()
-    except OSError:
-        return None
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:  # other systems list none; nearly all x86 CPUs have this one
+        return frozenset({"avx2"})
     flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.split())
-
-
-def _count_cores(cpus: Set[int]) -> int:
-    return len({_core_of(cpu) for cpu in cpus})
+    return _FEATURES.intersection(flags.split())
 
 
 def _core_of(cpu: int) -> str:
     """Return what is the same for all hardware threads of a core."""
     try:
-        return (_CPUS / f"cpu{cpu}" / _SIBLINGS).read_text().strip()
+        return (_CPUS / f"cpu{cpu}" / _SIBLINGS).read_text(encoding="utf-8").strip()
     except OSError:
         return str(cpu)
 
@@ -71,13 +66,13 @@ def _limit_by_quota(cores: int) -> int:
 
 def _quota() -> float | None:
     try:
-        limit, _, period = _CGROUP_V2.read_text().strip().partition(" ")
+        limit, _, period = _CGROUP_V2.read_text(encoding="utf-8").strip().partition(" ")
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
-        microseconds = int((_CGROUP_V1 / "cpu.cfs_quota_us").read_text())
-        period_us = int((_CGROUP_V1 / "cpu.cfs_period_us").read_text())
+        microseconds = int((_CGROUP_V1 / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+        period_us = int((_CGROUP_V1 / "cpu.cfs_period_us").read_text(encoding="utf-8"))
         return microseconds / period_us if microseconds > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

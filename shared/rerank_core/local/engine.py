@@ -16,12 +16,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from rerank_core._call.event_loop import in_forked_children
 from rerank_core.local.scheduler import Place, Schedule
 
-__all__ = ["Budgeted", "Engine", "Interruptible", "LocalModel", "ModelJob", "shared_engine"]
+__all__ = ["Engine", "Interruptible", "LocalModel", "ModelJob", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
@@ -32,17 +32,13 @@ _STOP_SECONDS = 5.0
 
 
 class LocalModel(Protocol[Item_contra, Output_co]):
-    """What an engine runs: it is made, called and dropped in the engine's thread only."""
+    """What an engine runs: it is made, called and dropped in the engine's thread only.
+
+    One with an attribute ``tokens_per_batch`` sets its own batch size, in padded tokens, after loading.
+    """
 
     def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
         """Return one output per item; the items of a batch are padded to the longest."""
-
-
-@runtime_checkable
-class Budgeted(Protocol):
-    """A model that sets its own batch size (in padded tokens) after loading."""
-
-    tokens_per_batch: int
 
 
 @runtime_checkable
@@ -158,10 +154,8 @@ class _Worker:
         """Run one batch."""
         self._drop_finished()
         if self._model is None:
-            model: object = self._load()
-            if isinstance(model, Budgeted):
-                self._calls.budget = model.tokens_per_batch
-            self._model = cast("LocalModel[Any, Any]", model)
+            self._model = self._load()
+            self._calls.budget = getattr(self._model, "tokens_per_batch", self._calls.budget)
         self._finish(self._calls.prepare(self._encode))
         self._drop_finished()  # callers may have given up while texts were tokenised
         batch = self._calls.next_batch()
@@ -230,8 +224,7 @@ class Engine:
 
     Args:
         load: makes the model, in that thread.
-        tokens_per_batch: padded tokens per batch, at least 1; a longer item makes a batch of its own. A
-            :class:`Budgeted` model sets its own number.
+        tokens_per_batch: padded tokens per batch, at least 1; a longer item makes a batch of its own.
     """
 
     def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:

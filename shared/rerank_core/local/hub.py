@@ -68,11 +68,7 @@ class ModelFiles:
         return name in self.names or (self._folder is not None and (self._folder / name).is_file())
 
     def fetch(self, *patterns: str) -> Path:
-        """Return the folder with the files of these names or patterns, and with those beside the weights.
-
-        Raises:
-            ScorerUnavailableError: the hub does not give them.
-        """
+        """Return the folder with the files of these names or patterns, and with those beside the weights."""
         if self._folder is not None:
             return self._folder
         try:

@@ -13,7 +13,7 @@ from rerank_core._support.checks import check_amount, check_choice, check_count
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import find_local_facts
 from rerank_core.local.engine import Engine, LocalModel, ModelJob, shared_engine
-from rerank_core.local.templates import check_template
+from rerank_core.local.tokens import check_template
 from rerank_core.reading import Reading, WindowRequest
 from rerank_core.scorer import ConfiguredScorer, Scale, ScorerOptions
 from rerank_core.types import Scored
@@ -30,7 +30,6 @@ __all__ = [
     "PairModel",
     "PairOptions",
     "PairScorer",
-    "TokenModel",
     "logits_to_scores",
 ]
 
@@ -55,9 +54,6 @@ class LocalOptions(ScorerOptions):
         max_length: tokens that the model reads at once, at least 1; by default the model's own limit.
         tokens_per_batch: padded tokens per batch, at least 1; by default 1,024, which suits a CPU.
         threads: cores to use, at least 1; by default all physical ones; never more than the container's quota.
-
-    Raises:
-        ConfigurationError: an option is not a whole number of at least 1.
     """
 
     max_length: int | None = None
@@ -74,13 +70,6 @@ class LocalScorer(ConfiguredScorer):
     """A scorer whose model runs in this process.
 
     Scorers of one class, model and options share one engine, so that two rerankers load a model once.
-
-    Args:
-        model: what follows the colon of the scorer's name.
-        options: the fields of the class's ``Options``.
-
-    Raises:
-        ConfigurationError: an option is unknown or out of its range.
     """
 
     Options: ClassVar[type[ScorerOptions]] = LocalOptions
@@ -118,18 +107,8 @@ class LocalScorer(ConfiguredScorer):
         await self.score("warm up", ["warm up"])
 
 
-class TokenModel(Protocol):
-    """A model that can be asked for its tokens."""
-
-    def max_text_tokens(self, query: str) -> int | None:
-        """Return how many tokens of a text are read beside a query; None for no limit."""
-
-    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        """Return where the first tokens of texts end, as many as ``limit``."""
-
-
 class _ReadingJob(ModelJob[Any, Any]):
-    """Has a model's tokenizer look at texts; nothing is left for the model itself."""
+    """Asks a model for its tokens, by its ``max_text_tokens`` and ``token_ends``; nothing is left to run."""
 
     def __init__(self, query: str, texts: Sequence[str], request: WindowRequest) -> None:
         self.count = len(texts)
@@ -139,7 +118,7 @@ class _ReadingJob(ModelJob[Any, Any]):
         self._texts = texts
         self._request = request
 
-    def encode(self, model: TokenModel, start: int, stop: int) -> Sequence[tuple[int, Any]]:
+    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Any]]:
         if not start:
             self.window_tokens = self._request.window_tokens(model.max_text_tokens(self._query))
         self.token_ends += model.token_ends(
@@ -166,9 +145,6 @@ class PairOptions(LocalOptions):
             ``{instruction}``; by default the model's own.
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub; use what its cache on this machine has.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
     """
 
     activation: Activation = "auto"

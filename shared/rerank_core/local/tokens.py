@@ -1,22 +1,33 @@
-"""From texts, and from pairs of a query and a text, to token ids; and from token ids to arrays."""
+"""From texts, pairs of texts and prompts to token ids, and from token ids to arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from rerank_core._support.extras import require
+from rerank_core.errors import ConfigurationError
 from rerank_core.reading import offsets_to_ends
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["CHARACTERS_PER_TOKEN", "Pair", "PairTokenizer", "encode", "padded", "pair_room", "token_ends"]
+__all__ = [
+    "Pair",
+    "PairTokenizer",
+    "TemplateTokenizer",
+    "check_template",
+    "encode",
+    "padded",
+    "pair_room",
+    "token_ends",
+]
 
-CHARACTERS_PER_TOKEN = 20
+_CHARACTERS_PER_TOKEN = 20
 """More than nearly any text has."""
 _USUAL_CHARACTERS_PER_TOKEN = 8
 """Prose has 4 to 6, so that this much of a text is nearly always enough, and little of it is not needed."""
@@ -30,7 +41,7 @@ def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = 
     A tokenizer reads the whole text before it truncates, so it is given only the beginning of a very long one, up
     to a blank, where no token is split. Where that makes too few tokens, the whole text is encoded.
     """
-    ends = limit * CHARACTERS_PER_TOKEN
+    ends = limit * _CHARACTERS_PER_TOKEN
     beginnings = [_beginning(text, ends) for text in texts]
     encodings: list[Any] = tokenizer.encode_batch(beginnings, add_special_tokens=special)
     for index, text in enumerate(texts):
@@ -165,6 +176,73 @@ class PairTokenizer:
 
         ids = np.array(encoding.ids, dtype=np.int32)
         return Pair(ids, np.array(encoding.type_ids, dtype=np.int8) if self._token_types else None)
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that has not a place for query and document each, or others than the instruction's."""
+    try:
+        names = sorted(name for _, name, _, _ in Formatter().parse(template) if name is not None)
+    except ValueError:
+        names = []
+    if names not in (["document", "query"], ["document", "instruction", "query"]):
+        raise ConfigurationError(
+            "template needs {query} and {document} once each, may have {instruction}, and its own braces doubled"
+        )
+
+
+class TemplateTokenizer(PairTokenizer):
+    """Makes a prompt of each pair; a long text is cut so that the end of the prompt stays."""
+
+    def __init__(self, tokenizer: Any, template: str, instruction: str, *, max_length: int, pad_id: int) -> None:
+        super().__init__(tokenizer, max_length=max_length, pad_id=pad_id, token_types=False)
+        self._template = template
+        self._instruction = instruction
+
+    def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
+        """Return the prompts of a query with each of the texts, in order."""
+        before, after = self._around(query)
+        most = self._max_length * _CHARACTERS_PER_TOKEN
+        pairs = []
+        for text, encoding in zip(
+            texts, self._encode([before + text[:most] + after for text in texts]), strict=True
+        ):
+            end = len(before) + len(text[:most])
+            if len(text) > most and len(encoding.ids) <= self._max_length:
+                (encoding,) = self._encode([before + text + after])
+                end = len(before) + len(text)
+            pairs.append(Pair(self._fit(encoding, end)))
+        return pairs
+
+    def max_text_tokens(self, query: str) -> int:
+        """Return how many tokens of a text are read beside a query."""
+        alone = "".join(self._around(query))
+        return max(0, self._max_length - len(self._tokenizer.encode(alone, add_special_tokens=False)))
+
+    def _encode(self, prompts: Sequence[str]) -> Sequence[Any]:
+        encodings: Sequence[Any] = self._tokenizer.encode_batch(prompts, add_special_tokens=False)
+        return encodings
+
+    def _fit(self, encoding: Any, end: int) -> npt.NDArray[np.int32]:
+        """Return the ids of a prompt whose document ends at a position, and is cut if the prompt is too long."""
+        import numpy as np
+
+        ids = np.array(encoding.ids, dtype=np.int32)
+        if len(ids) <= self._max_length:
+            return ids
+        tail = min(sum(start >= end for start, _ in encoding.offsets), self._max_length)
+        return np.concatenate((ids[: self._max_length - tail], ids[len(ids) - tail :]))
+
+    def _around(self, query: str) -> tuple[str, str]:
+        """Return the prompt before and after the document."""
+        filled = {"query": query, "instruction": self._instruction}
+        sides, side = ["", ""], 0
+        for literal, name, _, _ in Formatter().parse(self._template):
+            sides[side] += literal
+            if name == "document":
+                side = 1
+            elif name is not None:
+                sides[side] += filled[name]
+        return sides[0], sides[1]
 
 
 def _beginning(text: str, ends: int) -> str:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import anyio
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import Consumption, add_consumption, count_consumption
+from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.caches import Cache, MemoryCache
+from rerank_core.policies.caches.entries import Entry, read_entries, to_bytes
 from rerank_core.scorer import Scorer
-from rerank_core.types import Attempt, Passage, Scored
+from rerank_core.types import Attempt, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["Cached"]
 
 _logger = logging.getLogger("rerank_core")
+
+_MAX_SHARED = 500
+_STEPS_PER_KEY = 4
 
 
 class Cached(Policy):
@@ -32,8 +36,9 @@ class Cached(Policy):
 
     Only texts that are missing go to the scorer. The scores of a listwise scorer are remembered by the whole call:
     the query and all texts, in order. A cache that fails or is slow fails no call: the call goes on without it,
-    and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered,
-    nor is the score of a text that a service left out of its answer.
+    and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered, nor is
+    the score of a text that a service left out of its answer. A call of more than 500 texts waits for no other
+    call's.
 
     The cache holds digests, no text. It cannot tell that a model was replaced under its name: then give another
     ``version``.
@@ -81,18 +86,8 @@ class Cached(Policy):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # in a forked child, where the parent's calls will never end
             self._loop, self._flights = loop, {}
-        parts = [tuple(texts)] if self.listwise else [(text,) for text in texts]
-        keys = [self._key(query, part) for part in parts]
-        work = dict(zip(keys, parts, strict=True))
-        joined = {self._flights[key] for key in work if key in self._flights}
-        mine = {key: part for key, part in work.items() if key not in self._flights}
-        if mine:
-            flight = _Flight(mine)
-            flight.task = loop.create_task(self._fly(flight, query))
-            # If every call has gone, nobody else asks how it ended, and asyncio would log that.
-            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._flights.update(dict.fromkeys(mine, flight))
-            joined.add(flight)
+        keys, work = await run_text_work(self._make_work, texts, query)
+        joined = self._join(work, query)
         for flight in joined:
             flight.waiting += 1
         with count_consumption() as consumed:
@@ -100,7 +95,8 @@ class Cached(Policy):
                 await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
             finally:
                 await self._leave(joined)
-            return _merge(keys, joined, consumed)
+            reporting = [flight for flight in joined if flight.report()]
+            return await run_work(_STEPS_PER_KEY * len(keys), _merge, keys, joined, reporting, consumed)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -108,6 +104,27 @@ class Cached(Policy):
             await super().aclose()
         finally:
             await self.cache.aclose()
+
+    def _make_work(self, texts: Sequence[str], query: str) -> tuple[list[bytes], dict[bytes, tuple[str, ...]]]:
+        """Return the keys of a call, and the texts of each."""
+        parts = [tuple(texts)] if self.listwise else [(text,) for text in texts]
+        keys = [self._key(query, part) for part in parts]
+        return keys, dict(zip(keys, parts, strict=True))
+
+    def _join(self, work: Mapping[bytes, tuple[str, ...]], query: str) -> set[_Flight]:
+        """Return the flights that look for these keys: those that do already, and one for the others."""
+        is_shared = len(work) <= _MAX_SHARED
+        joined = {self._flights[key] for key in work if key in self._flights} if is_shared else set()
+        mine = {key: part for key, part in work.items() if key not in self._flights} if joined else work
+        if mine:
+            flight = _Flight(mine, is_shared)
+            flight.task = asyncio.get_running_loop().create_task(self._fly(flight, query))
+            # If every call has gone, nobody else asks how it ended, and asyncio would log that.
+            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            if is_shared:
+                self._flights.update(dict.fromkeys(mine, flight))
+            joined.add(flight)
+        return joined
 
     def _key(self, query: str, texts: Iterable[str]) -> bytes:
         digest = blake2b(self._digest, digest_size=20)
@@ -121,41 +138,35 @@ class Cached(Policy):
         """Look up, score what is missing, and store it, for all calls that wait."""
         try:
             with count_consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
-                flight.entries.update(await self._look_up(flight.work))
-                missing = {key: part for key, part in flight.work.items() if key not in flight.entries}
+                steps = _STEPS_PER_KEY * len(flight.work)
+                flight.entries = await self._look_up(flight.work)
+                missing = await run_work(steps, flight.missing)
                 if missing:
                     await self._score_missing(flight, query, missing)
                     if not flight.attempts:
-                        kept = missing.keys() - flight.left_out
-                        await self._store({key: _to_bytes(flight.entries[key]) for key in kept})
+                        await self._store(await run_work(steps, flight.to_values))
         finally:
             self._end(flight)
 
     async def _score_missing(self, flight: _Flight, query: str, missing: Mapping[bytes, tuple[str, ...]]) -> None:
-        keys = [key for key, part in missing.items() for _ in part]
+        texts = await run_work(len(missing), lambda: [text for part in missing.values() for text in part])
         try:
-            scored = await call_scorer(self.scorer, query, [text for part in missing.values() for text in part])
+            scored = await call_scorer(self.scorer, query, texts)
         except ScorerError as exc:
             if not self.listwise:
-                flight.partial = {keys[slot]: score for slot, score in exc.partial.items()}
+                flight.partial = await run_work(_STEPS_PER_KEY * len(missing), _by_key, missing, exc.partial)
             raise
-        flight.attempts, flight.fresh = scored.attempts, frozenset(missing)
-        flight.left_out = frozenset(keys[slot] for slot in scored.left_out)
-        start = 0
-        for key, part in missing.items():
-            flight.entries[key] = _Entry.slice(scored, start, start + len(part))
-            start += len(part)
+        await run_work(_STEPS_PER_KEY * len(missing), flight.take, missing, scored)
 
-    async def _look_up(self, work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, _Entry]:
+    async def _look_up(self, work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, Entry]:
         try:
             with anyio.fail_after(self.cache_timeout):
                 found = await self.cache.get(list(work))
             self._is_failing = False
-            entries = {key: _from_bytes(found[key], work[key]) for key in work if key in found}
+            return await run_work(_STEPS_PER_KEY * len(found), read_entries, found, work)
         except Exception as exc:
             self._warn(exc)
             return {}
-        return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def _store(self, values: Mapping[bytes, bytes]) -> None:
         try:
@@ -188,61 +199,9 @@ class Cached(Policy):
 
     def _end(self, flight: _Flight) -> None:
         """Let no further call join."""
-        for key in flight.work:
+        for key in flight.work if flight.is_shared else ():
             if self._flights.get(key) is flight:
                 del self._flights[key]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What is remembered under one key: the answer for one text, or for a whole listwise call.
-
-    Attributes:
-        scores: in [0, 1].
-        passages: one per score, None for the whole text.
-        tiers: one per score.
-        model: name of the scorer that answered.
-    """
-
-    scores: Sequence[float]
-    passages: Sequence[Passage | None]
-    tiers: Sequence[int]
-    model: str | None
-
-    @classmethod
-    def slice(cls, scored: Scored, start: int, stop: int) -> _Entry:
-        """Return the part of a checked answer that is about these texts."""
-        return cls(
-            list(scored.scores[start:stop]),
-            list(scored.passages[start:stop]) if scored.passages else [None] * (stop - start),
-            list(scored.tiers[start:stop]) if scored.tiers else [0] * (stop - start),
-            scored.model,
-        )
-
-
-def _to_bytes(entry: _Entry) -> bytes:
-    """Return an entry as JSON, which gives every float back exactly."""
-    return json.dumps(list(asdict(entry).values()), separators=(",", ":")).encode()
-
-
-def _from_bytes(value: bytes, texts: Sequence[str]) -> _Entry | None:
-    """Return the entry of these texts; None if the value is no such entry, which counts as missing."""
-    try:
-        scores, passages, tiers, model = json.loads(value)
-        spans = [None if span is None else Passage(*span) for span in passages]
-        is_valid = (
-            len(scores) == len(spans) == len(tiers) == len(texts)
-            and all(type(score) in (int, float) and 0.0 <= score <= 1.0 for score in scores)
-            and all(type(tier) is int for tier in tiers)
-            and all(
-                span is None or 0 <= span.start <= span.end <= len(text)
-                for span, text in zip(spans, texts, strict=True)
-            )
-            and (model is None or isinstance(model, str))
-        )
-    except (TypeError, ValueError):
-        return None
-    return _Entry([float(score) for score in scores], spans, tiers, model) if is_valid else None
 
 
 @dataclass(slots=True, eq=False)
@@ -251,6 +210,7 @@ class _Flight:
 
     Attributes:
         work: the texts of each key.
+        is_shared: whether other calls may join.
         waiting: how many calls wait.
         entries: what was found or scored.
         fresh: keys that the scorer was asked for.
@@ -262,14 +222,34 @@ class _Flight:
     """
 
     work: Mapping[bytes, tuple[str, ...]]
+    is_shared: bool = True
     waiting: int = 0
-    entries: dict[bytes, _Entry] = field(default_factory=dict)
+    entries: dict[bytes, Entry] = field(default_factory=dict)
     fresh: frozenset[bytes] = frozenset()
     partial: Mapping[bytes, float] = field(default_factory=dict)
     left_out: frozenset[bytes] = frozenset()
     attempts: tuple[Attempt, ...] = ()
     consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
+
+    def missing(self) -> dict[bytes, tuple[str, ...]]:
+        """Return what was not found."""
+        return {key: part for key, part in self.work.items() if key not in self.entries}
+
+    def take(self, missing: Mapping[bytes, tuple[str, ...]], scored: Scored) -> None:
+        """Take the scorer's answer about what is missing."""
+        self.attempts, self.fresh = scored.attempts, frozenset(missing)
+        keys = [key for key, part in missing.items() for _ in part] if scored.left_out else []
+        self.left_out = frozenset(keys[slot] for slot in scored.left_out)
+        start = 0
+        for key, part in missing.items():
+            self.entries[key] = Entry.slice(scored, start, start + len(part))
+            start += len(part)
+
+    def to_values(self) -> dict[bytes, bytes]:
+        """Return what is to be remembered."""
+        kept = self.fresh - self.left_out
+        return {key: to_bytes(self.entries[key]) for key in self.work if key in kept}
 
     def report(self) -> bool:
         """Add what was consumed to the call that asks first; return whether that is this one."""
@@ -283,22 +263,24 @@ class _Flight:
         return self.task.exception() if self.task.done() and not self.task.cancelled() else None
 
 
-def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) -> Scored:
-    """Return the answer to a call from the flights that it joined; the first call to ask reports their usage.
+def _merge(
+    keys: Sequence[bytes], flights: Set[_Flight], reporting: Sequence[_Flight], consumed: Consumption
+) -> Scored:
+    """Return the answer to a call from the flights that it joined, some of whose usage it reports.
 
     Raises:
         ScorerError: one of them failed. Each call gets a copy, because calls add to it.
     """
-    entries: dict[bytes, _Entry] = {}
+    entries: dict[bytes, Entry] = {}
     paid: set[bytes] = set()
     left_out: set[bytes] = set()
     attempts: list[Attempt] = []
     for flight in flights:
         entries.update(flight.entries)
         left_out |= flight.left_out
-        if flight.report():
-            attempts += flight.attempts
-            paid |= flight.fresh
+    for flight in reporting:
+        attempts += flight.attempts
+        paid |= flight.fresh
     for flight in flights:
         if flight.error is not None:
             raise _copy_error(flight.error, flight, keys, entries, consumed.usage)
@@ -320,8 +302,12 @@ def _merge(keys: Sequence[bytes], flights: Set[_Flight], consumed: Consumption) 
     )
 
 
+def _by_key(keys: Iterable[bytes], scores: Mapping[int, float]) -> dict[bytes, float]:
+    return {key: scores[slot] for slot, key in enumerate(keys) if slot in scores}
+
+
 def _copy_error(
-    error: BaseException, flight: _Flight, keys: Sequence[bytes], entries: Mapping[bytes, _Entry], usage: Usage
+    error: BaseException, flight: _Flight, keys: Sequence[bytes], entries: Mapping[bytes, Entry], usage: Usage
 ) -> BaseException:
     if not isinstance(error, RerankError):
         return error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.event_loop import run_work
 from rerank_core._call.scores import sigmoid
 from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError, ScorerError
@@ -26,6 +27,7 @@ CalibrationMethod = Literal["platt", "isotonic"]
 """``platt``: two parameters, for tens to hundreds of labels; ``isotonic``: any monotone curve, for thousands."""
 
 _FORMAT = "rerank-bridge calibration"
+_STEPS_PER_SCORE = 2
 _VERSION = 2
 _MIN_DISTANCE = 1e-15  # of a score from 0 and 1, so that its log-odds are within ±34.6
 _RAW_SHARE = 1e-3
@@ -171,7 +173,11 @@ class Calibrated(Policy):
         except ScorerError as exc:
             exc.partial = {slot: self.calibration(score) for slot, score in exc.partial.items()}
             raise
-        return replace(scored, scores=[self.calibration(score) for score in scored.scores])
+        scores = await run_work(_STEPS_PER_SCORE * len(texts), self._calibrate, scored.scores)
+        return replace(scored, scores=scores)
+
+    def _calibrate(self, scores: Sequence[float]) -> list[float]:
+        return [self.calibration(score) for score in scores]
 
 
 def log_odds(score: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.consumption import count_consumption
+from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.policies.base import Policy
@@ -70,9 +71,9 @@ class Cascade(Policy):
                     raise
                 stages.append(_Stage(left, scored))
                 if position < len(self.keep):
-                    order = Selection(top_n=self.keep[position]).select(scored.scores, scored.tiers)
-                    left = sorted(left[slot] for slot in order)
-            return replace(_merge(stages, len(texts)), usage=consumed.usage)
+                    left = await run_work(2 * len(left), _survivors, stages[-1], self.keep[position])
+            merged = await run_work(2 * len(texts), _merge, stages, len(texts))
+            return replace(merged, usage=consumed.usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,12 @@ class _Stage:
 
     indices: list[int]
     scored: Scored
+
+
+def _survivors(stage: _Stage, keep: int) -> list[int]:
+    """Return which texts the next scorer sees, in the order of the input."""
+    order = Selection(top_n=keep).select(stage.scored.scores, stage.scored.tiers)
+    return sorted(stage.indices[slot] for slot in order)
 
 
 def _merge(stages: Sequence[_Stage], count: int) -> Scored:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import anyio.to_thread
-
 from rerank_core._call.asking import call_scorer
+from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._support.checks import check_choice, check_count, check_fraction
 from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
@@ -100,9 +99,8 @@ class Windowed(Policy):
         if isinstance(self.reader, ReadsTokens):
             reading = await self.reader.read_tokens(query, texts, self.window_request)
         else:
-            reading = estimate_reading(texts, self.window_request)
-        # In a thread, because cutting a book takes long, and everybody shares the loop.
-        plan = await anyio.to_thread.run_sync(self.plan, texts, reading, abandon_on_cancel=True)
+            reading = await run_text_work(estimate_reading, texts, self.window_request)
+        plan = await run_text_work(self.plan, texts, reading)
         truncated = Usage(truncated=plan.truncated)
         try:
             scored = await call_scorer(self.scorer, query, plan.parts)
@@ -110,6 +108,10 @@ class Windowed(Policy):
             exc.usage = None if exc.usage is None else exc.usage + truncated
             exc.partial = self._partial(plan, exc.partial)
             raise
+        return await run_work(5 * len(texts) + len(plan.parts), self._merge, plan, scored, truncated)
+
+    def _merge(self, plan: WindowPlan, scored: Scored, truncated: Usage) -> Scored:
+        """Return the answer about texts, from the one about their windows."""
         best = [_rank(part, scored.scores, scored.tiers) for part in plan.slots]
         return replace(
             scored,

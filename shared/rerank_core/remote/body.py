@@ -6,12 +6,22 @@ import asyncio
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx
 
-__all__ = ["IDENTITY", "BodyReader", "ReplyTooLargeError", "encode_json", "fetch", "max_reply_bytes", "read_body"]
+__all__ = [
+    "IDENTITY",
+    "BodyReader",
+    "ExpectedReply",
+    "ReplyTooLargeError",
+    "encode_json",
+    "fetch",
+    "max_reply_bytes",
+    "read_body",
+]
 
 IDENTITY = {"Accept-Encoding": "identity"}
 """Asks for replies that are not compressed: few bytes could hold any number of them."""
@@ -20,12 +30,33 @@ _BASE_BYTES = 65_536
 _BYTES_PER_TEXT = 1024
 _ECHO_FACTOR = 3  # JSON escapes: "\u00e9" is six bytes for two
 _LARGEST_BYTES = 64 * 1024 * 1024
+_MAX_BYTES_FOR_SDK = 20_000
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class ReplyTooLargeError(Exception):
     """A reply is larger than an answer to the request can be."""
+
+
+@dataclass(slots=True)
+class ExpectedReply:
+    """The reply to a request that an SDK sends for us; SDKs read theirs on the event loop, a result in 25 µs.
+
+    Attributes:
+        max_bytes: the most that it may have.
+        large: a body of success that was kept from the SDK, to be read beside the loop.
+    """
+
+    max_bytes: int
+    large: bytes = b""
+
+    def hand_on(self, body: bytes, instead: bytes) -> bytes:
+        """Return what the SDK shall read: a body of success, or something instead where it is large."""
+        if len(body) <= _MAX_BYTES_FOR_SDK:
+            return body
+        self.large = body
+        return instead
 
 
 def max_reply_bytes(query: str, texts: Sequence[str]) -> int:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 from pydantic import SecretStr
 
+from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import IDENTITY, fetch, max_reply_bytes
+from rerank_core.remote.body import IDENTITY, ExpectedReply, fetch, max_reply_bytes
 from rerank_core.remote.client import failure_of, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import ParsedReply, find_number
+from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, find_number, parse_json
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
 from rerank_core.types import Passage
@@ -32,8 +33,9 @@ _TOKENS = ("meta.billed_units.input_tokens", "meta.billed_units.text_tokens", "m
 _KNOWN = ModelFacts(Limits(document=4096))
 _OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
 
-_max_bytes: ContextVar[int] = ContextVar("rerank_core_max_bytes")
-"""The most bytes that the reply to the request may have; the SDK hands nothing to the transport."""
+_expected: ContextVar[ExpectedReply] = ContextVar("rerank_core_cohere_expected")
+"""The reply to the request under way; the SDK hands nothing to the transport."""
+_EMPTY_REPLY = b'{"id": "", "results": []}'
 
 SERVICE = Service(
     provider="cohere",
@@ -146,7 +148,8 @@ class _CohereTransport:
             },
             "additional_body_parameters": self._fields,
         }
-        limit = _max_bytes.set(max_reply_bytes(query, texts))
+        expected = ExpectedReply(max_reply_bytes(query, texts))
+        token = _expected.set(expected)
         try:
             reply = await self._client.rerank(
                 model=self._model,
@@ -155,23 +158,15 @@ class _CohereTransport:
                 top_n=len(texts),
                 request_options=request_options,
             )
-            # The SDK checks no type, so what it returns may be anything.
-            rows = [(result.index, result.relevance_score) for result in reply.results]
-            passages = dict(_read_passages(reply.results, texts))
+            if expected.large:
+                return await run_work(len(expected.large) // BYTES_PER_STEP, _read_large, expected.large, texts)
+            return _read_reply(reply, texts)
         except self._api_error as exc:
             return read_refusal(exc.status_code, lower_names(exc.headers), exc.body)
         except Exception as exc:
             return failure_of(exc)
         finally:
-            _max_bytes.reset(limit)
-        tokens = find_number(reply, *_TOKENS)
-        return ParsedReply(
-            rows,
-            tokens=None if tokens is None else int(tokens),
-            search_units=find_number(reply, "meta.billed_units.search_units"),
-            request_id=find_request_id({"x-request-id": reply.id}),
-            passages=passages,
-        )
+            _expected.reset(token)
 
     async def aclose(self) -> None:
         if self._own:
@@ -185,16 +180,44 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
         self._client = client
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response, body = await fetch(self._client, request, _max_bytes.get())
+        expected = _expected.get()
+        response, body = await fetch(self._client, request, expected.max_bytes)
+        if response.is_success:
+            body = expected.hand_on(body, _EMPTY_REPLY)
         headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
         return httpx.Response(response.status_code, headers=headers, content=body)
+
+
+def _read_large(body: bytes, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+    payload = parse_json(body)
+    try:
+        return _read_reply(payload, texts)
+    except (AttributeError, TypeError):
+        return RequestFailure("invalid", 200, "the reply is not JSON, or has no list of results")
+
+
+def _read_reply(reply: Any, texts: Sequence[str]) -> ParsedReply:
+    """Read a reply as the SDK returns it, which checks no type, so that it may be anything; or as plain JSON."""
+    results = find_value(reply, "results")
+    tokens = find_number(reply, *_TOKENS)
+    return ParsedReply(
+        [(find_value(result, "index"), find_value(result, "relevance_score")) for result in results],
+        tokens=None if tokens is None else int(tokens),
+        search_units=find_number(reply, "meta.billed_units.search_units"),
+        request_id=find_request_id({"x-request-id": find_value(reply, "id")}),
+        passages=dict(_read_passages(results, texts)),
+    )
 
 
 def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:
     """Return the best span of each result that has one within its text."""
     for result in results:
-        spans = getattr(result, "relevant_spans", None)
+        spans = find_value(result, "relevant_spans")
         if isinstance(spans, list) and spans:
-            start, end = find_value(spans[0], "start"), find_value(spans[0], "end")
-            if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[result.index]):
-                yield result.index, Passage(start, end)
+            index, start, end = (
+                find_value(result, "index"),
+                find_value(spans[0], "start"),
+                find_value(spans[0], "end"),
+            )
+            if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[index]):
+                yield index, Passage(start, end)

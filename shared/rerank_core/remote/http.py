@@ -21,7 +21,7 @@ from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import HttpReply, ParsedReply, parse_json, read_reply
+from rerank_core.remote.response import BYTES_PER_STEP, HttpReply, ParsedReply, parse_json, read_reply
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Transport
 from rerank_core.scorer import Scale
@@ -30,7 +30,6 @@ __all__ = ["HttpOptions", "HttpScorer"]
 
 _logger = logging.getLogger("rerank_core")
 
-_BYTES_PER_STEP = 100  # of JSON, read in a microsecond
 _REPLY_BYTES_PER_STEP = 1000  # that a reply may have, for what is written of its request in a microsecond
 _MAX_MODELS_BYTES = 1_000_000
 
@@ -164,7 +163,7 @@ class _HttpTransport:
         except Exception as exc:
             return failure_of(exc)
         reply = HttpReply(response.status_code, lower_names(response.headers), body)
-        return await run_work(len(body) // _BYTES_PER_STEP, read_reply, reply, self._endpoint)
+        return await run_work(len(body) // BYTES_PER_STEP, read_reply, reply, self._endpoint)
 
     async def _fetch(
         self, method: str, url: str, key: SecretStr, most: int, content: bytes | None = None

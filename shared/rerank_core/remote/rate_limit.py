@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from contextlib import asynccontextmanager
 
 import anyio
 
-__all__ = ["Limiter", "RateLimiter"]
+__all__ = ["RateLimiter"]
 
 _WINDOW_SECONDS = 60.0
-
-
-class Limiter(Protocol):
-    """Says when a request may be sent: this process's own limiter, or one that a cluster shares."""
-
-    def pause(self, seconds: float) -> None:
-        """Let no request through for this long, whoever's it is."""
-
-    def slot(self, tokens: int) -> AbstractAsyncContextManager[None]:
-        """Wait for a request's turn, and hold one of the slots while it is under way."""
 
 
 class _Window:

@@ -10,7 +10,7 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from rerank_core.remote.failure import RequestFailure
-from rerank_core.remote.rate_limit import Limiter
+from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.service import RemoteModel
 
 __all__ = ["send_with_retries"]
@@ -26,7 +26,7 @@ _backoff = wait_random_exponential(multiplier=0.5, max=20.0)
 async def send_with_retries(
     attempt: Callable[[], Awaitable[T | RequestFailure]],
     scorer: RemoteModel,
-    limiter: Limiter,
+    limiter: RateLimiter,
     *,
     deadline: float,
     is_over: Callable[[], bool] = lambda: False,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from pydantic import SecretStr
 
+from rerank_core._call.event_loop import run_text_work
 from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
@@ -21,7 +22,7 @@ from rerank_core.pricing import Price, price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
 from rerank_core.remote.client import call_for_key, check_address, find_key, first_variable
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.rate_limit import Limiter, RateLimiter
+from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.scoring import RemoteCall
 from rerank_core.remote.service import ClientSession, Service, Transport
 from rerank_core.scorer import ConfiguredScorer
@@ -82,7 +83,6 @@ class RemoteScorer(ConfiguredScorer):
             self._check_prices_and_instruction()
         self._session: ClientSession | None = None
         self._inherited: ClientSession | None = None
-        self._make_limiter: Callable[[], Limiter] = self._make_own_limiter
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.options.http_client is not None:
@@ -131,7 +131,7 @@ class RemoteScorer(ConfiguredScorer):
 
     async def read_tokens(self, query: str, texts: Sequence[str], request: WindowRequest) -> Reading:
         """Return an estimate: a service's tokens are not known here."""
-        return estimate_reading(texts, request, self.max_text_tokens(query))
+        return await run_text_work(estimate_reading, texts, request, self.max_text_tokens(query))
 
     async def warm_up(self) -> None:
         """Import the SDK and make the client; nothing is sent."""
@@ -143,11 +143,7 @@ class RemoteScorer(ConfiguredScorer):
         if session is not None and session.loop is asyncio.get_running_loop():
             await session.transport.aclose()
 
-    def share_limiter(self, make_limiter: Callable[[], Limiter]) -> None:
-        """Let another limiter than this object's own say when requests are sent; a copy has its own again."""
-        self._make_limiter = make_limiter
-
-    def _make_own_limiter(self) -> Limiter:
+    def _make_limiter(self) -> RateLimiter:
         return RateLimiter(
             self.options.max_concurrency,
             requests_per_minute=self.options.requests_per_minute,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from time import perf_counter
 
 import anyio
-import anyio.lowlevel
 from pydantic import SecretStr
 
 from rerank_core._call.asking import answer_deadline
 from rerank_core._call.consumption import add_consumption
-from rerank_core._call.event_loop import run_work
+from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
 from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
@@ -35,9 +34,9 @@ _LOWEST: Mapping[Scale, float] = {"probability": 0.0, "logit": -1000.0, "cosine"
 _LOST = ParsedReply(())
 """Reports nothing, like a reply that was lost."""
 _MIN_SCORES_TO_DOUBT = 3
-_PREPARING_STEPS = 2
 _COUNTED_IF_NEEDED = 1000
-_STARTED_AT_ONCE = 16
+_BATCHES_PER_SLOT = 2
+"""Of a call at once: one that waits for its repetition holds no slot, and other calls' requests come between."""
 
 
 class RemoteCall:
@@ -74,17 +73,16 @@ class RemoteCall:
             RequestTooLargeError: a listwise model would need more than one request.
             ScorerError: a request failed for good, or the deadline passed; carries what there is.
         """
-        batches = await run_work(_PREPARING_STEPS * len(self._texts), self._prepare)
+        batches = await run_text_work(self._prepare, self._texts)
         try:
             with anyio.CancelScope(deadline=self._deadline) as scope:
                 if len(batches) == 1:
                     await self._batch(batches[0])
                 else:
+                    waiting = iter(batches)
                     async with anyio.create_task_group() as group:
-                        for number, batch in enumerate(batches):
-                            group.start_soon(self._batch, batch)
-                            if number % _STARTED_AT_ONCE == 0:  # hundreds take their time
-                                await anyio.lowlevel.checkpoint()
+                        for _ in range(min(len(batches), _BATCHES_PER_SLOT * self._options.max_concurrency)):
+                            group.start_soon(self._send, waiting)
         except BaseException:  # cancelled: there is neither an answer nor an error that could say it
             add_consumption(self._usage())
             raise
@@ -109,9 +107,9 @@ class RemoteCall:
         scores = [self._scores[position] for position in positions]
         return Scored(scores, self._usage(), passages=passages, left_out=frozenset(self._left_out))
 
-    def _prepare(self) -> list[range]:
+    def _prepare(self, texts: Sequence[str]) -> list[range]:
         """Count what depends on all texts, and return the batches."""
-        if len(self._texts) > _COUNTED_IF_NEEDED:
+        if len(texts) > _COUNTED_IF_NEEDED:
             _ = self._lengths
         self._truncated = self._count_truncated()
         return self._batches()
@@ -138,6 +136,10 @@ class RemoteCall:
         if limits.tokens is None:
             return split(0, [0] * len(self._texts), limits)
         return split(self._query_length, self._lengths, limits)
+
+    async def _send(self, batches: Iterator[range]) -> None:
+        for batch in batches:
+            await self._batch(batch)
 
     async def _batch(self, batch: range) -> None:
         if self._error is not None:

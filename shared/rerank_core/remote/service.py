@@ -13,7 +13,7 @@ from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.rate_limit import Limiter
+from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.response import ParsedReply
 from rerank_core.scorer import Scale
 
@@ -93,5 +93,5 @@ class ClientSession:
 
     loop: asyncio.AbstractEventLoop
     transport: Transport
-    limiter: Limiter
+    limiter: RateLimiter
     scale_doubted: bool = False

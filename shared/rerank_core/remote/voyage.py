@@ -15,15 +15,24 @@ from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
+from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import IDENTITY, BodyReader, ReplyTooLargeError, max_reply_bytes
+from rerank_core.remote.body import IDENTITY, BodyReader, ExpectedReply, ReplyTooLargeError, max_reply_bytes
 from rerank_core.remote.client import failure_of, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, read_refusal
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import ParsedReply, find_number, parse_json
+from rerank_core.remote.response import (
+    BYTES_PER_STEP,
+    HttpReply,
+    ParsedReply,
+    ResponseFormat,
+    find_number,
+    parse_json,
+    read_reply,
+)
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
 
@@ -35,8 +44,10 @@ _KEY_FILE = "VOYAGE_API_KEY_PATH"
 _ADDRESS = "https://api.voyageai.com/v1"  # or MongoDB's, for keys that begin with "al-": the SDK chooses
 _STATUSES_OF_SDK = frozenset({502, 503, 504})
 
-_max_bytes: ContextVar[int | None] = ContextVar("rerank_core_voyage_max_bytes", default=None)
-"""The most bytes that the reply to our own request under way may have; None in requests of the user's own."""
+_expected: ContextVar[ExpectedReply | None] = ContextVar("rerank_core_voyage_expected", default=None)
+"""The reply to our own request under way; None in requests of the user's own."""
+_EMPTY_REPLY = b'{"data": [], "usage": {"total_tokens": 0}}'
+_FORMAT = ResponseFormat(results="data")
 
 SERVICE = Service(
     provider="voyage",
@@ -115,7 +126,7 @@ def _read_key(path: Path) -> SecretStr:
 
 def _is_shown(record: logging.LogRecord) -> bool:
     """Whether the SDK's logger says it: it logs texts, so of our requests only warnings, unless it has a level."""
-    return _max_bytes.get() is None or record.levelno >= logging.WARNING or bool(logging.getLogger("voyage").level)
+    return _expected.get() is None or record.levelno >= logging.WARNING or bool(logging.getLogger("voyage").level)
 
 
 async def _read_limited(response: Any) -> bytes:
@@ -125,11 +136,13 @@ async def _read_limited(response: Any) -> bytes:
         ReplyTooLargeError: it is larger than the answer to the request can be.
         httpx.DecodingError: it is compressed, and that is broken.
     """
+    expected = _expected.get() or ExpectedReply(0)
     try:
-        reader = BodyReader(response.headers.get("Content-Encoding", ""), _max_bytes.get() or 0)
+        reader = BodyReader(response.headers.get("Content-Encoding", ""), expected.max_bytes)
         async for chunk in response.content.iter_any():
             reader.add(chunk)
-        return reader.finish()
+        body = reader.finish()
+        return expected.hand_on(body, _EMPTY_REPLY) if response.status < 300 else body
     except ReplyTooLargeError:
         if response.status < 300:
             raise
@@ -159,14 +172,18 @@ class _VoyageTransport:
         )
         # The SDK's own switch: without a session given it opens one for each request.
         token = self._sdk.aiosession.set(self._session)
-        limit = _max_bytes.set(max_reply_bytes(query, texts))
+        expected = ExpectedReply(max_reply_bytes(query, texts))
+        limit = _expected.set(expected)
         try:
             reply = await client.rerank(query, list(texts), top_k=len(texts), **self._options)
+            if expected.large:
+                body = HttpReply(200, {}, expected.large)
+                return await run_work(len(expected.large) // BYTES_PER_STEP, read_reply, body, _FORMAT)
             rows = [(result.index, result.relevance_score) for result in reply.results]
         except Exception as exc:
             return self._read_error(exc)
         finally:
-            _max_bytes.reset(limit)
+            _expected.reset(limit)
             self._sdk.aiosession.reset(token)
         tokens = find_number(reply, "total_tokens")
         return ParsedReply(rows, None if tokens is None else int(tokens))

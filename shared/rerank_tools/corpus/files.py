@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from rerank_core._support.extras import require
 from rerank_core._support.files import digest
 from rerank_core.errors import ConfigurationError
-from rerank_tools.corpus import chunks
+from rerank_tools.corpus.chunks import SUFFIXES, Chunk, chunk_file
 from rerank_tools.records import FORMATS, decode, parse_records
 
 __all__ = ["Corpus", "Stamp"]
@@ -62,7 +62,7 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.path.exists():
             raise ConfigurationError(f"{self.path} does not exist: give a folder, or a JSONL or CSV file")
-        if self.path.is_file() and self.path.suffix.lower() not in {*_RECORD_SUFFIXES, *chunks.SUFFIXES}:
+        if self.path.is_file() and self.path.suffix.lower() not in {*_RECORD_SUFFIXES, *SUFFIXES}:
             raise ConfigurationError(
                 f"{self.path} is of no known kind: give a folder, a file of text or code, or a file that ends in "
                 f"{', '.join(sorted(_RECORD_SUFFIXES))}"
@@ -77,7 +77,7 @@ class Corpus:
             return {self.path.name: self.path.stat()}
         return dict(sorted(_walk(self.path.resolve(), use_ignore_files=self.use_ignore_files)))
 
-    def read(self, name: str) -> tuple[Stamp, list[chunks.Chunk]]:
+    def read(self, name: str) -> tuple[Stamp, list[Chunk]]:
         """Read and split one of :meth:`files`. In a folder, what cannot be read is a problem and has no chunks.
 
         Raises:
@@ -124,14 +124,14 @@ class Corpus:
     def _read_bytes(self, name: str) -> bytes:
         return self.path.read_bytes() if self.path.is_file() else _read_regular_file(self.path / name)
 
-    def _split(self, name: str, data: bytes) -> list[chunks.Chunk]:
+    def _split(self, name: str, data: bytes) -> list[Chunk]:
         suffix = self.path.suffix.lower()
         source = str(self._locate(name))
         if not self.path.is_file() or suffix not in _RECORD_SUFFIXES:
-            return chunks.chunk_file(name, decode(data, source=source))
+            return chunk_file(name, decode(data, source=source))
         records = parse_records(data, source=source, format=FORMATS[suffix], text_field=self.text_field)
         lines = [(record.line or 1, record.text) for record in records if record.text.strip()]
-        return [chunks.Chunk(name, line, line, "", text) for line, text in lines]
+        return [Chunk(name, line, line, "", text) for line, text in lines]
 
 
 def _read_regular_file(path: Path, *, follow_link: bool = False) -> bytes:
@@ -215,9 +215,7 @@ def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_
             if entry.is_dir(follow_symlinks=False):
                 if not rules.ignore(f"{path}/"):
                     folders.append((f"{path}/", rules))
-            elif (
-                entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in chunks.SUFFIXES
-            ):
+            elif entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError:  # it went away

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed, require
@@ -24,13 +24,13 @@ from rerank_core._support.files import (
     write_atomically,
 )
 from rerank_core.errors import ConfigurationError
-from rerank_tools.bm25 import Bm25
+from rerank_tools.bm25 import build_bm25, search_bm25
 from rerank_tools.corpus.chunks import Chunk
 from rerank_tools.corpus.files import Corpus, Stamp
 
 __all__ = ["CorpusIndex", "Hit"]
 
-_VERSION = 3
+_VERSION = 4
 _LOCK_SECONDS = 30.0
 
 
@@ -125,7 +125,7 @@ class CorpusIndex:
         """
         candidates = check_count("candidates", candidates)
         terms = list(dict.fromkeys(_Terms().split(query)))  # a stemmer must not be shared by threads
-        return [Hit(_parse(self._chunks[row]), score) for row, score in self._bm25.search(terms, candidates)]
+        return [Hit(_parse(self._chunks[row]), score) for row, score in search_bm25(self._bm25, terms, candidates)]
 
     def __len__(self) -> int:
         """How many chunks there are."""
@@ -141,7 +141,7 @@ class _Kept(NamedTuple):
     read_at: int
     files: Mapping[str, Stamp]
     chunks: Sequence[bytes]
-    bm25: Bm25
+    bm25: Any
 
 
 def _build(corpus: Corpus, known: _Files) -> _Kept:
@@ -151,10 +151,10 @@ def _build(corpus: Corpus, known: _Files) -> _Kept:
     chunks = [chunk for _, found in files.values() for chunk in found]
     if not chunks:
         raise ConfigurationError(
-            f"{corpus.path} holds nothing to search: give a folder of Markdown, text, HTML or source code"
+            f"{corpus.path} holds nothing to search: give a folder of Markdown, text or source code"
         )
     terms = _Terms()
-    bm25 = Bm25.build([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
+    bm25 = build_bm25([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
     stamps = {name: stamp for name, (stamp, _) in files.items()}
     return _Kept(read_at, stamps, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
 
@@ -184,6 +184,7 @@ def _make_folder(corpus: Corpus) -> Path:
 
 def _load(folder: Path) -> _Kept:
     """Load what :func:`_save` wrote. Whatever this raises, there is nothing to be used."""
+    bm25s: Any = require("bm25s", extra="cli", purpose="corpus search")
     with lock_file(folder / "lock", wait_seconds=_LOCK_SECONDS):
         header = json.loads((folder / "header.json").read_bytes())
         if header["version"] != _VERSION or header.pop("digest") != digest(json.dumps(header)):
@@ -195,7 +196,7 @@ def _load(folder: Path) -> _Kept:
                 raise ValueError(f"{name} is damaged")
         stamps = {name: Stamp(*stamp) for name, stamp in header["files"].items()}
         chunks = (folder / "chunks.jsonl").read_bytes().split(b"\n")
-        return _Kept(header["read_at"], stamps, chunks, Bm25.load(folder / "bm25"))
+        return _Kept(header["read_at"], stamps, chunks, bm25s.BM25.load(folder / "bm25"))
 
 
 def _save(kept: _Kept, folder: Path, corpus: str) -> None:
@@ -206,7 +207,7 @@ def _save(kept: _Kept, folder: Path, corpus: str) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (folder / "corpus").write_text(corpus, encoding="utf-8", errors="surrogateescape")
         (folder / "chunks.jsonl").write_bytes(b"\n".join(kept.chunks))
-        kept.bm25.save(folder / "bm25")
+        kept.bm25.save(folder / "bm25", show_progress=False)
         paths = [folder / "corpus", folder / "chunks.jsonl", *sorted((folder / "bm25").iterdir())]
         header = {
             "version": _VERSION,

@@ -10,7 +10,7 @@ from typing import Any
 
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
-from rerank_tools.bm25 import Bm25
+from rerank_tools.bm25 import build_bm25, search_bm25
 from rerank_tools.evaluation.dataset import Dataset
 from rerank_tools.evaluation.runs import Run, read_run
 
@@ -76,10 +76,10 @@ def _make_bm25(documents: Mapping[str, str]) -> Search:
     terms = split(list(documents.values()))
     if not any(terms):
         raise ConfigurationError("first_stage='bm25' found no word in the documents: give documents with text")
-    index = Bm25.build(terms, k1=0.9, b=0.4)
+    index = build_bm25(terms, k1=0.9, b=0.4)
 
     def bm25(query: str, candidates: int) -> dict[str, float]:
-        return {ids[position]: score for position, score in index.search(split([query])[0], candidates)}
+        return {ids[position]: score for position, score in search_bm25(index, split([query])[0], candidates)}
 
     return bm25
 

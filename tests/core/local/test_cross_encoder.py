@@ -271,7 +271,7 @@ def test_a_compiled_batch_of_one_is_two(bert: Path) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from rerank_core.local.torch.replicas import Replica
+    from rerank_core.local.torch.model import Replica
 
     with quiet():
         model = CrossEncoder(str(bert), device="cpu")

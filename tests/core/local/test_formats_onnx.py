@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from rerank_core.local.formats.onnx import GraphBuilder, _bytes, read_weights
+from rerank_core.local.formats.onnx import INT64, GraphBuilder, _bytes, read_weights
 
 DTYPES = st.sampled_from([np.float32, np.uint8, np.int8, np.int32, np.int64])
 
@@ -86,7 +86,7 @@ def test_a_built_model_is_valid_and_computes() -> None:
     table = graph.weight(np.arange(12, dtype=np.float32).reshape(4, 3))
     rows = graph.node("Gather", [table, "ids"])
     normed = graph.node("LayerNormalization", [rows, graph.weight(np.ones(3, np.float32))], {"epsilon": 0.5})
-    model = graph.model(["ids"], normed)
+    model = graph.model({"ids": (INT64, ("batch", "tokens"))}, normed, ("batch", "tokens", "width"))
     onnx.checker.check_model(onnx.load_from_string(model))
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"ids": np.array([[2, 0]], np.int64)})

@@ -19,7 +19,7 @@ from support.scripts import run_script
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
 from rerank_core.local.onnx.convert import quantize
-from rerank_core.local.onnx.model_files import GraphFile, cpu_features, find_model
+from rerank_core.local.onnx.model_files import GraphFile, find_model
 
 Build = Callable[[Shape], Path]
 
@@ -143,7 +143,7 @@ def test_what_the_cpu_has_is_read(
         (tmp_path / "cpuinfo").write_text(info)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    assert cpu_features() == features
+    assert cpu.cpu_features() == features
 
 
 @pytest.mark.parametrize(

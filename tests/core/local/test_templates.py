@@ -16,7 +16,8 @@ from support.models import QUERY, TEXTS, Shape, quiet
 
 from rerank_core import ConfigurationError, Reranker, load_scorer
 from rerank_core.local.checkpoint import Checkpoint, find_local_facts
-from rerank_core.local.templates import TemplateTokenizer, check_template, to_chat_template
+from rerank_core.local.tokens import TemplateTokenizer, check_template
+from rerank_core.local.torch.loading import to_chat_template
 from rerank_core.model_facts import MODELS, ModelFacts
 
 Build = Callable[[Shape], Path]

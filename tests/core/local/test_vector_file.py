@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.scripts import run_script
 
-from rerank_core import ConfigurationError, ScorerUnavailableError
+from rerank_core import ConfigurationError
 from rerank_core.local.late.vector_file import record_key
 from rerank_core.vectors import VectorFile
 
@@ -115,8 +115,9 @@ def test_texts_are_forgotten_for_all_encoders(tmp_path: Path) -> None:
 
 def test_the_least_recently_used_records_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading counts as use, and the file stays within its bytes."""
-    now = 1_000.0
-    monkeypatch.setattr("rerank_core.local.late.vector_file.time", lambda: now)
+    now = 1_000
+    for module in ("_call.sqlite_file", "local.late.vector_file"):
+        monkeypatch.setattr(f"rerank_core.{module}.time_ns", lambda: now)
     file = VectorFile(tmp_path / "a", max_bytes=2**20)
     keys = list(RECORDS)
     for position, key in enumerate(keys):
@@ -171,15 +172,19 @@ def test_what_is_no_vector_file_is_refused(tmp_path: Path) -> None:
         VectorFile(tmp_path / "a", max_bytes=5)
 
 
-def test_pages_of_rubbish_are_reported(tmp_path: Path) -> None:
-    """A scorer then encodes what it needs."""
+def test_a_damaged_file_is_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning; a new one is begun."""
     path = tmp_path / "a"
     open_with(path).close()
     content = bytearray(path.read_bytes())
     content[16_384:] = b"\xff" * (len(content) - 16_384)
     path.write_bytes(content)
-    with pytest.raises(ScorerUnavailableError, match="cannot be used"):
-        read(VectorFile(path))
+    file = VectorFile(path)
+    assert read(file) == {}
+    file.write(RECORDS, ["model"])
+    assert read(VectorFile(path)) == RECORDS
+    assert [f"the vector file {path} was damaged" in message for message in caplog.messages] == [True]
+    assert (tmp_path / "a.damaged").read_bytes() == content
 
 
 def test_several_processes_write_at_once(tmp_path: Path) -> None:

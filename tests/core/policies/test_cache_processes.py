@@ -77,7 +77,7 @@ def test_a_killed_writer_leaves_the_cache_whole(tmp_path: Path) -> None:
         os.close(answered)
         assert whole(path)
         model = FakeScorer()
-        with Reranker(Cached(model, DiskCache(path, max_bytes=2**18))) as reranker:
+        with Reranker(Cached(model, DiskCache(path, max_bytes=2**18), cache_timeout=30.0)) as reranker:
             reranker.rerank("query", texts_of(attempt, int(told.split()[-1])))
         assert model.calls == 0
     assert not path.with_name("cache.db.damaged").exists()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.batches import failures, plain_loop, results, some_rows, write_rows
+from support.providers import KEY
 
 from rerank_core import (
     AuthenticationError,
     ConfigurationError,
     Reranker,
+    Scorer,
     ScorerUnavailableError,
     Selection,
     load_scorer,
@@ -23,18 +24,18 @@ from rerank_tools.batch import BatchOptions
 from rerank_tools.batch.folder import BatchFolder
 from rerank_tools.batch.ray.dataset import DatasetWorker, rerank_dataset
 from rerank_tools.batch.ray.job import PartWorker
-from rerank_tools.batch.ray.worker import LimiterActor, prepare_scorer
+from rerank_tools.batch.ray.worker import count_workers, prepare_scorer
 from rerank_tools.batch.sources import open_source
 
 
 def raising(scorer: FakeScorer) -> DatasetWorker:
     """Return a worker that raises what goes wrong."""
-    return DatasetWorker(BatchOptions(scorer), [], "raise")
+    return DatasetWorker(BatchOptions(scorer), "raise")
 
 
 def keeping(scorer: FakeScorer) -> DatasetWorker:
     """Return a worker that keeps the first candidate, and the reasons of failures."""
-    return DatasetWorker(BatchOptions(scorer, prefix="new_", selection=Selection(top_n=1)), [], "column")
+    return DatasetWorker(BatchOptions(scorer, prefix="new_", selection=Selection(top_n=1)), "column")
 
 
 def worker_of(tmp_path: Path, scorer: FakeScorer) -> PartWorker:
@@ -42,7 +43,7 @@ def worker_of(tmp_path: Path, scorer: FakeScorer) -> PartWorker:
     options = BatchOptions(scorer, rows_per_part=3)
     source = open_source(write_rows(tmp_path / "in.jsonl", [*some_rows(5), "{}"]), options)
     folder = BatchFolder(tmp_path / "out", source, options.fingerprint_options(), rows_per_part=3)
-    return PartWorker(options, [], source, folder, None)
+    return PartWorker(options, source, folder, None)
 
 
 def test_a_worker_writes_a_part_and_says_how_it_ended(tmp_path: Path) -> None:
@@ -121,32 +122,25 @@ def test_options_of_a_dataset_are_checked(options: dict[str, Any], message: str)
         rerank_dataset(None, **options)  # type: ignore[arg-type]
 
 
-async def test_leases_of_a_dead_worker_end() -> None:
-    """So do those that were given up while they waited; the others last until they are released."""
-    limiter = LimiterActor({"concurrency": 2})
-    await limiter.acquire("dead", 1, 0.2)
-    await limiter.acquire("alive", 1, 60.0)
-    given_up = asyncio.ensure_future(limiter.acquire("given up", 1, 60.0))
-    await asyncio.sleep(0)
-    await limiter.release("given up")
-    waiting = asyncio.ensure_future(limiter.acquire("waiting", 1, 60.0))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    await asyncio.wait_for(waiting, 20)
-    await given_up
-    last = asyncio.ensure_future(limiter.acquire("last", 1, 60.0))
-    await asyncio.sleep(0.3)
-    assert not last.done()
-    for lease in ("dead", "alive", "unknown"):
-        await limiter.release(lease)
-    await asyncio.wait_for(last, 20)
-    await limiter.pause(0.0)
-    await limiter.release("last")
-
-
 def test_a_worker_gives_local_models_its_cores() -> None:
     """Inside a policy too; a number that was given stays."""
-    assert prepare_scorer(load_scorer("embedded"), threads=3).options.threads == 3  # type: ignore[attr-defined]
-    assert prepare_scorer(load_scorer("embedded", threads=1), threads=3).options.threads == 1  # type: ignore[attr-defined]
-    policy = prepare_scorer(Fallback(["embedded", FakeScorer()]), threads=2)
+    assert prepared("embedded").options.threads == 3  # type: ignore[attr-defined]
+    assert prepared("embedded", threads=1).options.threads == 1  # type: ignore[attr-defined]
+    policy = prepare_scorer(Fallback(["embedded", FakeScorer()]), threads=2, workers=1)
     assert policy.scorers[0].options.threads == 2  # type: ignore[attr-defined]
+
+
+def test_workers_share_the_limits_of_a_service() -> None:
+    """Together they stay below each; there are no more workers than can have a share."""
+    limits = {"max_concurrency": 16, "tokens_per_minute": 1000}
+    options = prepared("jina:any", **limits).options  # type: ignore[attr-defined]
+    assert (options.max_concurrency, options.requests_per_minute, options.tokens_per_minute) == (4, None, 250)
+    policy = Fallback([load_scorer("jina:any", api_key=KEY, requests_per_minute=5), "embedded"])
+    assert (count_workers(policy, 8), count_workers(policy, 4)) == (5, 4)
+    assert count_workers(load_scorer("embedded"), 100) == 100
+
+
+def prepared(name: str, **options: Any) -> Scorer:
+    """Return a scorer for one of four workers."""
+    given = {} if name == "embedded" else {"api_key": KEY}
+    return prepare_scorer(load_scorer(name, **given, **options), threads=3, workers=4)

@@ -100,7 +100,9 @@ def test_cuts_and_json_lines(run: Run, articles: Path) -> None:
 
 def test_documents_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a format that is named, with a field that is named."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id,body\n1,soup\n2,a memory leak\n")))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id,body\n1,soup\n2,a memory leak\n"), encoding="utf-8")
+    )
     status, out, _ = run("rerank", "-q", QUERY, "-f", "csv", "--text-field", "body", "-o", "jsonl", "-n", "1")
     assert status == 0
     assert json.loads(out)["document"] == {"id": "2", "body": "a memory leak"}
@@ -141,7 +143,7 @@ def test_a_failure_is_one_line_that_says_the_fix(
 ) -> None:
     """On standard error, with nothing on standard output."""
     monkeypatch.chdir(tmp_path)
-    Path("ok.txt").write_text("one\n")
+    Path("ok.txt").write_text("one\n", encoding="utf-8")
     Path("empty").mkdir()
     found, out, err = run(*arguments)
     assert (found, out) == (status, "")
@@ -177,7 +179,7 @@ class _Interrupting(io.BytesIO):
 
 def test_ctrl_c_is_exit_status_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, no traceback."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(_Interrupting()))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(_Interrupting(), encoding="utf-8"))
     assert run("rerank", "-q", "x") == (130, "", "rerank-bridge: interrupted\n")
 
 

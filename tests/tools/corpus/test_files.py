@@ -161,7 +161,7 @@ def test_a_very_deep_folder_is_walked(root: Path) -> None:
         for _ in range(1200):
             os.mkdir("d")
             os.chdir("d")
-        Path("a.md").write_text("x")
+        Path("a.md").write_text("x", encoding="utf-8")
         assert names(root) == [f"{'d/' * 1200}a.md"]
         Path("a.md").unlink()
         for _ in range(1200):  # or pytest could not remove its folder

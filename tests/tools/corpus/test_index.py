@@ -13,7 +13,7 @@ import pytest
 from support.scripts import run_script
 
 from rerank_core import ConfigurationError
-from rerank_tools.corpus import CorpusIndex, chunks
+from rerank_tools.corpus import Chunk, CorpusIndex, chunk_file
 from rerank_tools.corpus import files as files_module
 from rerank_tools.corpus import index as index_module
 
@@ -255,10 +255,12 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     (folder / "odd.html").write_text("<![ <a <a <a")
 
-    def fail(content: str) -> None:
-        raise RuntimeError("too odd")
+    def split(path: str, content: str) -> list[Chunk]:
+        if path == "odd.html":
+            raise RuntimeError("too odd")
+        return chunk_file(path, content)
 
-    monkeypatch.setattr(chunks, "SUFFIXES", {**chunks.SUFFIXES, ".html": fail})
+    monkeypatch.setattr(files_module, "chunk_file", split)
     index = CorpusIndex.open(folder)
     assert found(index, "auth") == ["guide.md:7"]
     assert sorted(index.skipped) == ["binary.txt", "latin.txt", "odd.html"]

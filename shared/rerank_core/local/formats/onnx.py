@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT", "INT8", "UINT8", "GraphBuilder", "count_weights", "read_weights"]
+__all__ = ["FLOAT", "INT8", "INT32", "INT64", "UINT8", "GraphBuilder", "Tensor", "read_tensors", "read_weights"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -26,7 +25,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     7: np.dtype("<i8"),
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
-FLOAT, UINT8, INT8, _INT64 = 1, 2, 3, 7
+FLOAT, UINT8, INT8, INT32, INT64 = 1, 2, 3, 6, 7
 """ONNX's numbers of these types."""
 _MAX_VARINT_BYTES = 10
 """What 64 bits take. Longer numbers mean nothing, and reading one takes time that grows with its square."""
@@ -35,9 +34,16 @@ _MAX_DIMENSIONS = 32
 _Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A constant: its raw values, or the file beside the model that holds them, where it says so."""
+class Tensor(NamedTuple):
+    """A constant of a model.
+
+    Attributes:
+        name: in the graph.
+        type_number: as ``onnx.proto`` numbers types.
+        shape: its dimensions.
+        raw: its values; None where they are not stored as raw bytes in the file.
+        file: that holds its values, relative to the model's folder; None for the model itself.
+    """
 
     name: str
     type_number: int
@@ -56,30 +62,17 @@ def read_weights(model: bytes) -> dict[str, _Array]:
     """
     return {
         tensor.name: np.frombuffer(tensor.raw, _DTYPES[tensor.type_number]).reshape(tensor.shape)
-        for tensor in _read_tensors(model)
+        for tensor in read_tensors(model)
         if tensor.raw is not None and tensor.type_number in _DTYPES
     }
 
 
-def count_weights(model: bytes | memoryview) -> tuple[Counter[int], set[str]]:
-    """Return how many weights there are of each type, as ``onnx.proto`` numbers them, and where they are.
-
-    Returns:
-        The counts by type, and the files that hold weights, relative to the model's folder.
+def read_tensors(model: bytes | memoryview) -> Iterator[Tensor]:
+    """Yield the constants of a model, in the file's order.
 
     Raises:
         ValueError: the bytes are not an ONNX model.
     """
-    counts: Counter[int] = Counter()
-    files = set()
-    for tensor in _read_tensors(model):
-        counts[tensor.type_number] += math.prod(tensor.shape)
-        if tensor.file is not None:
-            files.add(tensor.file)
-    return counts, files
-
-
-def _read_tensors(model: bytes | memoryview) -> Iterator[_Tensor]:
     graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
     if not isinstance(graph, memoryview):
         raise ValueError("not an ONNX model: it holds no graph")
@@ -88,7 +81,7 @@ def _read_tensors(model: bytes | memoryview) -> Iterator[_Tensor]:
             yield _read_tensor(value)
 
 
-def _read_tensor(message: memoryview) -> _Tensor:
+def _read_tensor(message: memoryview) -> Tensor:
     name, type_number, raw, file = "", 0, None, None
     shape: list[int] = []
     for number, value in _fields(message):
@@ -112,7 +105,7 @@ def _read_tensor(message: memoryview) -> _Tensor:
     dtype = _DTYPES.get(type_number)
     if raw is not None and dtype is not None and len(raw) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"not an ONNX model: the tensor {name!r} does not have as many bytes as its shape says")
-    return _Tensor(name, type_number, tuple(shape), raw, file)
+    return Tensor(name, type_number, tuple(shape), raw, file)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -238,21 +231,14 @@ class GraphBuilder:
         )
         return output
 
-    def model(
-        self,
-        inputs: Iterable[str] | Mapping[str, tuple[int, Sequence[str]]],
-        output: str,
-        dims: Sequence[str] = ("batch", "tokens", "hidden"),
-    ) -> bytes:
-        """Return the model's file, with a float output of named dimensions.
+    def model(self, inputs: Mapping[str, tuple[int, Sequence[str]]], output: str, dims: Sequence[str]) -> bytes:
+        """Return the model's file.
 
         Args:
-            inputs: names of int64 inputs of shape (batch, tokens), or each input's type and named dimensions.
-            output: the node to return.
+            inputs: each one's type and named dimensions.
+            output: the node to return, of floats.
             dims: names of the output's dimensions.
         """
-        if not isinstance(inputs, Mapping):
-            inputs = dict.fromkeys(inputs, (_INT64, ("batch", "tokens")))
         opsets = (("", self.opset), ("com.microsoft", 1))
         parts: list[bytes | memoryview] = [
             *self._nodes,

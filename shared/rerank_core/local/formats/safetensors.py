@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,16 +32,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-_Entry = tuple[int, int, str, str, tuple[int, ...]]
-"""A tensor's first byte, the byte after its last, its name, its type and its shape."""
+class _Tensor(NamedTuple):
+    """What a file says of a tensor; its bytes are counted from the end of the header."""
 
-
-@dataclass(frozen=True)
-class _Tensor:
-    path: Path
+    start: int
+    end: int
+    name: str
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
 
 
 def has_weights(folder: Path) -> bool:
@@ -59,9 +55,6 @@ class Weights:
     Attributes:
         files: the files that hold the tensors.
 
-    Args:
-        folder: the checkpoint.
-
     Raises:
         ConfigurationError: a file is missing, cut off, or not a valid safetensors file.
     """
@@ -69,7 +62,7 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self.files = [folder / name for name in _file_names(folder)]
         self._mapped: list[mmap.mmap] = []
-        self._tensors: dict[str, _Tensor] = {}
+        self._tensors: dict[str, tuple[_Tensor, Path, memoryview]] = {}
         for path in self.files:
             self._read(path)
 
@@ -77,12 +70,12 @@ class Weights:
         return name in self._tensors
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        tensor = self._tensors[name]
+        tensor, path, data = self._tensors[name]
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             known = ", ".join(_DTYPES)
-            raise _unusable(tensor.path, f"tensor {name!r} is of type {tensor.dtype}; {known} are read")
-        values = np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
+            raise _unusable(path, f"tensor {name!r} is of type {tensor.dtype}; {known} are read")
+        values = np.frombuffer(data, dtype).reshape(tensor.shape)
         if tensor.dtype == _BFLOAT16:  # the upper half of a single-precision number
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(np.float32, copy=False)
@@ -110,15 +103,12 @@ class Weights:
             raise _unusable(path, "its header is cut off")
         try:
             header = json.loads(bytes(content[_LENGTH:begin]))
-            entries = sorted(_entry(name, entry) for name, entry in header.items() if name != "__metadata__")
+            tensors = sorted(_read_entry(name, entry) for name, entry in header.items() if name != "__metadata__")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise _unusable(path, "its header cannot be read") from exc
-        self._add(path, content[begin:], entries)
-
-    def _add(self, path: Path, data: memoryview, entries: Sequence[_Entry]) -> None:
-        """Add a file's tensors, given in the order of their bytes."""
-        before, previous = "", 0
-        for start, end, name, dtype, shape in entries:
+        data, before, previous = content[begin:], "", 0
+        for tensor in tensors:
+            start, end, name, dtype, shape = tensor
             if not 0 <= start <= end <= len(data):
                 raise _unusable(path, f"tensor {name!r} ends after the file does")
             if start < previous:
@@ -128,13 +118,13 @@ class Weights:
             size = _DTYPES[dtype].itemsize if dtype in _DTYPES else None
             if min(shape, default=0) < 0 or (size is not None and end - start != size * math.prod(shape)):
                 raise _unusable(path, f"tensor {name!r} does not have as many bytes as its shape says")
-            self._tensors[name] = _Tensor(path, dtype, shape, data[start:end])
+            self._tensors[name] = tensor, path, data[start:end]
             before, previous = name, end
 
 
-def _entry(name: str, entry: dict[str, Any]) -> _Entry:
+def _read_entry(name: str, entry: dict[str, Any]) -> _Tensor:
     start, end = map(int, entry["data_offsets"])
-    return start, end, name, str(entry["dtype"]), tuple(map(int, entry["shape"]))
+    return _Tensor(start, end, name, str(entry["dtype"]), tuple(map(int, entry["shape"])))
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.cpu import multiplies_bytes
+from rerank_core.local.cpu import cpu_features, multiplies_bytes
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
-from rerank_core.local.onnx.model_files import GraphFile, cpu_features, read_graph
-from rerank_core.local.runtimes.session import SessionOptions, open_session
+from rerank_core.local.onnx.model_files import GraphFile, read_graph
+from rerank_core.local.runtimes.onnxruntime import OrtSession
+from rerank_core.local.torch.loading import quiet_transformers
 
 __all__ = ["export", "quantize"]
 
@@ -23,9 +22,8 @@ _VERSION = "1"
 """Of the export: what another version exported is not used."""
 _FILE = "model.onnx"
 _OPSET = 17
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-_PROBES = ((1, 1), (3, 40), (2, 300))
-"""Pairs and tokens to compare: more of both than are traced, and beyond usual windows of local attention."""
+_PAIRS, _TOKENS = 3, 300
+"""To compare: more of both than are traced, and beyond usual windows of local attention."""
 _TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime; relative to the largest logit above 1."""
 _MAX_BYTES = 2**31 - 2**26
@@ -42,14 +40,15 @@ def export(checkpoint: Checkpoint, *, length: int) -> GraphFile:
     Raises:
         ConfigurationError: transformers cannot load the checkpoint without code of its own, the exporter does not
             take it, or the graph's logits differ from torch's; nothing is kept.
-        MissingExtraError: torch, transformers or onnx is not installed.
+        MissingExtraError: a package of the extras ``local`` and ``export`` is not installed.
     """
     purpose = "exporting the model to ONNX, as its folder has no ONNX file,"
     check_installed("torch", "transformers", "onnx", extra="export,local", purpose=purpose)
+    import torch
+    import transformers
+
     folder = checkpoint.folder
-    torch = require("torch", extra="export,local", purpose=purpose)
-    transformers = require("transformers", extra="export,local", purpose=purpose)
-    weights = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     versions = f"{_VERSION} torch {torch.__version__} transformers {transformers.__version__}"
     key = fingerprint_files(versions, *weights, folder / "config.json")
     entry = get_or_make(f"export-{key}", lambda target: _export(folder, target / _FILE, length=length))
@@ -77,7 +76,8 @@ def _export(folder: Path, target: Path, *, length: int) -> None:
 
     graph = Graph().eval()
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the code of models and of the exporter
             torch.onnx.export(
                 graph,
                 tuple(_example(model.config, names, 2, min(9, length)).values()),
@@ -95,20 +95,26 @@ def _export(folder: Path, target: Path, *, length: int) -> None:
             f"torch {torch.__version__} cannot export {folder} to ONNX ({type(exc).__name__}: {exc}): "
             "use 'cross-encoder:', which runs it with torch"
         ) from exc
-    _compare(graph, names, target, length=length)
+    example = _example(model.config, names, _PAIRS, min(_TOKENS, length))
+    with torch.no_grad():
+        expected = graph(*example.values())
+    session = OrtSession(target, threads=None)
+    found = session.run({name: value.numpy() for name, value in example.items() if name in session.inputs})[0]
+    difference = float((torch.from_numpy(found) - expected).abs().max())
+    if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ConfigurationError(
+            f"exported to ONNX, its logits differ from torch's by {difference:.2g}, more than {_TOLERANCE:g}: use "
+            "'cross-encoder:', which runs it with torch"
+        )
 
 
 def _load(folder: Path) -> Any:
-    """Return the model, on the CPU, in single precision.
-
-    Raises:
-        ConfigurationError: transformers cannot load it, or would make up weights that the files lack.
-    """
+    """Return the model, on the CPU, in single precision, unless weights of it would have to be made up."""
     from transformers import AutoModelForSequenceClassification
 
     advice = "give a sequence classifier as save_pretrained(…) writes it, or use 'cross-encoder:'"
     try:
-        with _quiet():
+        with quiet_transformers():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 attn_implementation="eager",
@@ -121,24 +127,6 @@ def _load(folder: Path) -> Any:
     if loading["missing_keys"]:
         raise Checkpoint(folder).untrained(sorted(loading["missing_keys"]))
     return model.float().eval()
-
-
-def _compare(graph: Any, names: list[str], target: Path, *, length: int) -> None:
-    import torch
-
-    session = open_session(target, SessionOptions(runtime="onnxruntime", precision="fp32"))
-    for pairs, tokens in _PROBES:
-        example = _example(graph.model.config, names, pairs, min(tokens, length))
-        with torch.no_grad():
-            expected = graph(*example.values())
-        feed = {name: value.numpy() for name, value in example.items() if name in session.inputs}
-        found = torch.from_numpy(session.run(feed)[0])
-        difference = float((found - expected).abs().max())
-        if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
-            raise ConfigurationError(
-                f"exported to ONNX, its logits differ from torch's by {difference:.2g} at {tokens} "
-                f"tokens, more than {_TOLERANCE:g}: use 'cross-encoder:', which runs it with torch"
-            )
 
 
 def _example(config: Any, names: list[str], pairs: int, tokens: int) -> dict[str, Any]:
@@ -157,33 +145,11 @@ def _example(config: Any, names: list[str], pairs: int, tokens: int) -> dict[str
     return {name: every[name] for name in names}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide progress bars, and warnings about the code of models and of the exporter: the logits are compared."""
-    progress: Any = require("transformers.utils.logging", extra="local", purpose="exporting")
-    shown = progress.is_progress_bar_enabled()
-    progress.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if shown:
-            progress.enable_progress_bar()
-
-
 def quantize(graph: GraphFile) -> GraphFile:
     """Return a graph with int8 weights, as a file in the cache of models; nothing is written beside the graph.
 
     Weights get one scale per column, activations one per run: each pair must run alone, or its score would depend
     on the others.
-
-    Args:
-        graph: an ONNX file in single precision.
-
-    Raises:
-        ConfigurationError: it cannot be written.
-        MissingExtraError: onnx is not installed.
     """
     purpose = "making int8 weights"
     onnx = require("onnx", extra="export", purpose=purpose)

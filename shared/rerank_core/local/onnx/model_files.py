@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import mmap
-import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Literal
 
 from rerank_core.errors import ConfigurationError, RerankError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.cpu import cpu_flags
+from rerank_core.local.cpu import cpu_features
 from rerank_core.local.hub import ModelFiles, unavailable
 from rerank_core.local.onnx.bert.families import supports
 from rerank_core.local.runtimes.session import Precision
 
-__all__ = ["GraphFile", "can_write_graph", "cpu_features", "find_model", "read_graph"]
+__all__ = ["GraphFile", "can_write_graph", "find_model", "read_graph"]
 
 _SAFETENSORS = "model.safetensors"
 _SINGLE = ("model.onnx", "onnx/model.onnx")
@@ -66,21 +67,16 @@ class GraphFile:
 def find_model(
     model: str, *, file_name: str | None, precision: Precision, revision: str | None, offline: bool
 ) -> tuple[Checkpoint, GraphFile | None]:
-    """Return a model's folder, fetched if it is a hub id, and the ONNX file in it that is to be used.
+    """Return a model's folder, and the ONNX file in it that is to be used; None for the checkpoint's own weights.
 
     Args:
-        model: a folder or a hub id.
+        model: as for :class:`ModelFiles`, as are ``revision`` and ``offline``.
         file_name: the file to be used, an ONNX file or ``model.safetensors``; None to choose.
         precision: of the weights wanted; see :class:`rerank_core.local.onnx.scorer.OnnxScorer` for the choice.
-        revision: branch, tag or commit on the hub.
-        offline: never ask the hub.
-
-    Returns:
-        The folder, and the ONNX file in it; None in its place for the checkpoint's own weights.
 
     Raises:
-        ConfigurationError: no name was given, a folder does not exist, or has no file of the kind and precision.
-        ScorerUnavailableError: the hub does not have it or cannot be reached; says how to use a local folder.
+        ConfigurationError: there is no file of the kind and precision.
+        ScorerUnavailableError: the hub does not have it or cannot be reached.
     """
     files = ModelFiles(model, revision=revision, offline=offline)
     checkpoint = Checkpoint(files.fetch())
@@ -149,11 +145,16 @@ def read_graph(path: Path) -> GraphFile:
     Raises:
         ConfigurationError: it is not an ONNX file, or cannot be read.
     """
-    from rerank_core.local.formats.onnx import count_weights
+    from rerank_core.local.formats.onnx import read_tensors
 
+    counts: Counter[int] = Counter()
+    files = set()
     try:
         with path.open("rb") as file:
-            counts, files = count_weights(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            for tensor in read_tensors(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))):
+                counts[tensor.type_number] += math.prod(tensor.shape)
+                if tensor.file is not None:
+                    files.add(tensor.file)
     except (ValueError, OSError) as exc:
         raise ConfigurationError(f"{path} cannot be loaded ({exc}): fetch or export it anew") from exc
     integers = sum(counts[kind] for kind in _INTEGERS)
@@ -165,11 +166,7 @@ def read_graph(path: Path) -> GraphFile:
 
 
 def _check_precision(graph: GraphFile, wanted: Precision) -> None:
-    """Check that a file is of the precision asked for, or can be made so.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
+    """Refuse a file that is not of the precision asked for, nor can be made so."""
     if graph.precision in ("fp32", wanted):
         return
     if wanted == "auto":
@@ -180,12 +177,3 @@ def _check_precision(graph: GraphFile, wanted: Precision) -> None:
         f"{'int8 or ' if wanted == 'int8' else ''}fp32 ones: give file_name= of such a file, or precision='auto' "
         "to run this one"
     )
-
-
-def cpu_features() -> frozenset[str]:
-    """Return those of ``arm64``, ``avx2``, ``avx512f`` and ``avx512_vnni`` that this CPU is known to have."""
-    machine = platform.machine().lower()
-    if machine in ("arm64", "aarch64"):
-        return frozenset({"arm64"})
-    flags = cpu_flags()
-    return frozenset({"avx2"}) if flags is None else flags & {"avx2", "avx512f", "avx512_vnni"}

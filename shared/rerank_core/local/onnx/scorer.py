@@ -20,8 +20,7 @@ from rerank_core.local.runtimes.session import (
     open_session,
 )
 from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
-from rerank_core.local.templates import TemplateTokenizer, is_decoder
-from rerank_core.local.tokens import Pair, PairTokenizer
+from rerank_core.local.tokens import Pair, PairTokenizer, TemplateTokenizer
 from rerank_core.scorer import ScorerOptions
 
 __all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
@@ -40,10 +39,6 @@ class OnnxOptions(PairOptions):
         runtime: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is installed.
         precision: ``"fp32"``, the scores as trained; ``"bf16"``, on OpenVINO and CPUs that have it; ``"int8"``;
             or ``"auto"``: fp32, if there is any.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
-        MissingExtraError: a package is not installed that the options need.
     """
 
     file_name: str | None = None
@@ -134,7 +129,7 @@ class OnnxScorer(PairScorer):
             return TemplateTokenizer(
                 tokenizer, template, instruction or facts.instruction, max_length=length, pad_id=pad_id
             )
-        if is_decoder(checkpoint.config) and checkpoint.chat_template:
+        if checkpoint.is_decoder and checkpoint.chat_template:
             raise ConfigurationError(
                 "the prompt in the model's chat template is not read here: give template=, or use 'cross-encoder:'"
             )
@@ -144,11 +139,7 @@ class OnnxScorer(PairScorer):
 class OnnxModel:
     """A model's session, its tokenizer, and what makes one number of its outputs; in the engine's thread only.
 
-    Args:
-        session: runs the model.
-        pairs: the tokenizer.
-        activation: see :data:`rerank_core.local.scorer.Activation`.
-        one_at_a_time: run each pair alone, for a model whose scores depend on the rest of the batch.
+    With ``one_at_a_time`` each pair runs alone, for a model whose scores depend on the rest of the batch.
     """
 
     def __init__(

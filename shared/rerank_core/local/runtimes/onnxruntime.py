@@ -19,12 +19,11 @@ class OrtSession:
 
     Args:
         model: a file, or a model in memory.
-        threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
+        threads: cores to use; see :class:`SessionOptions`.
         weights: constants that the model in memory names and does not hold; used where they are, not copied.
 
     Raises:
         ConfigurationError: ONNX Runtime does not take the model.
-        MissingExtraError: onnxruntime is not installed.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class OrtSession:
         return {node.name for node in self._session.get_inputs()}
 
     def run(self, feed: Mapping[str, Any]) -> list[Any]:
-        """Return the model's outputs, arrays."""
+        """Return the model's outputs, arrays; raises if it was interrupted."""
         outputs: list[Any] = self._session.run(None, feed, self._options)
         return outputs
 

@@ -33,12 +33,11 @@ class OpenVinoSession:
 
     Args:
         model: a file, a model in memory, or a model built with OpenVINO's operators.
-        threads: cores to use; see :class:`OrtSession`.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"int8"``.
+        threads: cores to use; see :class:`SessionOptions`, also for the precision.
+        precision: of the arithmetic.
 
     Raises:
         ConfigurationError: OpenVINO does not take the model, or the CPU has no arithmetic of this precision.
-        MissingExtraError: openvino is not installed.
     """
 
     def __init__(self, model: Any, *, threads: int | None, precision: str) -> None:
@@ -73,11 +72,7 @@ class OpenVinoSession:
         return {node.get_any_name() for node in self._compiled.inputs}
 
     def run(self, feed: Mapping[str, Any]) -> list[Any]:
-        """Return the model's outputs, arrays.
-
-        Raises:
-            RuntimeError: it was interrupted.
-        """
+        """Return the model's outputs, arrays; raises if it was interrupted."""
         with self._lock:
             if self._interrupted:
                 raise RuntimeError("the run was interrupted before it began")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 
-__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers", "use_template"]
+__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers", "to_chat_template", "use_template"]
+
+_ROLES = {"query": "query", "document": "document", "instruction": "system"}
 
 
 def check_trained(model: Any, checkpoint: Checkpoint) -> None:
     """Check that all weights of a ``CrossEncoder`` come from its files.
 
     For a checkpoint without a trained classifier, transformers makes one up at random, and only logs it.
-
-    Args:
-        model: the ``CrossEncoder``.
-        checkpoint: its files.
 
     Raises:
         ConfigurationError: weights are missing, or the checkpoint is no reranker; says what it looks like.
@@ -47,14 +47,24 @@ def use_template(model: Any, answers: tuple[str, str | None]) -> None:
     if not hasattr(model[-1], "true_token_id"):  # a classifier's score is no word's
         return
     ids = [None if word is None else model.tokenizer.convert_tokens_to_ids(word) for word in answers]
-    if any(
-        word is not None and ids[index] in (None, model.tokenizer.unk_token_id)
-        for index, word in enumerate(answers)
-    ):
+    unknown = (None, model.tokenizer.unk_token_id)
+    if any(word is not None and token in unknown for word, token in zip(answers, ids, strict=True)):
         raise ConfigurationError(
             f"the model has no single token for each of {answers}, which would make its score"
         )
     model[-1].true_token_id, model[-1].false_token_id = ids
+
+
+def to_chat_template(template: str, instruction: str) -> str:
+    """Return a template as sentence-transformers takes it: a chat template of query, document and system roles."""
+    parts = []
+    for literal, name, _, _ in Formatter().parse(template):
+        parts.append(f"{{{{ {json.dumps(literal, ensure_ascii=False)} }}}}" if literal else "")
+        if name is not None:
+            default = f" | default({json.dumps(instruction, ensure_ascii=False)}, true)" * (name == "instruction")
+            role = f'messages | selectattr("role", "eq", "{_ROLES[name]}") | map(attribute="content") | first'
+            parts.append(f"{{{{ {role}{default} }}}}")
+    return "".join(parts)
 
 
 def _missing_weights(network: Any, folder: Path) -> list[str]:
@@ -93,31 +103,29 @@ def _hollow_weights(folder: Path, dtype: Any) -> Mapping[str, Any]:
 
 @contextmanager
 def keep_class_unpatched() -> Iterator[None]:
-    """Undo what a model's remote code changes in the ``CrossEncoder`` class, which is all models'.
+    """Undo what a model's remote code replaces in the ``CrossEncoder`` class, which is all models'.
 
     Raises:
-        ConfigurationError: it did change something, so that the model alone does not score as it was trained.
+        ConfigurationError: it did replace something, so that the model alone does not score as it was trained.
     """
     kind = require("sentence_transformers", extra="local", purpose="a cross-encoder on torch").CrossEncoder
     before, imported = dict(vars(kind)), set(sys.modules)
-    changed: set[str] = set()
     try:
         yield
     finally:
-        changed = {name for name, value in vars(kind).items() if value is not before.get(name)}
+        changed = sorted(name for name, value in vars(kind).items() if value is not before.get(name))
         for name in changed:
             if name in before:
                 setattr(kind, name, before[name])
             else:
                 delattr(kind, name)
-        for name in set(sys.modules) - imported if changed else ():
+    if changed:
+        for name in set(sys.modules) - imported:
             if name.startswith("transformers_modules"):
                 del sys.modules[name]  # so that it is noticed the next time, too
-    if changed:
-        names = ", ".join(f"CrossEncoder.{name}" for name in sorted(changed))
         raise ConfigurationError(
-            f"the model's own code replaces {names} for all models of the process, which was undone: use a model "
-            "without such code, or its vendor's service"
+            f"the model's own code replaces CrossEncoder.{', '.join(changed)} for all models of the process, "
+            "which was undone: use a model without such code, or its vendor's service"
         )
 
 

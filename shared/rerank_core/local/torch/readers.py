@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.tokens import Pair, PairTokenizer, pair_room
@@ -27,30 +28,10 @@ _PROBE_TEXTS = ("", "Not at all, where both give the same tokens.", "word " * 64
 _MASK = "attention_mask"
 
 
-class Reader(Protocol):
-    """Knows a model's tokenizer and its templates; used by the engine's thread only."""
-
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
-        """Return the pairs, in order; their length is their number of tokens."""
-
-    def features(self, items: Sequence[Any]) -> Features:
-        """Return a batch of pairs, padded to the longest."""
-
-    def max_text_tokens(self, query: str) -> int | None:
-        """Return how many tokens of a text are read beside a query; None for no limit."""
-
-    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        """Return where the first tokens of texts end, as many as ``limit``."""
-
-
 def choose_reader(model: Any, *, instruction: str | None) -> Reader:
     """Return the fastest reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
 
     Readers are compared on a few pairs, because tokenizers and modules may do anything.
-
-    Args:
-        model: the ``CrossEncoder``.
-        instruction: what the model is to prefer, instead of the prompt that it was saved with.
 
     Raises:
         ConfigurationError: there is an instruction, and the model has no place for one.
@@ -68,7 +49,7 @@ def choose_reader(model: Any, *, instruction: str | None) -> Reader:
         raise ConfigurationError(f"the model's prompt has no places for a pair: give template= ({exc})") from exc
     for kind in (_PairReader, _RowReader):
         with suppress(Exception):  # whatever it is, the library's own way is the right one
-            reader: Reader = kind(model, prompt)
+            reader = kind(model, prompt)
             found = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
             if all(map(_equal_features, found, expected)):
                 return reader
@@ -98,12 +79,7 @@ def _has_place_for_instruction(model: Any, reader: Reader) -> bool:
 class _PairReader:
     """Plain pairs from ids: the query is tokenised once per call, and each text once.
 
-    Args:
-        model: a ``CrossEncoder`` whose tokenizer is a fast one that pads on the right.
-        prompt: what is written before the query; the model must not have a place of its own for it.
-
-    Raises:
-        ValueError: the model is of another kind.
+    For models without a prompt, and with a fast tokenizer that pads on the right.
     """
 
     def __init__(self, model: Any, prompt: str | None) -> None:
@@ -131,17 +107,15 @@ class _PairReader:
         return self._pairs.max_text_tokens(query) if self._is_limited else None
 
 
-class _LibraryPair:
-    """A query and a text, and how many tokens they make."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """What the model makes of a query and a text, before padding: lists of the same length, by name."""
 
-    __slots__ = ("_length", "pair")
-
-    def __init__(self, pair: tuple[str, str], length: int) -> None:
-        self.pair = pair
-        self._length = length
+    pair: tuple[str, str]
+    columns: Mapping[str, Sequence[int]]
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.columns["input_ids"])
 
 
 class _LibraryReader:
@@ -155,9 +129,8 @@ class _LibraryReader:
         encoded = self._model.tokenizer(
             [query] * len(texts), list(texts), truncation="longest_first", return_attention_mask=False
         )
-        return [
-            _LibraryPair((query, text), len(ids)) for text, ids in zip(texts, encoded["input_ids"], strict=True)
-        ]
+        rows = zip(texts, encoded["input_ids"], strict=True)
+        return [_Row((query, text), {"input_ids": ids}) for text, ids in rows]
 
     def features(self, items: Sequence[Any]) -> Features:
         return dict(self._model.preprocess([item.pair for item in items], prompt=self._prompt))
@@ -184,18 +157,6 @@ class _LibraryReader:
         return [offsets_to_ends(offsets) for offsets in encoded["offset_mapping"]]
 
 
-class _Row:
-    """What the model's ``preprocess`` makes of one pair, before padding: lists of the same length, by name."""
-
-    __slots__ = ("columns",)
-
-    def __init__(self, columns: Mapping[str, Sequence[int]]) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns["input_ids"])
-
-
 class _RowReader(_LibraryReader):
     """Has the model's own ``preprocess`` fill templates, truncate and tokenise, once, and pads what it returns.
 
@@ -215,15 +176,17 @@ class _RowReader(_LibraryReader):
         self._batch_values: Features = {}
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
+        pairs = [(query, text) for text in texts]
         made = self._model.preprocess(
-            [(query, text) for text in texts],
+            pairs,
             prompt=self._prompt,
             processing_kwargs={"text": {"padding": False}, "common": {"return_tensors": None}},
         )
         columns = {name: value for name, value in made.items() if isinstance(value, list)}
         self._batch_values = {name: value for name, value in made.items() if name not in columns}
         columns.pop(_MASK)
-        return [_Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        rows = zip(pairs, *columns.values(), strict=True)
+        return [_Row(pair, dict(zip(columns, values, strict=True))) for pair, *values in rows]
 
     def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
@@ -248,3 +211,7 @@ class _RowReader(_LibraryReader):
         if self._positions:
             arrays["position_ids"] = np.maximum(places - starts, 0)
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._batch_values
+
+
+Reader = _PairReader | _LibraryReader
+"""Knows a model's tokenizer and its templates; used by the engine's thread only."""

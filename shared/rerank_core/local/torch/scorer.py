@@ -14,17 +14,15 @@ from rerank_core.errors import ConfigurationError, RerankError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import usable_threads
 from rerank_core.local.hub import ModelFiles, is_hub_id, unavailable
-from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
-from rerank_core.local.templates import to_chat_template
-from rerank_core.local.torch.listwise import ListwiseJob, ListwiseModel
-from rerank_core.local.torch.loading import check_trained, keep_class_unpatched, use_template
-from rerank_core.local.torch.readers import Reader, choose_reader
-from rerank_core.local.torch.replicas import Replica, Replicas, choose_tokens_per_batch
+from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.local.torch.loading import check_trained, keep_class_unpatched, to_chat_template, use_template
+from rerank_core.local.torch.model import ListwiseJob, ListwiseModel, TorchPairs
+from rerank_core.local.torch.readers import choose_reader
 from rerank_core.scorer import ScorerOptions
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
-__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype", "TorchPairs"]
+__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
 
 _PURPOSE = "a cross-encoder on torch"
 _logger = logging.getLogger("rerank_core")
@@ -49,9 +47,6 @@ class CrossEncoderOptions(PairOptions):
         threads: cores for torch, at least 1, never more than the container's quota; torch keeps one such number
             for the whole process.
         trust_remote_code: run Python code that comes with the model.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
     """
 
     device: str | Sequence[str] | None = None
@@ -135,18 +130,12 @@ class CrossEncoderScorer(PairScorer):
         if template is not None:
             for model in models:
                 use_template(model, self.model_facts.answers)
-        reader = choose_reader(models[0], instruction=options.instruction)
-        replicas = [Replica(model) for model in models]
-        if options.compile:
-            probe = reader.features(reader.tokenize("Which of them is longer?", ["this", "this one here"]))
-            for replica in replicas:
-                replica.compile(probe)
         return TorchPairs(
-            reader,
-            Replicas(replicas),
+            models,
+            choose_reader(models[0], instruction=options.instruction),
             activation=options.activation,
-            tokens_per_batch=options.tokens_per_batch or min(map(choose_tokens_per_batch, models)),
-            ends_in_sigmoid=isinstance(getattr(models[0][-1], "activation_function", None), torch.nn.Sigmoid),
+            tokens_per_batch=options.tokens_per_batch,
+            compiled=options.compile,
         )
 
     def _load_on(self, device: str | None, template: str | None, *, offline: bool) -> Any:
@@ -185,42 +174,3 @@ class CrossEncoderScorer(PairScorer):
                 f"cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{given}): "
                 "give a hub id, or a folder that CrossEncoder.save_pretrained wrote"
             ) from exc
-
-
-class TorchPairs:
-    """A ``CrossEncoder`` on its devices, in the engine's thread.
-
-    Args:
-        reader: makes batches of pairs.
-        replicas: run them.
-        activation: how outputs become numbers.
-        tokens_per_batch: padded tokens per batch on each device.
-        ends_in_sigmoid: whether the outputs are probabilities already, of which the logits are wanted.
-    """
-
-    def __init__(
-        self,
-        reader: Reader,
-        replicas: Replicas,
-        *,
-        activation: Activation,
-        tokens_per_batch: int,
-        ends_in_sigmoid: bool,
-    ) -> None:
-        self.tokens_per_batch = tokens_per_batch * len(replicas)
-        self._activation = activation
-        self._reader = reader
-        self._replicas = replicas
-        self._ends_in_sigmoid = ends_in_sigmoid
-        self.tokenize = reader.tokenize
-        self.max_text_tokens = reader.max_text_tokens
-        self.token_ends = reader.token_ends
-
-    def forward(self, items: Sequence[Any], /) -> Sequence[float]:
-        """Return one number per pair."""
-        import torch
-
-        outputs = self._replicas.outputs(items, self._reader.features)
-        if self._ends_in_sigmoid and self._activation != "identity":
-            outputs = torch.logit(outputs, eps=1e-12)
-        return logits_to_scores(outputs.numpy(), self._activation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 from rerank_core._support.checks import check_count
 
 __all__ = ["Cache", "MemoryCache"]
+
+_KEYS_AT_ONCE = 1000
 
 
 class Cache(ABC):
@@ -50,18 +53,24 @@ class MemoryCache(Cache):
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of the keys that are there, which are then the most recently used."""
-        found = {key: self._values[key] for key in keys if key in self._values}
-        for key in found:
-            self._values.move_to_end(key)
+        found = {}
+        for number, key in enumerate(keys, 1):
+            if key in self._values:
+                found[key] = self._values[key]
+                self._values.move_to_end(key)
+            if number % _KEYS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return found
 
     async def put(self, values: Mapping[bytes, bytes]) -> None:
         """Keep values, and drop the least recently used ones beyond ``max_entries``."""
-        for key, value in values.items():
+        for number, (key, value) in enumerate(values.items(), 1):
             self._values[key] = value
             self._values.move_to_end(key)
-        while len(self._values) > self.max_entries:
-            self._values.popitem(last=False)
+            if len(self._values) > self.max_entries:
+                self._values.popitem(last=False)
+            if number % _KEYS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MemoryCache, (self.max_entries,)

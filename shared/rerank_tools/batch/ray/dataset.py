@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -49,8 +49,9 @@ def rerank_dataset(
 
     ``indices`` holds the positions of the surviving candidates, best first, ``scores`` their relevance scores in
     the same order. Each worker loads the model once; a local model fills its batches with texts of several rows.
-    Requests to a service wait for one limiter of the whole cluster, so that ``max_concurrency`` and the limits per
-    minute hold for all workers together. Workers look for services' keys in their environment; no key travels.
+    Each has an equal share of a service's ``max_concurrency`` and limits per minute, so that they hold for all
+    workers together: for a service, give a number of workers instead of a pool that grows. Workers look for
+    services' keys in their environment; no key travels.
 
     Args:
         dataset: one query with its candidates per row.
@@ -84,10 +85,11 @@ def rerank_dataset(
         selection,
         prefix,
         timeout=timeout,
+        workers=max_workers,
         cpus_per_worker=cpus_per_worker,
         gpus_per_worker=gpus_per_worker,
     )
-    arguments = map_arguments(options, on_error, min_workers=min_workers, max_workers=max_workers)
+    arguments = map_arguments(options, on_error, min_workers=min_workers)
     return dataset.map_batches(DatasetWorker, batch_size=batch_size, batch_format="pyarrow", **arguments)
 
 
@@ -101,16 +103,10 @@ def _check_workers(workers: object) -> tuple[int, int]:
 
 
 class DatasetWorker(Worker):
-    """A worker of :func:`rerank_dataset`, which gets one batch of rows after the other.
+    """A worker of :func:`rerank_dataset`, which gets one batch of rows after the other."""
 
-    Args:
-        options: of the job.
-        limiters: handles of the limiters' actors.
-        on_error: as in :func:`rerank_dataset`.
-    """
-
-    def __init__(self, options: BatchOptions, limiters: Sequence[Any], on_error: OnRowError) -> None:
-        super().__init__(options, limiters)
+    def __init__(self, options: BatchOptions, on_error: OnRowError) -> None:
+        super().__init__(options)
         self._on_error = on_error
         self.reranker.warm_up()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from rerank_core import errors
@@ -40,7 +41,7 @@ def run_on_ray(source: Source, folder: BatchFolder, options: BatchOptions, progr
         cap = None if options.max_cost is None else start_cap(options.max_cost, progress.spent)
         source.path, folder.path = source.path.absolute(), folder.path.absolute()
         workers = min(options.workers, len(todo))
-        arguments = map_arguments(options, source, folder, cap, min_workers=workers, max_workers=workers)
+        arguments = map_arguments(replace(options, workers=workers), source, folder, cap, min_workers=workers)
         parts = data.from_items([{"part": number} for number in todo], override_num_blocks=len(todo))
         is_exhausted = False
         for end in parts.map(PartWorker, **arguments).iter_rows():
@@ -73,25 +74,12 @@ def _use_ray() -> Iterator[Any]:
 
 
 class PartWorker(Worker):
-    """A worker of the file job, which gets one part after the other.
-
-    Args:
-        options: of the job.
-        limiters: handles of the limiters' actors.
-        source: the input.
-        folder: the output.
-        cap: the cluster's spending cap; None for no limit.
-    """
+    """A worker of the file job, which gets one part after the other."""
 
     def __init__(
-        self,
-        options: BatchOptions,
-        limiters: Sequence[Any],
-        source: Source,
-        folder: BatchFolder,
-        cap: SpendingCap | None,
+        self, options: BatchOptions, source: Source, folder: BatchFolder, cap: SpendingCap | None
     ) -> None:
-        super().__init__(options, limiters)
+        super().__init__(options)
         self._source = source
         self._folder = folder
         self._cap = cap or SpendingCap(math.inf, {})

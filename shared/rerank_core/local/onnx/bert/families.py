@@ -93,11 +93,7 @@ def supports(config: Mapping[str, Any]) -> bool:
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """Return what ``config.json`` says about the arithmetic.
-
-    Raises:
-        ConfigurationError: the graph writer does not support the model, or a number is missing.
-    """
+    """Return what ``config.json`` says about the arithmetic."""
     family = _find_family(config)
     if family is None:
         raise ConfigurationError(

@@ -19,21 +19,15 @@ __all__ = ["BertWriter", "open_checkpoint"]
 
 
 def open_checkpoint(folder: Path, config: Mapping[str, Any], options: SessionOptions) -> ModelSession:
-    """Load a checkpoint's ``model.safetensors``, or its shards.
-
-    Args:
-        folder: the checkpoint.
-        config: its ``config.json``; :func:`rerank_core.local.onnx.bert.families.supports` says of which models.
-        options: the runtime, its precision and threads.
+    """Load a checkpoint's ``model.safetensors``, or its shards, given its folder and its ``config.json``.
 
     Returns:
         A session with the inputs ``input_ids``, ``attention_mask`` and, where the model has more than one token
         type, ``token_type_ids``. Its one output is the logits: (pairs, labels).
 
     Raises:
-        ConfigurationError: a file is missing or damaged, or does not fit its configuration; the runtime cannot run
-            it in this precision.
-        MissingExtraError: the runtime is not installed.
+        ConfigurationError: a file is missing or damaged, or does not fit its configuration; the model is not
+            supported, or the runtime cannot run it in this precision.
     """
     openvino = choose_runtime(options.runtime, options.precision) == "openvino"
     weights, shape = Weights(folder), read_shape(config)
@@ -65,11 +59,7 @@ class BertWriter:
         self._weights = weights
 
     def write(self) -> Any:
-        """Return the logits, (batch, labels); without a classifier the hidden states, (batch, tokens, width).
-
-        Raises:
-            ConfigurationError: a weight is missing, or not of the configuration's shape.
-        """
+        """Return the logits, (batch, labels); without a classifier the hidden states, (batch, tokens, width)."""
         head, layers = self._shape.head, self._shape.layers
         hidden = self._embeddings()
         for layer in range(layers):

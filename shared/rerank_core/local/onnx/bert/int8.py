@@ -27,12 +27,7 @@ Array = npt.NDArray[np.float32]
 
 
 class QuantizedRows(NamedTuple):
-    """A matrix in int8.
-
-    Attributes:
-        values: (rows, columns).
-        scales: (rows,), what each row is to be multiplied with.
-    """
+    """A matrix in int8, (rows, columns), and what each row is to be multiplied with, (rows,)."""
 
     values: npt.NDArray[np.int8]
     scales: Array
@@ -70,9 +65,6 @@ def cached_quantizer(files: Sequence[Path], largest: int, write: Callable[[RowQu
         files: the files with the weights.
         largest: see :func:`quantize_rows`.
         write: writes a graph, which is thrown away, to learn which matrices it needs.
-
-    Raises:
-        ConfigurationError: the cache cannot be written.
     """
 
     def make(folder: Path) -> None:

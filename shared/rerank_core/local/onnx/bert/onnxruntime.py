@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rerank_core.local.formats.onnx import GraphBuilder
+from rerank_core.local.formats.onnx import FLOAT, INT32, INT64, GraphBuilder
 from rerank_core.local.onnx.bert.int8 import Array, QuantizedRows, RowQuantizer
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
@@ -15,7 +15,6 @@ from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 __all__ = ["OrtGraph"]
 
 _FUSED = "com.microsoft"
-_FLOAT, _INT32, _INT64 = 1, 6, 7
 # A quantised row is unsigned bytes around 128, in steps of 1 / 127 of the row's largest magnitude.
 _STEP = np.array(1 / 127, np.float32)
 _MIDDLE = np.array(128, np.uint8)
@@ -45,11 +44,12 @@ class OrtGraph:
         self._quantized_rows: dict[str, tuple[str, str]] = {}
         self._graph = GraphBuilder(opset=18)
         self._inputs = ["input_ids", "attention_mask"]
-        self._mask = self._graph.node("Cast", ["attention_mask"], {"to": _INT32})
+        self._mask = self._graph.node("Cast", ["attention_mask"], {"to": INT32})
 
     def session(self, output: str, options: SessionOptions) -> ModelSession:
         """Return the session with one output."""
-        model = self._graph.model(self._inputs, output, self._dimensions)
+        inputs = dict.fromkeys(self._inputs, (INT64, ("batch", "tokens")))
+        model = self._graph.model(inputs, output, self._dimensions)
         return OrtSession(model, threads=options.threads, weights=self._graph.externals)
 
     def look_up(self, table: Array | QuantizedRows, input_name: str) -> str:
@@ -59,7 +59,7 @@ class OrtGraph:
         if isinstance(table, QuantizedRows):
             parts = (table.values, table.scales[:, None])
             values, scales = (self._graph.node("Gather", [self._constant(part), input_name]) for part in parts)
-            return self._graph.node("Mul", [self._graph.node("Cast", [values], {"to": _FLOAT}), scales])
+            return self._graph.node("Mul", [self._graph.node("Cast", [values], {"to": FLOAT}), scales])
         return self._graph.node("Gather", [self._constant(table), input_name])
 
     def first_rows(self, table: Array) -> str:
@@ -71,7 +71,7 @@ class OrtGraph:
         """Return the rows of a table after ``pad_id``, counted over the tokens that are not ``pad_id``."""
         graph, pad = self._graph, self._numbers(pad_id)
         is_pad = graph.node("Equal", ["input_ids", pad])
-        counts = graph.node("Cast", [graph.node("Not", [is_pad])], {"to": _INT64})
+        counts = graph.node("Cast", [graph.node("Not", [is_pad])], {"to": INT64})
         counted = graph.node("Mul", [graph.node("CumSum", [counts, self._numbers(1)]), counts])
         return graph.node("Gather", [self._constant(table), graph.node("Add", [counted, pad])])
 

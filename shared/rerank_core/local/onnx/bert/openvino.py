@@ -28,36 +28,30 @@ class OpenVinoGraph:
         self._mask = self._additive_mask()
 
     def session(self, output: Any, options: SessionOptions) -> ModelSession:
-        """Return the session with one output."""
         model = self._openvino.Model([output], list(self._inputs.values()))
         return OpenVinoSession(model, threads=options.threads, precision=options.precision)
 
     def look_up(self, table: Array | QuantizedRows, input_name: str) -> Any:
-        """Return the rows of a table that an input's ids choose."""
         if input_name not in self._inputs:
             self._inputs[input_name] = self._input(input_name)
         return self._ops.gather(self._matrix(table), self._inputs[input_name], self._numbers(0))
 
     def first_rows(self, table: Array) -> Any:
-        """Return as many rows of a table as there are tokens."""
         ops = self._ops
         length = ops.gather(ops.shape_of(self._inputs["input_ids"]), self._numbers(1), self._numbers(0))
         zero, one = self._numbers(0), self._numbers(1)
         return ops.slice(self._constant(table[None]), zero, length, one, one)
 
     def counted_rows(self, table: Array, pad_id: int) -> Any:
-        """Return the rows of a table after ``pad_id``, counted over the tokens that are not ``pad_id``."""
         ops, pad = self._ops, self._numbers(pad_id)
         counts = ops.convert(ops.not_equal(self._inputs["input_ids"], pad), "i64")
         counted = ops.multiply(ops.cumsum(counts, np.int64(1)), counts)
         return ops.gather(self._constant(table), ops.add(counted, pad), self._numbers(0))
 
     def add(self, left: Any, right: Any) -> Any:
-        """Return the sum."""
         return self._ops.add(left, right)
 
     def linear(self, rows: Any, weight: Array, bias: Array, activation: str | None, *, exact: bool) -> Any:
-        """Return the activation of rows x transposed weight + bias; never in int8 where it is to be exact."""
         ops = self._ops
         matrix = self._matrix(self._quantizer(weight) if self._quantizer is not None and not exact else weight)
         out = ops.add(ops.matmul(rows, matrix, False, True), self._constant(bias[None, None]))  # noqa: FBT003
@@ -68,26 +62,22 @@ class OpenVinoGraph:
         return ops.relu(out) if activation == "relu" else ops.tanh(out)
 
     def normalise(self, rows: Any, weight: Array, bias: Array, epsilon: float) -> Any:
-        """Return each row normalised, scaled and shifted."""
         ops = self._ops
         normal = ops.mvn(rows, self._numbers(-1), True, epsilon, "inside_sqrt")  # noqa: FBT003
         scaled = ops.multiply(normal, self._constant(weight[None, None]))
         return ops.add(scaled, self._constant(bias[None, None]))
 
     def attention(self, query: Any, key: Any, value: Any, heads: int) -> Any:
-        """Return the attention of the query's tokens to those that the attention mask leaves."""
         ops = self._ops
         split = [self._split(rows, heads) for rows in (query, key, value)]
         out = ops.scaled_dot_product_attention(*split, attention_mask=self._mask)
         return ops.reshape(ops.transpose(out, self._numbers(0, 2, 1, 3)), self._numbers(0, 0, -1), True)  # noqa: FBT003
 
     def first_token(self, rows: Any) -> Any:
-        """Return the rows of the first token alone."""
         zero, one = self._numbers(0), self._numbers(1)
         return self._ops.slice(rows, zero, one, one, one)
 
     def drop_token_axis(self, rows: Any) -> Any:
-        """Return (batch, width) from (batch, 1, width)."""
         return self._ops.squeeze(rows, self._numbers(1))
 
     def _split(self, rows: Any, heads: int) -> Any:

@@ -1,0 +1,235 @@
+"""A SQLite file of records by key, for several processes at once; begun anew when it is damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import time_ns
+from typing import Any, ClassVar, TypeVar
+
+from rerank_core._call.reaper import clean_up_after
+from rerank_core.errors import ConfigurationError, ScorerUnavailableError
+
+__all__ = ["KEYS_PER_QUERY", "SqliteFile", "read_number", "select", "transaction"]
+
+T = TypeVar("T")
+
+KEYS_PER_QUERY = 500
+"""SQLite's limit was 999 variables for long."""
+_HEADER = b"SQLite format 3\0"
+_BUSY_SECONDS = 5.0
+_MAX_USES = 10_000
+_EVICTED_PART = 8  # an eighth, so that evicting is rare
+
+_logger = logging.getLogger("rerank_core")
+
+
+class SqliteFile:
+    """A file in WAL mode, which a process that is killed leaves whole; for this user alone.
+
+    A damaged file is moved aside (``.damaged``) with one warning, and a new one is begun. Times of last use are
+    kept in memory and written together with the next records, so that reading never waits for a writer.
+
+    Args:
+        path: the file, absolute; it is made with its folder when it is needed.
+
+    Attributes:
+        kind: what messages call it.
+        header: the application's number in the file's header, and the format's version.
+        schema: the statements that make the tables.
+        table: the one with the columns ``key`` and ``used``, whose rows are dropped to make room.
+        page_bytes: what a new file is read and written by.
+        pragmas: settings of each connection.
+    """
+
+    kind: ClassVar[str]
+    header: ClassVar[tuple[int, int]]
+    schema: ClassVar[Sequence[str]]
+    table: ClassVar[str]
+    page_bytes: ClassVar[int] = 4096
+    pragmas: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._last_used: dict[bytes, int] = {}
+
+    def close(self) -> None:
+        """Write the times of last use and close the file, which is opened again when it is needed."""
+        with self._locked():
+            if self._connection is not None and self._last_used:
+                with suppress(sqlite3.Error), transaction(self._connection):  # only the order of eviction is lost
+                    self._write_uses(self._connection)
+            self._last_used.clear()
+            self._drop_connection()
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns for the open connection.
+
+        Raises:
+            ConfigurationError: it is another program's file, or one of another version.
+            ScorerUnavailableError: it cannot be read or written.
+        """
+        with self._locked():
+            try:
+                try:
+                    return work(self._open())
+                except sqlite3.DatabaseError as exc:
+                    if not _is_damage(exc):
+                        raise
+                    self._move_aside()
+                    return work(self._open())
+            except (sqlite3.Error, OSError) as exc:
+                self._drop_connection()
+                raise ScorerUnavailableError(f"the {self.kind} {self.path} cannot be used: {exc}") from exc
+
+    def _note_uses(self, keys: Iterable[bytes]) -> None:
+        self._last_used.update(dict.fromkeys(keys, time_ns()))
+        if len(self._last_used) > _MAX_USES:
+            connection = self._open()
+            with suppress(sqlite3.OperationalError), transaction(connection):  # another one is writing: later then
+                self._write_uses(connection)
+
+    def _make_room(self, connection: sqlite3.Connection, max_bytes: int) -> None:
+        """Drop the least recently used rows until the pages in use fit; within a transaction."""
+        self._write_uses(connection)
+        while _live_bytes(connection) > max_bytes:
+            count = read_number(connection, f"SELECT count(*) FROM {self.table}")  # noqa: S608 - our own name
+            if not count:
+                return
+            connection.execute(
+                f"DELETE FROM {self.table} WHERE key IN "  # noqa: S608 - our own name
+                f"(SELECT key FROM {self.table} ORDER BY used, key LIMIT ?)",
+                (-(-count // _EVICTED_PART),),
+            )
+
+    def _write_uses(self, connection: sqlite3.Connection) -> None:
+        uses = [(used, key) for key, used in self._last_used.items()]
+        connection.executemany(f"UPDATE {self.table} SET used = ? WHERE key = ?", uses)  # noqa: S608 - our own name
+        self._last_used.clear()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._process != os.getpid():
+            self._reset()  # in a forked child: the connection is the parent's, and even closing it would do harm
+        with self._lock:
+            yield
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+            clean_up_after(self, connection.close)
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if _read_header(connection) != self.header:
+            connection.execute(f"PRAGMA page_size = {self.page_bytes}")
+            with transaction(connection):
+                self._create(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last writes, never the file
+        for pragma in self.pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        """Make the tables, unless another process has just done so."""
+        application, version = _read_header(connection)
+        if (application, version) == self.header:
+            return
+        if application == self.header[0]:
+            raise ConfigurationError(
+                f"the {self.kind} {self.path} has format {version}, not {self.header[1]}: "
+                "delete it, or give another path"
+            )
+        if application or read_number(connection, "SELECT count(*) FROM sqlite_master"):
+            raise ConfigurationError(f"{self.path} is another program's database: give another path")
+        for statement in self.schema:
+            connection.execute(statement)
+        for name, number in zip(("application_id", "user_version"), self.header, strict=True):
+            connection.execute(f"PRAGMA {name} = {number}")
+
+    def _move_aside(self) -> None:
+        """Make room for a new file, unless another process has."""
+        self._drop_connection()
+        try:
+            if self._open().execute("PRAGMA quick_check").fetchone() == ("ok",):
+                return
+        except sqlite3.DatabaseError as exc:
+            if not _is_damage(exc):
+                raise
+        self._drop_connection()
+        with self.path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise ConfigurationError(f"{self.path} is no {self.kind}: give another path, or delete it")
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        _logger.warning(
+            "the %s %s was damaged: it is now %s, and a new one is begun", self.kind, self.path, aside.name
+        )
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):  # of the old file: SQLite would play them into the new one
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Take the write lock at the beginning, so that the transaction cannot fail to get it later."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of a query that ends in ``IN``, for these keys."""
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        some = keys[start : start + KEYS_PER_QUERY]
+        yield from connection.execute(f"{query} ({','.join('?' * len(some))})", some)
+
+
+def read_number(connection: sqlite3.Connection, query: str) -> int:
+    """Return the only number that a query gives."""
+    return int(connection.execute(query).fetchone()[0])
+
+
+def _read_header(connection: sqlite3.Connection) -> tuple[int, int]:
+    return read_number(connection, "PRAGMA application_id"), read_number(connection, "PRAGMA user_version")
+
+
+def _live_bytes(connection: sqlite3.Connection) -> int:
+    pages = read_number(connection, "PRAGMA page_count") - read_number(connection, "PRAGMA freelist_count")
+    return pages * read_number(connection, "PRAGMA page_size")
+
+
+def _is_damage(exc: sqlite3.DatabaseError) -> bool:
+    """Return whether the file is damaged or no database; every other failure has a class of its own."""
+    return type(exc) is sqlite3.DatabaseError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from rerank_core.model_facts import MODELS
+from rerank_core.model_facts import MODELS, ModelFacts
 from rerank_core.pricing import PRICES, Price
 from rerank_core.registry import known_providers
 from rerank_core.scorer import Scale
@@ -72,16 +72,10 @@ def known_models() -> list[KnownModel]:
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]
     local += [
-        KnownModel(
-            f"cross-encoder:<owner>/{model}",
-            "cross-encoder",
-            facts.limits.pair or facts.limits.tokens,
+        replace(
+            _describe(f"cross-encoder:<owner>/{model}", facts, "logit"),
+            context=facts.limits.pair or facts.limits.tokens,
             local=True,
-            scale=facts.scale or "logit",
-            instructions=facts.instructions is not None,
-            listwise=facts.listwise,
-            temperature=facts.temperature,
-            caution=facts.caution,
         )
         for model, facts in MODELS.items()
         if facts.unsupported is None and "-" in model  # without one it is a class, not a name
@@ -96,31 +90,27 @@ def known_models() -> list[KnownModel]:
 
 
 def _of_service(service: Service) -> Iterator[KnownModel]:
-    variables, required = tuple(service.key_variables), service.key_required
+    key: dict[str, Any] = {"key_variables": tuple(service.key_variables), "key_required": service.key_required}
     scale: Scale = getattr(service, "scale", "probability")  # an SDK's service has no scale of its own
     hosted = service.base_url is not None or service.key_required or bool(service.models)
-    for model, facts in service.models.items() if hosted else ():
+    if not hosted or not service.models:
+        name = f"{service.provider}:{'<model>' if hosted else '<address>'}"
+        yield KnownModel(name, service.provider, scale=scale, instructions=None, **key)
+        return
+    for model, facts in service.models.items():
         if facts.successor is None:
             limits = facts.limits.within(service.limits)
-            name = f"{service.provider}:{model}"
-            yield KnownModel(
-                name,
-                service.provider,
-                limits.pair or limits.document,
-                PRICES.get(name),
-                scale=facts.scale or scale,
-                instructions=facts.instructions is not None,
-                listwise=facts.listwise,
-                key_variables=variables,
-                key_required=required,
-            )
-    if not hosted or not service.models:
-        placeholder = "<model>" if hosted else "<address>"
-        yield KnownModel(
-            f"{service.provider}:{placeholder}",
-            service.provider,
-            scale=scale,
-            instructions=None,
-            key_variables=variables,
-            key_required=required,
-        )
+            known = _describe(f"{service.provider}:{model}", facts, scale)
+            yield replace(known, context=limits.pair or limits.document, price=PRICES.get(known.name), **key)
+
+
+def _describe(name: str, facts: ModelFacts, scale: Scale) -> KnownModel:
+    return KnownModel(
+        name,
+        name.partition(":")[0],
+        scale=facts.scale or scale,
+        instructions=facts.instructions is not None,
+        listwise=facts.listwise,
+        temperature=facts.temperature,
+        caution=facts.caution,
+    )

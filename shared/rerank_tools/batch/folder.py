@@ -111,14 +111,7 @@ class PartJournal:
 
 
 class BatchFolder:
-    """The output folder of a job.
-
-    Args:
-        path: the folder; made where it is missing.
-        source: the input.
-        options: the options that decide the result, by name.
-        rows_per_part: rows of an output file.
-    """
+    """The output folder of a job; the options are those that decide the result, by name."""
 
     def __init__(self, path: Path, source: Source, options: dict[str, Any], *, rows_per_part: int) -> None:
         self.path = path
@@ -202,13 +195,7 @@ class BatchFolder:
             return PartJournal(journal, held.pop_all())
 
     def write_part(self, number: int, data: bytes, journal: PartJournal) -> None:
-        """Write a part whose rows all have an outcome: the failures, the results, then that it is done.
-
-        Args:
-            number: the part.
-            data: the output file's content: the rows with a result.
-            journal: the part's journal.
-        """
+        """Write a part whose rows all have an outcome: the failures, the results, then that it is done."""
         failed = [outcome for row in self.parts[number] if (outcome := journal.outcomes[row]).error]
         errors, results = self._path("errors", number, ".jsonl"), self._path("rows", number, self._suffix)
         if failed:

@@ -33,12 +33,7 @@ _EVERY_ROW = (AuthenticationError, ConfigurationError, MissingExtraError)
 
 
 async def score_row(reranker: Reranker, row: Row, *, keep_errors: bool = True) -> Outcome:
-    """Rerank a row.
-
-    Args:
-        reranker: the reranker.
-        row: the row.
-        keep_errors: return the failure of this row as its outcome, instead of raising it.
+    """Rerank a row; its failure is its outcome where errors are kept.
 
     Raises:
         RerankError: an error that every other row would raise, or any where errors are not kept.
@@ -129,16 +124,7 @@ class JobProgress:
 
 
 class PartRunner:
-    """Reranks parts with one scorer; its coroutines belong on the background loop.
-
-    Args:
-        source: the input.
-        folder: the output.
-        options: of the job.
-        reranker: made from the options.
-        cap: limits what is spent.
-        on_row: called with each outcome, on the background loop.
-    """
+    """Reranks parts with one scorer; its coroutines, and ``on_row``, are called on the background loop."""
 
     def __init__(
         self,

@@ -82,11 +82,7 @@ def note(message: str) -> None:
 
 
 def write_table(table: RenderableType) -> None:
-    """Write a table, as wide as the terminal, or 80 columns.
-
-    Raises:
-        OutputClosedError: the reader has closed the output.
-    """
+    """Write a table, as wide as the terminal, or 80 columns."""
     from rich.console import Console
 
     with _open_output():
@@ -94,21 +90,13 @@ def write_table(table: RenderableType) -> None:
 
 
 def write_text(text: str) -> None:
-    """Write a text, with a line end.
-
-    Raises:
-        OutputClosedError: the reader has closed the output.
-    """
+    """Write a text, with a line end."""
     with _open_output():
         sys.stdout.write(text.removesuffix("\n") + "\n")
 
 
 def write_results(output: Output, table: RenderableType, rows: Sequence[Any], whole: Any) -> None:
-    """Write results as a table, one row per line of JSON, or all that is known as one JSON document.
-
-    Raises:
-        OutputClosedError: the reader has closed the output.
-    """
+    """Write results as a table, one row per line of JSON, or all that is known as one JSON document."""
     if output is Output.TABLE:
         write_table(table)
     elif output is Output.JSON:

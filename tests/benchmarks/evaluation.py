@@ -19,7 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._bench import Figures, figure_key, simple_arguments
 
 from rerank_core import ConfigurationError, Scorer, load_scorer
-from rerank_tools.evaluation import EvaluationResult, evaluate, suggest_candidates, suggest_threshold
+from rerank_tools.evaluation import (
+    EvaluationResult,
+    evaluate,
+    suggest_candidates,
+    suggest_retrieval_weight,
+    suggest_threshold,
+)
 
 # Room for the vectors of the whole collection, since most documents are candidates of several queries.
 CACHE_BYTES = 2**30
@@ -63,6 +69,11 @@ def main() -> None:
         depth = suggest_candidates(result, system=name)
         print(f"{name}: suggested candidates {depth.candidates}, {depth.measure} {depth.mean:.3f}. {depth.note}")
         print("  " + ", ".join(f"{point.candidates}: {point.mean:.3f}" for point in depth.curve))
+        opinion = suggest_retrieval_weight(result, system=name)
+        low, high = opinion.gain_interval or (0.0, 0.0)
+        print(f"{name}: suggested retrieval_weight {opinion.weight:.2f}. {opinion.note}")
+        print(f"  {opinion.measure} {opinion.gain:+.4f} ({low:+.4f} to {high:+.4f}) on queries left out")
+        print("  " + ", ".join(f"{point.weight:.2f}: {point.mean:.3f}" for point in opinion.curve))
 
 
 def shown(value: float | None) -> str:

@@ -16,6 +16,7 @@ from rerank_tools.evaluation.suggest import (
     suggest_candidates,
     suggest_threshold,
 )
+from rerank_tools.evaluation.weight import WeightPoint, WeightSuggestion, suggest_retrieval_weight
 
 __all__ = [
     "CandidatesPoint",
@@ -28,10 +29,13 @@ __all__ = [
     "SystemResult",
     "ThresholdPoint",
     "ThresholdSuggestion",
+    "WeightPoint",
+    "WeightSuggestion",
     "acalibrate",
     "calibrate",
     "evaluate",
     "load_dataset",
     "suggest_candidates",
+    "suggest_retrieval_weight",
     "suggest_threshold",
 ]

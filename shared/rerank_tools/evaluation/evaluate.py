@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import reduce
@@ -94,14 +94,13 @@ def evaluate(
             answers[key], again = _ask_all(reranker, kept[key], data, found, step)
             resumed += again
     qrels = {query: dict(data.qrels[query]) for query in data.judged}
-    listwise = frozenset(key for key, reranker in named.items() if reranker.scorer.listwise)
     return EvaluationResult(
         dataset=data.name,
         first_stage=name,
         measures=tuple(map(str, parsed)),
         candidates=candidates,
         qrels=qrels,
-        systems=_compare(answers, parsed, qrels, listwise),
+        systems=_compare(answers, parsed, qrels, {key: reranker.scorer for key, reranker in named.items()}),
         test=measuring.TEST,
         resumed=resumed,
     )
@@ -225,7 +224,7 @@ def _compare(
     answers: Mapping[str, Mapping[str, QueryResult]],
     measures: Sequence[Any],
     qrels: Mapping[str, Mapping[str, int]],
-    listwise: Container[str],
+    scorers: Mapping[str, Scorer],
 ) -> tuple[SystemResult, ...]:
     """Return one result per system, in order; the first is what the others are compared with."""
     values = {
@@ -254,7 +253,8 @@ def _compare(
                 latency_p95=_percentile(seconds, 95.0),
                 usage=reduce(add, (answer.usage for answer in queries.values()), Usage()),
                 queries=queries,
-                listwise=name in listwise,
+                listwise=name in scorers and scorers[name].listwise,
+                ordinal=name in scorers and scorers[name].ordinal,
             )
         )
     return tuple(systems)

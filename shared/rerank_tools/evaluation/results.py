@@ -69,6 +69,7 @@ class SystemResult:
         usage: what all queries consumed, also those answered by an earlier, interrupted evaluation.
         queries: what it did with each query, by query id.
         listwise: True where a score depends on the other candidates.
+        ordinal: True where scores only say the order.
     """
 
     name: str
@@ -81,6 +82,7 @@ class SystemResult:
     usage: Usage
     queries: Mapping[str, QueryResult]
     listwise: bool = False
+    ordinal: bool = False
 
     @property
     def run(self) -> dict[str, dict[str, float]]:

@@ -18,6 +18,10 @@ __all__ = [
     "CandidatesSuggestion",
     "ThresholdPoint",
     "ThresholdSuggestion",
+    "choose_system",
+    "find_few_queries",
+    "list_scores",
+    "measure_order",
     "suggest_candidates",
     "suggest_threshold",
 ]
@@ -140,8 +144,8 @@ def suggest_threshold(
         ConfigurationError: an option is out of its range, or nothing was scored.
     """
     target_precision = check_fraction("target_precision", target_precision, above_0=True)
-    evaluation, reranker = _choose_system(results, system)
-    scored = _list_scores(reranker)
+    evaluation, reranker = choose_system(results, system)
+    scored = list_scores(reranker)
     curve = _compute_threshold_curve(scored, evaluation.qrels)
     reached = [point for point in curve if point.precision >= target_precision]
     point = reached[-1] if reached else None
@@ -186,12 +190,12 @@ def suggest_candidates(
         MissingExtraError: the extra ``eval`` is not installed.
     """
     tolerance = check_amount("tolerance", tolerance)
-    evaluation, reranker = _choose_system(results, system)
-    scored = _list_scores(reranker)
+    evaluation, reranker = choose_system(results, system)
+    scored = list_scores(reranker)
     (parsed,) = parse_measures([evaluation.measures[0] if measure is None else measure])
     qrels = {query: evaluation.qrels[query] for query in scored}
     values = {
-        depth: _measure_at_depth(parsed, qrels, scored, depth)
+        depth: measure_order(parsed, qrels, {query: found[:depth] for query, found in scored.items()})
         for depth in _list_depths(max(map(len, scored.values())))
     }
     curve = _compute_candidates_curve(values)
@@ -212,7 +216,7 @@ def suggest_candidates(
     )
 
 
-def _choose_system(results: object, system: str | None) -> tuple[EvaluationResult, SystemResult]:
+def choose_system(results: object, system: str | None) -> tuple[EvaluationResult, SystemResult]:
     """Return the evaluation, and the reranker of a name, or the only one."""
     if not isinstance(results, EvaluationResult):
         raise ConfigurationError(f"results is a {type(results).__name__}: give what evaluate returned")
@@ -226,7 +230,7 @@ def _choose_system(results: object, system: str | None) -> tuple[EvaluationResul
     return results, results.rerankers[0]
 
 
-def _list_scores(system: SystemResult) -> dict[str, list[tuple[str, float]]]:
+def list_scores(system: SystemResult) -> dict[str, list[tuple[str, float]]]:
     """Return ids and scores of each query's candidates in the first stage's order, without failed queries."""
     scored = {
         query: [
@@ -281,7 +285,7 @@ def _find_threshold_problems(
         problems.append(f"Only {kept:.0f} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
     if interval is not None and interval[1] - interval[0] > _WIDE:
         problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
-    return [*problems, *_find_few_queries(queries)]
+    return [*problems, *find_few_queries(queries)]
 
 
 def _thin(curve: tuple[ThresholdPoint, ...], suggested: ThresholdPoint | None) -> tuple[ThresholdPoint, ...]:
@@ -301,11 +305,11 @@ def _list_depths(deepest: int) -> list[int]:
     return sorted({depth for depth in rounds if depth < deepest} | {deepest})
 
 
-def _measure_at_depth(measure: Any, qrels: _Qrels, scored: _Scores, depth: int) -> dict[str, float]:
-    """Return a measure's value for each query if only its first ``depth`` candidates had been reranked."""
+def measure_order(measure: Any, qrels: _Qrels, scored: _Scores) -> dict[str, float]:
+    """Return a measure's value for each query if its documents were ordered by these scores."""
     run = {}
     for query, found in scored.items():
-        ranked = sorted(found[:depth], key=lambda pair: -pair[1])
+        ranked = sorted(found, key=lambda pair: -pair[1])
         run[query] = dict(
             zip((document for document, _ in ranked), make_decreasing([score for _, score in ranked]), strict=True)
         )
@@ -336,8 +340,9 @@ def _find_candidates_problems(
         )
     if listwise:
         problems.append("The reranker scores documents by each other, so other depths would change its scores.")
-    return [*problems, *_find_few_queries(queries)]
+    return [*problems, *find_few_queries(queries)]
 
 
-def _find_few_queries(queries: int) -> list[str]:
+def find_few_queries(queries: int) -> list[str]:
+    """Return what to say where few queries carry a suggestion."""
     return [f"Only {queries} queries, fewer than {_FEW_QUERIES}."] if queries < _FEW_QUERIES else []

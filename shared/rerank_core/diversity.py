@@ -30,8 +30,8 @@ def diversify(
     """Reorder a ranking by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
     Repeatedly takes the document with the highest weight × score − (1 − weight) × similarity, where the similarity
-    is that to the most similar document taken before, and the score is what the ranks follow: ``mixed_score``
-    where there is one. Scores are not changed, so they no longer fall from rank to
+    is that to the most similar document taken before, and the score is what the ranks follow:
+    ``ranking.mixed_scores`` where there are any. Scores are not changed, so they no longer fall from rank to
     rank. Ties go to the document that ranked higher. A ranking without scores (passthrough) keeps its order.
 
     Args:
@@ -58,7 +58,7 @@ def diversify(
     if share == 1.0 or any(ranked.score is None for ranked in ranking):
         taken = list(ranking.documents[:count])
     else:
-        taken = _take(ranking.documents, count, share, similarity or similarity_of_words(ranking))
+        taken = _take(ranking, count, share, similarity or similarity_of_words(ranking))
     documents = tuple(replace(ranked, rank=rank) for rank, ranked in enumerate(taken, start=1))
     return replace(ranking, documents=documents)
 
@@ -100,10 +100,9 @@ def similarity_of_words(ranking: Ranking[Any]) -> Similarity:
     return similarity
 
 
-def _take(
-    documents: Sequence[RankedDocument[D]], count: int, weight: float, similarity: Similarity
-) -> list[RankedDocument[D]]:
-    scores = [(each.score if each.mixed_score is None else each.mixed_score) or 0.0 for each in documents]
+def _take(ranking: Ranking[D], count: int, weight: float, similarity: Similarity) -> list[RankedDocument[D]]:
+    documents, values = ranking.documents, ranking.mixed_scores or ranking.scores
+    scores = [values[each.index] or 0.0 for each in documents]
     left = dict(enumerate(documents))
     nearest = dict.fromkeys(left, -math.inf)  # similarity to the most similar one that was taken
     taken: list[RankedDocument[D]] = []

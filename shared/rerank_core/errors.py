@@ -19,8 +19,7 @@ Each message names the scorer, the value or status, and the fix. None holds a se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from rerank_core.usage import Usage
@@ -110,8 +109,7 @@ class InvalidResponseError(ScorerError):
     """The scorer's answer is incomplete, out of range or not numbers, so no ranking is built from it."""
 
 
-@contextmanager
-def name_scorer(name: str) -> Iterator[None]:
+class name_scorer:  # noqa: N801 - used like a function, as contextlib.suppress is
     """Put a scorer's name into the errors raised inside the block; one that has a name keeps it.
 
     >>> with name_scorer("cohere:rerank-v3.5"):
@@ -120,9 +118,15 @@ def name_scorer(name: str) -> Iterator[None]:
         ...
     rerank_core.errors.ConfigurationError: cohere:rerank-v3.5: timeout is 0: give seconds above 0
     """
-    try:
-        yield
-    except RerankError as exc:
-        if exc.scorer is None:
-            exc.scorer = name
-        raise
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        if isinstance(exc, RerankError) and exc.scorer is None:
+            exc.scorer = self._name

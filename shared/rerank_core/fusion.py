@@ -79,13 +79,12 @@ def fuse(
         ranking.query,
         f"{method}({', '.join(_name(entry) for entry in [ranking, *others])})",
         tuple(
-            replace(documents[index], rank=rank, score=scores[index], mixed_score=None)
-            for rank, index in enumerate(order, start=1)
+            replace(documents[index], rank=rank, score=scores[index]) for rank, index in enumerate(order, start=1)
         ),
         tuple(scores),
-        sum((each.usage for each in rankings), Usage()),
-        None if fused else ranking.error,
-        tuple(attempts),
+        usage=sum((each.usage for each in rankings), Usage()),
+        error=None if fused else ranking.error,
+        attempts=tuple(attempts),
     )
 
 

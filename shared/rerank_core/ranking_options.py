@@ -153,10 +153,13 @@ class RankingOptions(BaseModel):
 
     def _finish(self, ranking: Ranking[D], positions: Sequence[int], documents: Sequence[D]) -> Ranking[D]:
         if len(positions) < len(documents):
-            known = dict(zip(positions, ranking.scores, strict=True))
             kept = tuple(replace(ranked, index=positions[ranked.index]) for ranked in ranking)
-            scores = tuple(known.get(at) for at in range(len(documents)))
-            ranking = replace(ranking, documents=kept, scores=scores)
+            slots = {at: slot for slot, at in enumerate(positions)}
+            scores, mixed = (
+                tuple(values[slots[at]] if at in slots else None for at in range(len(documents))) if values else ()
+                for values in (ranking.scores, ranking.mixed_scores)
+            )
+            ranking = replace(ranking, documents=kept, scores=scores, mixed_scores=mixed)
         if not self.diversity:
             return ranking
         selection = self.selection()

@@ -14,7 +14,7 @@ import anyio
 from rerank_core import telemetry
 from rerank_core._call import event_loop
 from rerank_core._call.asking import call_scorer, translate_errors
-from rerank_core._call.consumption import count_consumption
+from rerank_core._call.consumption import Consumption
 from rerank_core._call.event_loop import run_work
 from rerank_core._call.fan_out import fan_out
 from rerank_core._call.request import Request, read_pieces
@@ -296,7 +296,7 @@ class Reranker:
         steps = 3 * len(request.texts)
         with telemetry.start_span(self.scorer.name, len(request.texts), self.retrieval_weight) as span:
             try:
-                with count_consumption() as consumed:
+                with Consumption() as consumed:
                     ranking = await self._score(request)
             except ScorerError as exc:
                 exc.partial = await run_work(steps, request.spread_some, exc.partial)

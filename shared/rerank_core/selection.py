@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import merge
-from typing import Any
 
 from rerank_core._support.checks import check_count, check_fraction
 from rerank_core.errors import ConfigurationError
@@ -58,8 +57,7 @@ class Selection:
             tiers: of equal scores the lower tier comes first, then the order of the input decides.
             order_by: what is ordered by instead of the scores, highest first.
         """
-        keys, ties = order_by or scores, tiers or [0] * len(scores)
-        order = _sort(len(scores), lambda index: (-keys[index], ties[index]))
+        order = _sort(order_by or scores, tiers)
         cut = self.cut(max(scores, default=0.0))
         if cut > 0.0:
             failing = [index for index in order if scores[index] < cut]
@@ -75,11 +73,17 @@ class Selection:
         return max(absolute, relative)
 
 
-def _sort(count: int, key: Callable[[int], Any]) -> list[int]:
-    """Return the numbers below ``count``, sorted; no single step of it holds up other threads for long."""
-    starts = range(0, count, _SORTED_AT_ONCE)
-    runs = [sorted(range(start, min(start + _SORTED_AT_ONCE, count)), key=key) for start in starts]
-    return runs[0] if len(runs) == 1 else list(merge(*runs, key=key))
+def _sort(keys: Sequence[float], tiers: Sequence[int]) -> list[int]:
+    """Return the indices of keys, highest first; no single step of it holds up other threads for long."""
+    runs: list[Sequence[int]] = [
+        range(start, min(start + _SORTED_AT_ONCE, len(keys))) for start in range(0, len(keys), _SORTED_AT_ONCE)
+    ]
+    if tiers:
+        runs = [sorted(run, key=tiers.__getitem__) for run in runs]
+    runs = [sorted(run, key=keys.__getitem__, reverse=True) for run in runs]  # equal ones stay as they are
+    if len(runs) < 2:
+        return list(*runs)
+    return list(merge(*runs, key=lambda index: (-keys[index], tiers[index] if tiers else 0)))
 
 
 def check_selection(selection: object) -> Selection:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -109,14 +109,15 @@ def report(call: CallReport, span: Any = None) -> None:
         _fail(span, call.error)
 
 
-@contextmanager
-def start_span(model: str, documents: int, retrieval_weight: float = 0.0) -> Iterator[Any]:
+def start_span(model: str, documents: int, retrieval_weight: float = 0.0) -> AbstractContextManager[Any]:
     """Hold an OpenTelemetry span ``rerank {model}`` around a call; give None where OpenTelemetry is not in use."""
     # The attribute is missing while another thread is still importing the module.
-    get_tracer: Any = getattr(sys.modules.get("opentelemetry.trace"), "get_tracer", None)
-    if get_tracer is None:
-        yield None
-        return
+    get_tracer = getattr(sys.modules.get("opentelemetry.trace"), "get_tracer", None)
+    return nullcontext() if get_tracer is None else _hold_span(get_tracer, model, documents, retrieval_weight)
+
+
+@contextmanager
+def _hold_span(get_tracer: Any, model: str, documents: int, retrieval_weight: float) -> Iterator[Any]:
     provider, name = _split_name(model)
     attributes = {
         "gen_ai.operation.name": "rerank",

@@ -85,8 +85,6 @@ class RankedDocument(Generic[D]):
         score: relevance score in [0, 1], higher is better; None where nothing was scored (passthrough).
         passage: the passage of ``text`` that the score is about, None for the whole text.
         retrieval_score: the first stage's score as it was given, on its own scale; None where none was given.
-        mixed_score: what the ranks follow with a ``retrieval_weight``: relevance and the first stage's scores,
-            mixed, on the scale of the relevance scores; None where they follow ``score``.
     """
 
     document: D
@@ -96,7 +94,6 @@ class RankedDocument(Generic[D]):
     score: float | None
     passage: Passage | None = None
     retrieval_score: float | None = None
-    mixed_score: float | None = None
 
     @property
     def moved(self) -> int:
@@ -119,6 +116,9 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         documents: the surviving documents, best first; the ranking itself is a sequence of these.
         scores: relevance scores in [0, 1] in the order of the caller's input, of dropped documents too;
             all None in a passthrough.
+        mixed_scores: what the ranks follow with a ``retrieval_weight``: relevance and the first stage's scores
+            mixed, on the scale of the relevance scores, in the order of the input; empty where they follow
+            ``scores``.
         usage: what the call consumed.
         error: why nothing was scored (``on_error="passthrough"``), else None.
         attempts: the scorers that were tried before, and why each did not answer.
@@ -129,6 +129,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
     model: str
     documents: tuple[RankedDocument[D], ...] = ()
     scores: tuple[float | None, ...] = ()
+    mixed_scores: tuple[float | None, ...] = ()
     usage: Usage = field(default_factory=Usage)
     error: RerankError | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -163,10 +164,6 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         """The score below which the selection dropped documents; None where it cut at none."""
         scores = [score for score in self.scores if score is not None]
         return (self.selection.cut(max(scores)) or None) if self.selection and scores else None
-
-    @property
-    def _is_mixed(self) -> bool:
-        return any(each.mixed_score is not None for each in self.documents[:1])
 
     def __rich__(self) -> Table:
         return self._table()
@@ -209,7 +206,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             details += f" … and {len(dropped) - _SHOWN_DROPPED:,} more"
         note = [f"┆ cut at score {cut:.3f}"] if cut is not None else []
         note += [f"{len(dropped):,} dropped"] if dropped else []
-        note += ["ranked by score and the first stage's, mixed"] if self._is_mixed else []
+        note += ["ranked by score and the first stage's, mixed"] if self.mixed_scores else []
         facts = [self.model, f"{len(self):,} of {len(self.scores):,} documents"]
         facts += [f"{self.usage.seconds * 1000:,.0f} ms"] if self.usage.seconds else []
         facts += [f"${self.usage.cost:.6f}".rstrip("0")] if self.usage.cost else []

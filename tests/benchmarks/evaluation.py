@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
@@ -31,6 +32,7 @@ from rerank_tools.evaluation import (
 CACHE_BYTES = 2**30
 PRECISION = 0.5
 NDCG = "nDCG@10"
+WEIGHT = 0.15
 
 
 def main() -> None:
@@ -55,6 +57,8 @@ def main() -> None:
             digits=3,
             interval=system.intervals[NDCG],
         )
+    for name in names:
+        weigh(result, name, figures)
     figures.write(asked)
     for name in names:
         cut = suggest_threshold(result, target_precision=PRECISION, system=name)
@@ -69,11 +73,24 @@ def main() -> None:
         depth = suggest_candidates(result, system=name)
         print(f"{name}: suggested candidates {depth.candidates}, {depth.measure} {depth.mean:.3f}. {depth.note}")
         print("  " + ", ".join(f"{point.candidates}: {point.mean:.3f}" for point in depth.curve))
-        opinion = suggest_retrieval_weight(result, system=name)
-        low, high = opinion.gain_interval or (0.0, 0.0)
-        print(f"{name}: suggested retrieval_weight {opinion.weight:.2f}. {opinion.note}")
-        print(f"  {opinion.measure} {opinion.gain:+.4f} ({low:+.4f} to {high:+.4f}) on queries left out")
+
+
+def weigh(result: EvaluationResult, name: str, figures: Figures) -> None:
+    """Print what the first stage's opinion adds, by its scores and by its ranks alone."""
+    ranks = {
+        query: replace(answer, scores=(None,) * len(answer.scores))
+        for query, answer in result.baseline.queries.items()
+    }
+    ranked = replace(result, systems=(replace(result.baseline, queries=ranks), *result.rerankers))
+    for key, what, known in (("weighted", "scores", result), ("weighted_by_rank", "ranks", ranked)):
+        opinion = suggest_retrieval_weight(known, measure=NDCG, system=name)
+        print(f"{name}: suggested retrieval_weight {opinion.weight:.2f} for BM25's {what}. {opinion.note}")
         print("  " + ", ".join(f"{point.weight:.2f}: {point.mean:.3f}" for point in opinion.curve))
+        (point,) = (point for point in opinion.curve if point.weight == WEIGHT)
+        about = f"of {name} with retrieval_weight={WEIGHT} for BM25's {what}"
+        figures.add(f"evaluation.{name}.{key}", f"{NDCG} {about}", point.mean, digits=3)
+        gain = f"what {NDCG} {about} gains"
+        figures.add(f"evaluation.{name}.{key}_gain", gain, point.gain, digits=3, interval=point.gain_interval)
 
 
 def shown(value: float | None) -> str:

@@ -20,6 +20,7 @@ from rerank_tools.evaluation import Dataset, SystemResult, evaluate, load_datase
 
 KEEP = 30
 LIGHT_TOKENS = 64
+WEIGHT = 0.15
 MEASURE = "nDCG@10"
 
 
@@ -68,6 +69,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     show(data, "embedded", "embedded", alone, figures)
     show(data, "fused", "BM25 + embedded, fused", Fused(embedded(3)), figures)
+    weighted = Reranker(embedded(4), retrieval_weight=WEIGHT)
+    show(data, "weighted", f"embedded, retrieval_weight={WEIGHT}", weighted, figures)
     light = f"cascade: embedded with {LIGHT_TOKENS} tokens, {KEEP} to embedded"
     show(data, "cascade", light, cascade, figures)
     evaluate({"first run": cached}, data)
@@ -75,7 +78,7 @@ def main() -> None:
     figures.write(asked)
 
 
-def show(data: Dataset, key: str, name: str, scorer: Scorer, figures: Figures) -> None:
+def show(data: Dataset, key: str, name: str, scorer: Scorer | Reranker, figures: Figures) -> None:
     """Evaluate one system and print its row, the first one's below that of the first stage."""
     result = evaluate({name: scorer}, data, measures=[MEASURE], progress=sys.stderr.isatty())
     for one in result.rerankers if figures.found else result.systems:

@@ -62,7 +62,7 @@ def test_the_order_follows_the_mixture(pairs: list[tuple[int, float]], weight: f
     assert [(ranked.score, ranked.retrieval_score) for ranked in ranking] == [
         (relevance[ranked.index], retrieval[ranked.index]) for ranked in ranking
     ]
-    shown = [ranked.mixed_score or 0.0 for ranked in ranking]
+    shown = [ranking.mixed_scores[index] or 0.0 for index in order(ranking)]
     assert shown == sorted(shown, reverse=True)
     assert all(min(relevance) - 1e-9 <= score <= max(relevance) + 1e-9 for score in shown)
 
@@ -72,7 +72,7 @@ def test_without_a_weight_scores_change_nothing() -> None:
     ranking = rank(0.0, [1, 2, 3, 4])
     assert order(ranking) == [0, 1, 2, 3]
     assert [ranked.retrieval_score for ranked in ranking] == [1.0, 2.0, 3.0, 4.0]
-    assert {ranked.mixed_score for ranked in ranking} == {None}
+    assert ranking.mixed_scores == ()
 
 
 def test_equal_scores_throughout_weigh_nothing() -> None:
@@ -188,9 +188,10 @@ def test_a_passthrough_keeps_the_first_stages_order_and_scores() -> None:
     scorer = FakeScorer(error=ScorerUnavailableError("down"))
     reranker = Reranker(scorer, retrieval_weight=0.5, on_error="passthrough")
     ranking = reranker.rerank(QUERY, TEXTS, retrieval_scores=[1, 2, 3, 4])
-    assert [(one.index, one.score, one.retrieval_score, one.mixed_score) for one in ranking] == [
-        (index, None, index + 1.0, None) for index in range(4)
+    assert [(one.index, one.score, one.retrieval_score) for one in ranking] == [
+        (index, None, index + 1.0) for index in range(4)
     ]
+    assert ranking.mixed_scores == ()
 
 
 def test_every_way_to_call_takes_the_scores() -> None:
@@ -224,9 +225,8 @@ def test_diversity_follows_the_mixture() -> None:
 def test_a_fused_ranking_keeps_the_first_stages_scores() -> None:
     """Fusing makes new scores, which its ranks follow."""
     fused = fuse(rank(0.5, [1, 2, 3, 4]), [4, 3, 2, 1])
-    assert {(one.index, one.retrieval_score, one.mixed_score) for one in fused} == {
-        (index, index + 1.0, None) for index in range(4)
-    }
+    assert {(one.index, one.retrieval_score) for one in fused} == {(index, index + 1.0) for index in range(4)}
+    assert fused.mixed_scores == ()
 
 
 def test_two_stage_search_gives_the_first_stages_scores() -> None:

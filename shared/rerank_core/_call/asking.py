@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 
-from rerank_core._call.consumption import add_consumption, count_consumption
+from rerank_core._call.consumption import Consumption, add_consumption
 from rerank_core._call.event_loop import run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, name_scorer
@@ -24,7 +24,7 @@ T = TypeVar("T")
 async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Scored:
     """Return a scorer's answer, with relevance scores in [0, 1], the model's name and the number of documents.
 
-    What the call consumed is added to the caller's :func:`~rerank_core._call.consumption.count_consumption`.
+    What the call consumed is added to the caller's :class:`~rerank_core._call.consumption.Consumption`.
 
     Args:
         scorer: on any scale.
@@ -35,7 +35,7 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
         ScorerError: the scorer failed (``partial`` is in [0, 1] too), or its answer cannot be trusted.
     """
     try:
-        with count_consumption(pass_on=False) as consumed:
+        with Consumption(pass_on=False) as consumed:
             answer: object = await translate_errors(scorer, scorer.score, query, texts)
     except ScorerError as exc:
         with anyio.CancelScope(shield=True):
@@ -90,8 +90,9 @@ def _validate(scored: object, scorer: Scorer, expected: int) -> Scored:
                 f"returned {len(values)} {name} for {expected} texts: give one each, or none at all"
             )
     usage = scored.usage
-    usage = replace(usage, documents=usage.documents or expected - usage.cached)
-    return replace(scored, scores=scores, usage=usage, model=scored.model or scorer.name)
+    if not usage.documents:
+        usage = replace(usage, documents=expected - usage.cached)
+    return Scored(scores, usage, scored.model or scorer.name, scored.attempts, scored.passages, scored.tiers)
 
 
 def _partial_probabilities(partial: Mapping[int, float], scorer: Scorer) -> dict[int, float]:

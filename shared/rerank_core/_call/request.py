@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import length_hint
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rerank_core._call.fan_out import show_progress
 from rerank_core._call.scores import mix_scores, read_scores
@@ -107,18 +107,19 @@ class Request(Generic[D]):
         tiers = self.spread(scored.tiers, blank=max(scored.tiers) + 1) if scored.tiers else ()
         passages = self.spread(scored.passages, blank=None) if scored.passages else ()
         keys: Sequence[float] = ()
-        mixed: Sequence[float] = ()
+        mixed: tuple[float, ...] = ()
         if retrieval_weight and self.distinct:
             relevance: list[float | None] = self.spread(scored.scores, blank=None)
             keys = mix_scores(relevance, self.retrieval_scores, retrieval_weight, ordinal=scorer.ordinal)
             low, high = min(scored.scores), max(scored.scores)
-            mixed = [low + (high - low) * key if key >= 0.0 else 0.0 for key in keys]
+            mixed = tuple(low + (high - low) * key if key >= 0.0 else 0.0 for key in keys)
         order = self.selection.select(scores, tiers, keys)
         return Ranking(
             self.query,
             scored.model or scorer.name,
-            self._rank_documents(order, scores, passages, mixed),
+            self._rank_documents(order, scores, passages),
             tuple(scores),
+            mixed,
             attempts=scored.attempts,
             selection=self.selection,
         )
@@ -127,14 +128,13 @@ class Request(Generic[D]):
         """Return the first stage's order cut to ``top_n``, without scores, because of an error."""
         none: list[float | None] = [None] * len(self.texts)
         ranked = self._rank_documents(range(len(self.texts))[: self.selection.top_n], none)
-        return Ranking(self.query, model, ranked, tuple(none), usage, error, selection=self.selection)
+        return Ranking(self.query, model, ranked, tuple(none), usage=usage, error=error, selection=self.selection)
 
     def _rank_documents(
         self,
         order: Iterable[int],
         scores: Sequence[float | None],
         passages: Sequence[Passage | None] = (),
-        mixed_scores: Sequence[float] = (),
     ) -> tuple[RankedDocument[D], ...]:
         """Return the documents at these positions, ranked in this order."""
         return tuple(
@@ -146,7 +146,6 @@ class Request(Generic[D]):
                 scores[index],
                 passages[index] if passages else None,
                 self.retrieval_scores[index] if self.retrieval_scores else None,
-                mixed_scores[index] if mixed_scores else None,
             )
             for rank, index in enumerate(order, start=1)
         )
@@ -173,18 +172,27 @@ def read_texts(documents: Sequence[D], text_fn: TextFn[D] | None, *, first: int 
     Raises:
         ConfigurationError: a document is None, or its text is not a string; names the position.
     """
-    return [_read_text(position, document, text_fn) for position, document in enumerate(documents, first)]
+    given: Sequence[Any] = documents
+    return [
+        # Spares plain documents a call of a function each, which adds up.
+        document
+        if text_fn is None and type(document) is str and document.isascii()
+        else _read_text(position, document, text_fn)
+        for position, document in enumerate(given, first)
+    ]
 
 
-def separate_distinct(texts: Iterable[str]) -> tuple[list[str], list[int | None]]:
+def separate_distinct(texts: Sequence[str]) -> tuple[list[str], list[int | None]]:
     """Return the texts that are not blank, each once, and for each text its position among these, or None.
 
     >>> separate_distinct(["b", " ", "a", "b"])
     (['b', 'a'], [0, None, 1, 0])
     """
-    positions: dict[str, int] = {}
-    slots = [positions.setdefault(text, len(positions)) if text and not text.isspace() else None for text in texts]
-    return list(positions), slots
+    distinct = [text for text in dict.fromkeys(texts) if text and not text.isspace()]
+    if len(distinct) == len(texts):
+        return distinct, list(range(len(texts)))
+    positions = {text: position for position, text in enumerate(distinct)}
+    return distinct, [positions.get(text) for text in texts]
 
 
 def read_pieces(documents: Iterable[D], text_fn: TextFn[D] | None, *, progress: bool) -> Iterator[list[str]]:

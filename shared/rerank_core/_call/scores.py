@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence, Sized
+from math import isfinite
 from numbers import Real
 
 from rerank_core._support.checks import check_finite
@@ -39,12 +40,15 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
         raise InvalidResponseError(
             f"returned {len(scores)} scores for {expected} texts: nothing can be ranked from that"
         )
-    numbers = [_finite(score, index) for index, score in enumerate(scores)]
+    numbers = [
+        score if type(score) is float and isfinite(score) else _finite(score, index)
+        for index, score in enumerate(scores)
+    ]
     if scale == "logit":
         return [sigmoid(number) for number in numbers]
     lowest = -1.0 if scale == "cosine" else 0.0
-    for index, number in enumerate(numbers):
-        if not lowest <= number <= 1.0:
+    if numbers and not lowest <= min(numbers) <= max(numbers) <= 1.0:
+        for index, number in enumerate(numbers):
             if not lowest - _ROUNDING <= number <= 1.0 + _ROUNDING:
                 raise InvalidResponseError(
                     f"returned {number!r} for text {index}, outside [{lowest:g}, 1]: "
@@ -55,13 +59,13 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
 
 
 def _finite(score: object, index: int) -> float:
-    if type(score) is not float and (isinstance(score, bool) or not isinstance(score, Real)):
+    if isinstance(score, bool) or not isinstance(score, Real):
         raise InvalidResponseError(f"returned a {type(score).__name__} for text {index}: a number was expected")
     try:
         number = float(score)
     except OverflowError:  # a whole number beyond all floats
         number = math.inf
-    if not math.isfinite(number):
+    if not isfinite(number):
         raise InvalidResponseError(f"returned {number!r} for text {index}: a finite number was expected")
     return number
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import anyio
 
 from rerank_core._call.asking import answer_deadline
-from rerank_core._call.consumption import add_consumption, count_consumption
+from rerank_core._call.consumption import Consumption, add_consumption
 from rerank_core._call.event_loop import run_text_work
 from rerank_core._call.fan_out import fan_out
 from rerank_core._support.files import digest
@@ -113,7 +113,7 @@ class _Call:
         self._spent = 0.0
 
     async def run(self) -> Scored:
-        with count_consumption() as consumed:
+        with Consumption() as consumed:
             add_consumption(Usage(truncated=self._truncated, documents=len(self._texts)))
             try:
                 with anyio.CancelScope(deadline=answer_deadline()) as scope:

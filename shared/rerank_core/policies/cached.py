@@ -12,7 +12,7 @@ from hashlib import blake2b
 import anyio
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption, add_consumption, count_consumption
+from rerank_core._call.consumption import Consumption, add_consumption
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
@@ -90,7 +90,7 @@ class Cached(Policy):
         joined = self._join(work, query)
         for flight in joined:
             flight.waiting += 1
-        with count_consumption() as consumed:
+        with Consumption() as consumed:
             try:
                 await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
             finally:
@@ -137,7 +137,7 @@ class Cached(Policy):
     async def _fly(self, flight: _Flight, query: str) -> None:
         """Look up, score what is missing, and store it, for all calls that wait."""
         try:
-            with count_consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
+            with Consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
                 steps = _STEPS_PER_KEY * len(flight.work)
                 flight.entries = await self._look_up(flight.work)
                 missing = await run_work(steps, flight.missing)

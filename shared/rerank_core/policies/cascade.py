@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import count_consumption
+from rerank_core._call.consumption import Consumption
 from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, ScorerError
@@ -61,7 +61,7 @@ class Cascade(Policy):
         """Return the last scorer's scores of the texts that survive, and lower scores of the pruned ones."""
         stages: list[_Stage] = []
         left = list(range(len(texts)))
-        with count_consumption() as consumed:
+        with Consumption() as consumed:
             for position, scorer in enumerate(self.scorers):
                 try:
                     scored = await call_scorer(scorer, query, [texts[index] for index in left])

@@ -10,7 +10,7 @@ from time import monotonic
 import anyio
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import count_consumption
+from rerank_core._call.consumption import Consumption
 from rerank_core._support.checks import check_count, check_seconds
 from rerank_core.errors import (
     ConfigurationError,
@@ -114,7 +114,7 @@ class Fallback(Policy):
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the answer of the first scorer that gives one."""
         attempts: list[Attempt] = []
-        with count_consumption() as consumed:
+        with Consumption() as consumed:
             for position, scorer in enumerate(self.scorers):
                 try:
                     with name_scorer(scorer.name), self._circuits[position].watch(self.on):

@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption, count_consumption
+from rerank_core._call.consumption import Consumption
 from rerank_core._support.checks import check_fraction, check_seconds
 from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
@@ -73,7 +73,7 @@ class Hedged(Policy):
         race = _Race(self.scorer, query, texts)
         started = perf_counter()
         hedge_delay = self.hedge_delay
-        with count_consumption() as race.consumed:
+        with Consumption() as race.consumed:
             async with anyio.create_task_group() as group:
                 group.start_soon(race.run, group)
                 with anyio.move_on_after(hedge_delay):
@@ -107,7 +107,7 @@ class _Race:
     async def run(self, group: TaskGroup) -> None:
         self.started += 1
         try:
-            with count_consumption() as consumed:
+            with Consumption() as consumed:
                 answer = await call_scorer(self.scorer, self.query, self.texts)
         except Exception as exc:  # a task group would wrap it
             self.failures.append(exc)

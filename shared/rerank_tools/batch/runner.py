@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from rerank_core._call.consumption import count_consumption
+from rerank_core._call.consumption import Consumption
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
 from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage
@@ -206,7 +206,7 @@ class PartRunner:
             if max_cost:
                 journal.reserve(row.number, max_cost)
             try:
-                with count_consumption() as consumed:
+                with Consumption() as consumed:
                     outcome = await score_row(self._reranker, row)
             except BaseException:
                 journal.abandon(row.number, consumed.usage)

@@ -10,7 +10,7 @@ from support.waiting import until
 
 from rerank_core import Reranker, Scored, Scorer, ScorerError, ScorerTimeoutError, Usage
 from rerank_core._call import event_loop
-from rerank_core._call.consumption import add_consumption, count_consumption
+from rerank_core._call.consumption import Consumption, add_consumption
 from rerank_core.policies import Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
 from rerank_core.testing import FakeScorer
 
@@ -136,7 +136,7 @@ def test_who_calls_a_reranker_can_count_too() -> None:
     """An answer, an error and a cancelled call alike add to the block around them."""
 
     async def work() -> Usage:
-        with count_consumption() as consumed:
+        with Consumption() as consumed:
             await Reranker(Paid()).arerank("leak", TEXTS)
             await Reranker(Stuck(), timeout=0.02, on_error="passthrough").arerank("leak", TEXTS)
             call = asyncio.ensure_future(Reranker(Stuck()).arerank("leak", TEXTS))

@@ -11,6 +11,7 @@ from rerank_tools.evaluation.results import EvaluationResult, QueryResult, Syste
 from rerank_tools.evaluation.suggest import (
     CandidatesPoint,
     CandidatesSuggestion,
+    Suggestion,
     ThresholdPoint,
     ThresholdSuggestion,
     suggest_candidates,
@@ -26,6 +27,7 @@ __all__ = [
     "FirstStage",
     "QueryResult",
     "Search",
+    "Suggestion",
     "SystemResult",
     "ThresholdPoint",
     "ThresholdSuggestion",

@@ -1,7 +1,8 @@
-"""Data sets: documents, queries, and which documents answer which query."""
+"""Data sets: documents, queries, and which documents answer which query; and the rankings in TREC run files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 from rerank_core.errors import ConfigurationError
 from rerank_tools.records import parse_json_object, read_lines
 
-__all__ = ["Dataset", "load_dataset"]
+__all__ = ["Dataset", "Run", "load_dataset", "read_run"]
+
+Run = Mapping[str, Mapping[str, float]]
+"""Query id, document id, score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,33 @@ def load_dataset(folder: str | Path, *, split: str = "test") -> Dataset:
     queries = _read_texts(path / "queries.jsonl")
     qrels = _read_qrels(qrels_path, queries)
     return Dataset(_read_texts(path / "corpus.jsonl"), queries, qrels, name=path.resolve().name)
+
+
+def read_run(path: Path) -> dict[str, dict[str, float]]:
+    """Return the scores of a TREC run file: query id, ``Q0``, document id, rank, score, tag.
+
+    Raises:
+        ConfigurationError: the file cannot be read or is malformed; names the line.
+    """
+    run: dict[str, dict[str, float]] = {}
+    for number, line in read_lines(path):
+        fields = line.split()
+        where = f"{path}, line {number}"
+        if len(fields) != 6:
+            raise ConfigurationError(
+                f"{where}: {len(fields)} fields: give query id, Q0, document id, rank, score and tag"
+            )
+        query, _, document, _, score, _ = fields
+        try:
+            value = float(score)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigurationError(f"{where}: the score is {score!r}: give a number")
+        if document in run.setdefault(query, {}):
+            raise ConfigurationError(f"{where}: document {document!r} occurs a second time for query {query!r}")
+        run[query][document] = value
+    return run
 
 
 def _read_texts(path: Path) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -22,8 +22,7 @@ from rerank_core.usage import Usage
 from rerank_tools.evaluation import measures as measuring
 from rerank_tools.evaluation.dataset import Dataset, load_dataset
 from rerank_tools.evaluation.first_stage import Candidates, FirstStage, retrieve
-from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult
-from rerank_tools.evaluation.runs import make_file_name
+from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult, make_file_name
 from rerank_tools.journal import Journal
 
 __all__ = ["evaluate"]
@@ -73,6 +72,7 @@ def evaluate(
     (0.5, 1.0)
     """
     check_installed("ir_measures", "numpy", "scipy", extra="eval", purpose="evaluate")
+    tqdm = require("tqdm.auto", extra="eval", purpose="evaluate").tqdm
     default = measuring.list_default_measures(check_count("top_n", top_n))
     parsed = measuring.parse_measures(default if measures is None else measures)
     named = _name_rerankers(rerankers)
@@ -83,15 +83,16 @@ def evaluate(
     answers: dict[str, dict[str, QueryResult]] = {name: _answer_by_first_stage(name, found)}
     resumed = 0
     with ExitStack() as stack:
-        kept = {}
+        kept = {
+            key: _KeptAnswers(
+                stack.enter_context(_open_journal(Path(save_to), key, reranker)) if save_to else None
+            )
+            for key, reranker in named.items()
+        }
+        calls = len(named) * len(found)
+        bar = stack.enter_context(tqdm(total=calls, desc="evaluating", unit="call", disable=not progress))
         for key, reranker in named.items():
-            journal = None
-            if save_to is not None:
-                journal = stack.enter_context(_open_journal(Path(save_to), key, reranker))
-            kept[key] = _KeptAnswers(journal)
-        step = stack.enter_context(_show_progress(len(named) * len(found), shown=progress))
-        for key, reranker in named.items():
-            answers[key], again = _ask_all(reranker, kept[key], data, found, step)
+            answers[key], again = _ask_all(reranker, kept[key], data, found, bar.update)
             resumed += again
     qrels = {query: dict(data.qrels[query]) for query in data.judged}
     return EvaluationResult(
@@ -160,12 +161,7 @@ class _KeptAnswers:
 
 
 def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
-    """Open the file of a system's answers, which belongs to its name and options.
-
-    Raises:
-        ConfigurationError: the file cannot be read or written, or the scorer's options cannot be told apart (see
-            :meth:`rerank_core.Scorer.cache_key`).
-    """
+    """Open the file of a system's answers, which belongs to its name and options."""
     weight = [reranker.retrieval_weight] if reranker.retrieval_weight else []
     key = digest(repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection, *weight]))
     try:
@@ -263,14 +259,3 @@ def _compare(
 def _percentile(values: Sequence[float], percent: float) -> float | None:
     numpy = require("numpy", extra="eval", purpose="evaluate")
     return float(numpy.percentile(values, percent)) if values else None
-
-
-@contextmanager
-def _show_progress(total: int, *, shown: bool) -> Iterator[Callable[[], object]]:
-    """Give a function that is called after each step."""
-    if not shown:
-        yield lambda: None
-        return
-    tqdm = require("tqdm.auto", extra="eval", purpose="progress=True")
-    with tqdm.tqdm(total=total, desc="evaluating", unit="call") as bar:
-        yield bar.update

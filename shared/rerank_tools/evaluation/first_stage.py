@@ -11,8 +11,7 @@ from typing import Any
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_tools.bm25 import build_bm25, search_bm25
-from rerank_tools.evaluation.dataset import Dataset
-from rerank_tools.evaluation.runs import Run, read_run
+from rerank_tools.evaluation.dataset import Dataset, Run, read_run
 
 __all__ = ["Candidates", "FirstStage", "Search", "retrieve"]
 

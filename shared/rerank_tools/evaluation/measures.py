@@ -7,12 +7,13 @@ from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
-from rerank_tools.evaluation.runs import Run
+from rerank_tools.evaluation.dataset import Run
 
 __all__ = [
     "TEST",
     "correct_p_values",
     "list_default_measures",
+    "make_decreasing",
     "mean_interval",
     "measure_run",
     "paired_p_value",
@@ -71,6 +72,25 @@ def measure_run(
         per_query[str(metric.measure)][metric.query_id] = float(metric.value)
     means = {str(measure): float(result.aggregated[measure]) for measure in measures}
     return means, {name: {query: values[query] for query in qrels} for name, values in per_query.items()}
+
+
+def make_decreasing(scores: Sequence[float | None]) -> list[float]:
+    """Return scores that fall strictly in single precision, in which evaluation tools compare.
+
+    Those tools order equal scores by document id. A score that is not below the one before becomes the next
+    number below that. Where nothing was scored, scores count down from 0.
+
+    >>> make_decreasing([0.5, 0.25, None])
+    [0.5, 0.25, 0.0]
+    """
+    import numpy as np
+
+    falling: list[float] = np.array([score or 0.0 for score in scores], dtype=np.float32).tolist()
+    for position in range(1, len(falling)):
+        before = np.float32(falling[position - 1])
+        if falling[position] >= before:
+            falling[position] = float(np.nextafter(before, np.float32(-np.inf)))
+    return falling
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rerank_core._support.files import write_atomically
 from rerank_core._support.tables import Cell, Column, Table
 from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
-from rerank_tools.evaluation.runs import make_decreasing, write_runs
+from rerank_tools.evaluation.measures import make_decreasing
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["EvaluationResult", "QueryResult", "SystemResult"]
+__all__ = ["EvaluationResult", "QueryResult", "SystemResult", "make_file_name"]
 
 _LEVEL = 0.05
 
@@ -97,6 +99,25 @@ class SystemResult:
         """Queries that could not be scored and kept the first stage's order, and why."""
         return {query: result.error for query, result in self.queries.items() if result.error is not None}
 
+    def list_scores(self) -> dict[str, list[tuple[str, float]]]:
+        """Return ids and scores of each query's candidates in the first stage's order, without failed queries.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        scored = {
+            query: [
+                (document, score)
+                for document, score in zip(answer.candidates, answer.scores, strict=True)
+                if score is not None
+            ]
+            for query, answer in self.queries.items()
+            if answer.error is None
+        }
+        if not any(scored.values()):
+            raise ConfigurationError(f"{self.name} scored no candidate of any query: evaluate it first")
+        return scored
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EvaluationResult:
@@ -144,6 +165,21 @@ class EvaluationResult:
                 return system
         known = ", ".join(repr(system.name) for system in self.systems)
         raise ConfigurationError(f"no system is called {name!r}: there are {known}")
+
+    def choose_reranker(self, name: str | None) -> SystemResult:
+        """Return the reranker of a name, or without one the only one.
+
+        Raises:
+            ConfigurationError: there is none of that name, or several.
+        """
+        if name == self.first_stage:
+            raise ConfigurationError(f"system is {name!r}, the first stage: give a reranker's name")
+        if name is not None:
+            return self[name]
+        if len(self.rerankers) != 1:
+            names = ", ".join(repr(one.name) for one in self.rerankers) or "none"
+            raise ConfigurationError(f"the results are of {len(self.rerankers)} rerankers ({names}): give system=")
+        return self.rerankers[0]
 
     def to_table(self) -> Table:
         """Return a table: print it with rich, or turn it into HTML, Markdown or a data frame."""
@@ -231,7 +267,25 @@ class EvaluationResult:
             ConfigurationError: two systems' names give the same file.
             OSError: a file cannot be written.
         """
-        return write_runs({system.name: system.run for system in self.systems}, Path(folder))
+        paths = {system.name: Path(folder) / f"{make_file_name(system.name)}.run" for system in self.systems}
+        if len(set(paths.values())) < len(paths):
+            raise ConfigurationError(f"systems {', '.join(map(repr, paths))} would share a file: name them apart")
+        for system in self.systems:
+            with write_atomically(paths[system.name]) as file:
+                for query, scores in system.run.items():
+                    for rank, (document, score) in enumerate(scores.items(), start=1):
+                        line = f"{query} Q0 {document} {rank} {score!r} {make_file_name(system.name)}\n"
+                        file.write(line.encode())
+        return paths
+
+
+def make_file_name(name: str) -> str:
+    """Return a name that any file system takes.
+
+    >>> make_file_name("cohere:rerank-v3.5")
+    'cohere-rerank-v3.5'
+    """
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:100] or "system"
 
 
 def _make_row(system: SystemResult, measures: tuple[str, ...]) -> list[Any]:

@@ -8,19 +8,22 @@ from statistics import fmean
 from typing import Any
 
 from rerank_core._support.checks import check_amount, check_fraction
-from rerank_core.errors import ConfigurationError
-from rerank_tools.evaluation.measures import mean_interval, measure_run, parse_measures, ratio_interval
-from rerank_tools.evaluation.results import EvaluationResult, SystemResult
-from rerank_tools.evaluation.runs import make_decreasing
+from rerank_tools.evaluation.measures import (
+    make_decreasing,
+    mean_interval,
+    measure_run,
+    parse_measures,
+    ratio_interval,
+)
+from rerank_tools.evaluation.results import EvaluationResult
 
 __all__ = [
     "CandidatesPoint",
     "CandidatesSuggestion",
+    "Suggestion",
     "ThresholdPoint",
     "ThresholdSuggestion",
-    "choose_system",
     "find_few_queries",
-    "list_scores",
     "measure_order",
     "suggest_candidates",
     "suggest_threshold",
@@ -33,6 +36,23 @@ _FEW_QUERIES = 30
 _FEW_DOCUMENTS = 30
 _WIDE = 0.2
 _CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """What follows from an evaluation's scores, without another call.
+
+    Attributes:
+        system: whose scores these are.
+        queries: how many queries this rests on.
+        enough: False where the data cannot carry the suggestion; ``note`` says why.
+        note: what to know before using it.
+    """
+
+    system: str
+    queries: int
+    enough: bool
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +72,11 @@ class ThresholdPoint:
     kept: float
 
 
-@dataclass(frozen=True, slots=True)
-class ThresholdSuggestion:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdSuggestion(Suggestion):
     """The lowest threshold that reaches a precision, and the whole curve.
 
     Attributes:
-        system: whose scores these are.
         target_precision: what was asked for.
         threshold: for ``Selection(score_threshold=…)``; None where no threshold reaches the target.
         precision: at the threshold, on these queries; None without one.
@@ -65,12 +84,8 @@ class ThresholdSuggestion:
         recall: at the threshold, of the relevant candidates; None without one.
         kept: documents kept per query, on average; None without a threshold.
         curve: by falling threshold; precision, recall and documents kept.
-        queries: how many queries this rests on.
-        enough: False where the data cannot carry the suggestion; ``note`` says why.
-        note: what to know before using it.
     """
 
-    system: str
     target_precision: float
     threshold: float | None
     precision: float | None
@@ -78,9 +93,6 @@ class ThresholdSuggestion:
     recall: float | None
     kept: float | None
     curve: tuple[ThresholdPoint, ...]
-    queries: int
-    enough: bool
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +112,23 @@ class CandidatesPoint:
     remaining_interval: tuple[float, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class CandidatesSuggestion:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidatesSuggestion(Suggestion):
     """How many candidates to rerank, because more would not help, and the whole curve.
 
     Attributes:
-        system: whose scores these are.
         measure: what "helping" is measured by.
         tolerance: gains up to this count as none.
         candidates: how many the first stage should return.
         mean: the measure's mean with so many.
         curve: by rising number of candidates.
-        queries: how many queries this rests on.
-        enough: False where the data cannot carry the suggestion; ``note`` says why.
-        note: what to know before using it.
     """
 
-    system: str
     measure: str
     tolerance: float
     candidates: int
     mean: float
     curve: tuple[CandidatesPoint, ...]
-    queries: int
-    enough: bool
-    note: str
 
 
 def suggest_threshold(
@@ -144,12 +148,12 @@ def suggest_threshold(
         ConfigurationError: an option is out of its range, or nothing was scored.
     """
     target_precision = check_fraction("target_precision", target_precision, above_0=True)
-    evaluation, reranker = choose_system(results, system)
-    scored = list_scores(reranker)
-    curve = _compute_threshold_curve(scored, evaluation.qrels)
+    reranker = results.choose_reranker(system)
+    scored = reranker.list_scores()
+    curve = _compute_threshold_curve(scored, results.qrels)
     reached = [point for point in curve if point.precision >= target_precision]
     point = reached[-1] if reached else None
-    hits, kept = _count_kept(scored, evaluation.qrels, point.threshold) if point else ([], [])
+    hits, kept = _count_kept(scored, results.qrels, point.threshold) if point else ([], [])
     interval = ratio_interval(hits, kept) if point else None
     problems = _find_threshold_problems(len(scored), sum(kept), interval, found=point is not None)
     return ThresholdSuggestion(
@@ -190,10 +194,10 @@ def suggest_candidates(
         MissingExtraError: the extra ``eval`` is not installed.
     """
     tolerance = check_amount("tolerance", tolerance)
-    evaluation, reranker = choose_system(results, system)
-    scored = list_scores(reranker)
-    (parsed,) = parse_measures([evaluation.measures[0] if measure is None else measure])
-    qrels = {query: evaluation.qrels[query] for query in scored}
+    reranker = results.choose_reranker(system)
+    scored = reranker.list_scores()
+    (parsed,) = parse_measures([results.measures[0] if measure is None else measure])
+    qrels = {query: results.qrels[query] for query in scored}
     values = {
         depth: measure_order(parsed, qrels, {query: found[:depth] for query, found in scored.items()})
         for depth in _list_depths(max(map(len, scored.values())))
@@ -214,36 +218,6 @@ def suggest_candidates(
         enough=not problems,
         note=" ".join(problems),
     )
-
-
-def choose_system(results: object, system: str | None) -> tuple[EvaluationResult, SystemResult]:
-    """Return the evaluation, and the reranker of a name, or the only one."""
-    if not isinstance(results, EvaluationResult):
-        raise ConfigurationError(f"results is a {type(results).__name__}: give what evaluate returned")
-    if system is not None:
-        if system == results.first_stage:
-            raise ConfigurationError(f"system is {system!r}, the first stage: give a reranker's name")
-        return results, results[system]
-    if len(results.rerankers) != 1:
-        names = ", ".join(repr(one.name) for one in results.rerankers) or "none"
-        raise ConfigurationError(f"the results are of {len(results.rerankers)} rerankers ({names}): give system=")
-    return results, results.rerankers[0]
-
-
-def list_scores(system: SystemResult) -> dict[str, list[tuple[str, float]]]:
-    """Return ids and scores of each query's candidates in the first stage's order, without failed queries."""
-    scored = {
-        query: [
-            (document, score)
-            for document, score in zip(answer.candidates, answer.scores, strict=True)
-            if score is not None
-        ]
-        for query, answer in system.queries.items()
-        if answer.error is None
-    }
-    if not any(scored.values()):
-        raise ConfigurationError(f"{system.name} scored no candidate of any query: evaluate it first")
-    return scored
 
 
 def _compute_threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ...]:

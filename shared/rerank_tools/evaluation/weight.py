@@ -9,7 +9,7 @@ from statistics import fmean
 from rerank_core._call.scores import mix_scores
 from rerank_tools.evaluation.measures import mean_interval, parse_measures
 from rerank_tools.evaluation.results import EvaluationResult
-from rerank_tools.evaluation.suggest import choose_system, find_few_queries, list_scores, measure_order
+from rerank_tools.evaluation.suggest import Suggestion, find_few_queries, measure_order
 
 __all__ = ["WeightPoint", "WeightSuggestion", "suggest_retrieval_weight"]
 
@@ -33,32 +33,24 @@ class WeightPoint:
     gain_interval: tuple[float, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class WeightSuggestion:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSuggestion(Suggestion):
     """The weight with the highest mean if it is sure to help, else 0.0, and the whole curve.
 
     Attributes:
-        system: whose scores these are.
         measure: what "helping" is measured by.
         weight: for ``Reranker(retrieval_weight=…)``.
         gain: what choosing the weight with the highest mean gives on queries that it was not chosen by: each query
             is measured with the weight that is best on all others.
         gain_interval: 95 % bootstrap interval of that; None with fewer than two queries.
         curve: by rising weight, from 0.0 to 1.0.
-        queries: how many queries this rests on.
-        enough: False where the data cannot carry the suggestion; ``note`` says why.
-        note: what to know before using it.
     """
 
-    system: str
     measure: str
     weight: float
     gain: float
     gain_interval: tuple[float, float] | None
     curve: tuple[WeightPoint, ...]
-    queries: int
-    enough: bool
-    note: str
 
 
 def suggest_retrieval_weight(
@@ -77,14 +69,14 @@ def suggest_retrieval_weight(
         ConfigurationError: an option is out of its range, or nothing was scored.
         MissingExtraError: the extra ``eval`` is not installed.
     """
-    evaluation, reranker = choose_system(results, system)
-    scored = list_scores(reranker)
-    (parsed,) = parse_measures([evaluation.measures[0] if measure is None else measure])
+    reranker = results.choose_reranker(system)
+    scored = reranker.list_scores()
+    (parsed,) = parse_measures([results.measures[0] if measure is None else measure])
     retrieval = {
         query: dict(zip(answer.candidates, answer.scores, strict=True))
-        for query, answer in evaluation.baseline.queries.items()
+        for query, answer in results.baseline.queries.items()
     }
-    qrels = {query: evaluation.qrels[query] for query in scored}
+    qrels = {query: results.qrels[query] for query in scored}
     values: dict[float, Mapping[str, float]] = {}
     for weight in (step / _STEPS for step in range(_STEPS + 1)):
         mixed = {}

@@ -30,8 +30,7 @@ from rerank_core import (
 from rerank_core.policies import Cascade
 from rerank_core.testing import FakeScorer
 from rerank_tools.evaluation import Dataset, evaluate
-from rerank_tools.evaluation.measures import correct_p_values, mean_interval, paired_p_value
-from rerank_tools.evaluation.runs import make_decreasing
+from rerank_tools.evaluation.measures import correct_p_values, make_decreasing, mean_interval, paired_p_value
 
 DATA = collection()
 ALL = {query: {key: -float(rank) for rank, key in enumerate(DATA.documents)} for query in DATA.queries}

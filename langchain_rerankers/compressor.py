@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableSerializable
+from langchain_core.runnables import (
+    ConfigurableField,
+    Runnable,
+    RunnableConfig,
+    RunnablePassthrough,
+    RunnableSerializable,
+)
 from langchain_core.runnables.utils import Input, Output
 from pydantic import ConfigDict, Field, PrivateAttr, create_model
 from typing_extensions import TypedDict
@@ -97,6 +103,10 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
         return RerankRunnable(
             compressor=self, query_key=query_key, documents_key=documents_key, output_key=output_key
         )
+
+    def as_indexing_step(self) -> Runnable[Sequence[Document], Sequence[Document]]:
+        """Return a step for indexing chains that encodes documents, as ``precompute`` does, and passes them on."""
+        return RunnablePassthrough(cast("Any", self.precompute), cast("Any", self.aprecompute))
 
     def with_model(self, model: str) -> Self:
         """Return a copy that asks another model; its scorer is made once and shared by all such copies.

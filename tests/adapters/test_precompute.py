@@ -6,6 +6,9 @@ import asyncio
 from pathlib import Path
 
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.runnables import RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import ImageNode, NodeWithScore, TextNode
 
@@ -35,7 +38,11 @@ def test_a_compressor_stores_what_it_reads(tmp_path: Path) -> None:
     """Before a query, from documents, strings or dictionaries, with the same options."""
     compressor = RerankCompressor(model_options={"vectors": str(tmp_path / "a")}, metadata_fields=["title"])
     documents = [Document(text, metadata={"title": f"title {at}"}) for at, text in enumerate(TEXTS)]
-    assert compressor.precompute(documents).documents == 2
+    index = InMemoryVectorStore(DeterministicFakeEmbedding(size=4))
+    chain = RunnableLambda(list) | compressor.as_indexing_step() | RunnableLambda(index.add_documents)
+    assert len(chain.invoke(documents)) == len(asyncio.run(chain.ainvoke(documents))) == 2
+    assert VectorFile(tmp_path / "a").stats().documents == 2
+    assert compressor.as_indexing_step().invoke(documents) is documents
     again = asyncio.run(compressor.aprecompute([*documents, "new"]))
     assert (again.documents, again.stored) == (1, 2)
     compressor.compress_documents(documents, "memory leak")

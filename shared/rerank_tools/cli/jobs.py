@@ -174,7 +174,7 @@ def precompute(
 
     rerank-bridge precompute articles.jsonl --vectors rerank.vectors
     """
-    reranker = options.make_reranker(model, timeout=None, vectors=str(vectors))
+    reranker = options.make_reranker(model, timeout=None, vectors=vectors)
     records = options.read_documents(documents_file, format, text_field)
     with reranker:
         usage = reranker.precompute(records, text_fn=lambda record: record.text, progress=sys.stderr.isatty())
@@ -191,6 +191,7 @@ def serve(
         typer.Option(help="What the header Host may be; * for any. Once for each."),
     ] = None,
     timeout: options.Timeout = None,
+    vectors: options.Vectors = None,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections at once.")] = 128,
     max_documents: Annotated[int, typer.Option(min=1, help="Documents per request.")] = 1000,
 ) -> None:
@@ -209,7 +210,7 @@ def serve(
     uvicorn = require("uvicorn", extra="serve", purpose="rerank-bridge serve")
     uvicorn.run(
         create_app(
-            options.make_reranker(model, timeout=timeout),
+            options.make_reranker(model, timeout=timeout, vectors=vectors),
             max_documents=max_documents,
             allowed_hosts=allowed_host or LOCAL_HOSTS,
         ),

@@ -29,6 +29,7 @@ __all__ = [
     "Threshold",
     "Timeout",
     "TopN",
+    "Vectors",
     "make_reranker",
     "read_documents",
 ]
@@ -71,6 +72,9 @@ AdaptiveRatio = Annotated[
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to write the results.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that scoring may take, retries included.")]
 BaseUrl = Annotated[str | None, typer.Option(help="Address of the service or server.")]
+Vectors = Annotated[
+    Path | None, typer.Option(help="A file that keeps documents' token vectors, see the command precompute.")
+]
 Instruction = Annotated[str | None, typer.Option(help="For models that follow one.")]
 
 _STANDARD_INPUT = Path("-")

@@ -38,6 +38,7 @@ def rerank(
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
     instruction: options.Instruction = None,
+    vectors: options.Vectors = None,
 ) -> None:
     """Rank the documents of a file, or of standard input, by their relevance to a query.
 
@@ -47,7 +48,8 @@ def rerank(
 
     grep -ri password docs | rerank-bridge rerank -q "reset my password" -o jsonl | jq -r .document
     """
-    reranker = options.make_reranker(model, timeout=timeout, base_url=base_url, instruction=instruction)
+    given = {"base_url": base_url, "instruction": instruction, "vectors": vectors}
+    reranker = options.make_reranker(model, timeout=timeout, **given)
     records = options.read_documents(documents_file, format, text_field)
     selection = Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_n)
     with reranker:
@@ -89,6 +91,7 @@ def query(
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
     instruction: options.Instruction = None,
+    vectors: options.Vectors = None,
 ) -> None:
     """Search a folder: BM25 finds candidates, the model ranks them.
 
@@ -102,7 +105,7 @@ def query(
     rerank-bridge query "retry a request" -c src -o jsonl | jq -r '"\\(.path):\\(.start_line)"'
     """
     selection = Selection(score_threshold=threshold, adaptive_ratio=adaptive_ratio, top_n=top_n)
-    given = {"base_url": base_url, "instruction": instruction}
+    given = {"base_url": base_url, "instruction": instruction, "vectors": vectors}
     reranker = options.make_reranker(model, timeout=timeout, **given) if rerank else None
     if reranker is not None:
         # A local model loads while the index is read; the call that needs it reports what fails.

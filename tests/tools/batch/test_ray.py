@@ -16,8 +16,9 @@ from support.batches import plain_loop, results, some_rows, worker_pids, write_r
 from support.loopback import Loopback
 from support.providers import KEY, scorer_of
 
-from rerank_core import Reranker, Selection
-from rerank_tools.batch import BatchOptions, rerank_dataset, rerank_file
+from rerank_core import ConfigurationError, Reranker, Selection, load_scorer
+from rerank_core.vectors import VectorFile
+from rerank_tools.batch import BatchOptions, precompute_dataset, rerank_dataset, rerank_file
 from rerank_tools.batch.ray.job import start_cap
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -82,6 +83,23 @@ def test_a_dataset_gets_three_columns(cluster: None) -> None:
         assert row["error"] is None
     assert found[24]["indices"] is None
     assert "the query is empty" in found[24]["error"]
+
+
+def test_workers_fill_one_vector_file(cluster: None, tmp_path: Path) -> None:
+    """Each text is encoded once, also in a second run; what an interrupted one has left is taken in."""
+    texts = [f"document {number}" for number in range(40)]
+    path = tmp_path / "rerank.vectors"
+    Reranker(load_scorer("embedded", vectors=path.with_name("rerank.vectors.old.part"))).precompute(texts[:5])
+    dataset = ray.data.from_items([{"text": text, "id": at} for at, text in enumerate(texts)])
+    usage = precompute_dataset(dataset, path, batch_size=10, workers=2)
+    assert (usage.documents, usage.stored) == (35, 5)
+    again = precompute_dataset(dataset, path, batch_size=10)
+    assert (again.documents, again.stored) == (0, 40)
+    assert VectorFile(path).stats().documents == 40
+    assert not list(tmp_path.glob("*.part*"))
+    assert Reranker(load_scorer("embedded", vectors=path)).rerank("document 7", texts).usage.stored == 40
+    with pytest.raises(ConfigurationError, match="stores no vectors"):
+        precompute_dataset(dataset, path, "cohere:rerank-v3.5", model_options={"api_key": KEY})
 
 
 def test_the_cap_is_the_clusters(cluster: None) -> None:

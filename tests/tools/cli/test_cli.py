@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rerank_core import Reranker
+from rerank_core.vectors import VectorFile
 from rerank_tools.cli import main
 
 DOCUMENTS = [
@@ -404,3 +405,8 @@ def test_precompute_fills_a_vector_file(run: Run, articles: Path, tmp_path: Path
     status, _, err = run(*command, "--model", "cohere:rerank-v3.5")
     assert status == 2
     assert "vectors" in err
+    asked = ("rerank", "-q", QUERY, "-d", articles, "--vectors", tmp_path / "a", "-o", "json")
+    assert json.loads(run(*asked)[1])["usage"]["stored"] == 3
+    searched = ("query", "memory leak", "-c", articles, "--vectors", tmp_path / "b")
+    assert run(*searched)[0] == 0
+    assert VectorFile(tmp_path / "b").stats().documents > 0

@@ -12,6 +12,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.registry import as_scorer, load_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
+from rerank_tools.batch.rows import Columns
 
 __all__ = ["BatchEngine", "BatchOptions"]
 
@@ -84,9 +85,10 @@ class BatchOptions:
         return as_scorer(self.model)
 
     @property
-    def added_columns(self) -> tuple[str, str, str]:
-        """Names of the columns that are added."""
-        return f"{self.prefix}indices", f"{self.prefix}scores", f"{self.prefix}usage"
+    def columns(self) -> Columns:
+        """Names of the columns that are read and added."""
+        added = (f"{self.prefix}indices", f"{self.prefix}scores", f"{self.prefix}usage")
+        return Columns(self.query_column, self.documents_column, added)
 
     def choose_engine(self) -> Literal["process", "ray"]:
         """Return where the job runs.

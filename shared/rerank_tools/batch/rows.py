@@ -1,17 +1,37 @@
-"""Rows of the input, and the outcome of each."""
+"""Rows of the input, the outcome of each, and both as columns of Arrow tables."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rerank_core._call.request import check_query, read_texts
+from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
-__all__ = ["Outcome", "Row", "check_row", "describe_clash", "subtract_usage", "usage_to_dict"]
+__all__ = [
+    "Columns",
+    "Outcome",
+    "Row",
+    "add_columns",
+    "check_columns",
+    "check_row",
+    "describe_clash",
+    "read_table",
+    "subtract_usage",
+    "usage_to_dict",
+]
+
+
+class Columns(NamedTuple):
+    """Names of columns: those that are read, and those that are added, for indices, scores and usage."""
+
+    query: str
+    documents: str
+    added: tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +115,9 @@ def check_row(number: int, query: object, documents: object, place: str) -> Row:
         return Row(number, error=f"{place}: {exc}")
 
 
-def describe_clash(names: Collection[str], added: Sequence[str]) -> str | None:
+def describe_clash(names: Collection[str], columns: Columns) -> str | None:
     """Return what is wrong where the input has a column of the same name as one that is added, else None."""
-    taken = [name for name in added if name in names]
+    taken = [name for name in columns.added if name in names]
     return f"there is a column {taken[0]!r} already: give prefix=" if taken else None
 
 
@@ -114,3 +134,59 @@ def subtract_usage(usage: Usage, earlier: Usage) -> Usage:
         for name, value in usage.to_dict().items()
     }
     return Usage(**{**difference, "estimated": usage.estimated})
+
+
+def check_columns(schema: Any, columns: Columns) -> None:
+    """Check that a table has a column of strings and one of lists of strings, and none of those that are added.
+
+    Raises:
+        ConfigurationError: one is missing, occurs twice, or has another type; names the columns that there are.
+    """
+    arrow = require("pyarrow", extra="ray", purpose="Arrow tables")
+    for column, wanted in ((columns.query, "strings"), (columns.documents, "lists of strings")):
+        found = schema.names.count(column)
+        if found == 0:
+            raise ConfigurationError(f"no column {column!r}: there is {', '.join(schema.names) or 'none'}")
+        if found > 1:
+            raise ConfigurationError(f"there are {found} columns {column!r}: rename all but one")
+        kind = schema.field(column).type
+        text = kind.value_type if wanted != "strings" and _is_list(arrow.types, kind) else kind
+        if (wanted != "strings") == (text is kind) or not _is_string(arrow.types, text):
+            raise ConfigurationError(f"the column {column!r} is of {kind}: give {wanted}")
+    clash = describe_clash(schema.names, columns)
+    if clash is not None:
+        raise ConfigurationError(clash)
+
+
+def read_table(table: Any, columns: Columns, place: Callable[[int], str], *, first: int = 0) -> list[Row]:
+    """Return the rows of an Arrow table; the first one's number is ``first``, and ``place`` names one."""
+    queries, documents = (table.column(name).to_pylist() for name in (columns.query, columns.documents))
+    pairs = enumerate(zip(queries, documents, strict=True), first)
+    return [check_row(number, query, texts, place(number)) for number, (query, texts) in pairs]
+
+
+def add_columns(table: Any, columns: Columns, outcomes: Sequence[Outcome]) -> Any:
+    """Return an Arrow table with the columns of one outcome per row; nulls for a row that failed."""
+    arrow = require("pyarrow", extra="ray", purpose="Arrow tables")
+    kinds = {bool: arrow.bool_(), int: arrow.int64(), float: arrow.float64()}
+    usage_kind = arrow.struct([(name, kinds[type(value)]) for name, value in usage_to_dict(Usage()).items()])
+    added = (
+        (arrow.list_(arrow.int64()), [None if row.error is not None else list(row.indices) for row in outcomes]),
+        (arrow.list_(arrow.float64()), [None if row.error is not None else list(row.scores) for row in outcomes]),
+        (usage_kind, [usage_to_dict(row.usage) for row in outcomes]),
+    )
+    for name, (kind, values) in zip(columns.added, added, strict=True):
+        table = table.append_column(name, arrow.array(values, kind))
+    return table
+
+
+def _is_list(types: Any, kind: Any) -> bool:
+    checks = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
+
+
+def _is_string(types: Any, kind: Any) -> bool:
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = ("is_string", "is_large_string", "is_string_view", "is_null")
+    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))

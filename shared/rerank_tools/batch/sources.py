@@ -14,9 +14,17 @@ from typing import Any
 from rerank_core._support.extras import check_installed, require
 from rerank_core._support.files import digest_file
 from rerank_core.errors import ConfigurationError
-from rerank_tools.batch.arrow import add_columns, check_columns, read_table
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.rows import Outcome, Row, check_row, describe_clash, usage_to_dict
+from rerank_tools.batch.rows import (
+    Outcome,
+    Row,
+    add_columns,
+    check_columns,
+    check_row,
+    describe_clash,
+    read_table,
+    usage_to_dict,
+)
 from rerank_tools.records import parse_json_object
 
 __all__ = ["JsonLinesSource", "ParquetSource", "Source", "open_source"]
@@ -29,7 +37,6 @@ def open_source(path: Path, options: BatchOptions) -> Source:
 
     Raises:
         ConfigurationError: the file cannot be read, is neither Parquet nor JSON lines, or lacks a column.
-        MissingExtraError: Parquet without pyarrow.
     """
     suffix = path.suffix.lower()
     try:
@@ -45,10 +52,6 @@ def open_source(path: Path, options: BatchOptions) -> Source:
 
 class Source(ABC):
     """An input file, read part by part; can be pickled, because it opens the file for each use.
-
-    Args:
-        path: the file.
-        options: of the job.
 
     Attributes:
         path: the file.
@@ -67,9 +70,7 @@ class Source(ABC):
 
     def __init__(self, path: Path, options: BatchOptions) -> None:
         self.path = path
-        self.query_column = options.query_column
-        self.documents_column = options.documents_column
-        self.added_columns = options.added_columns
+        self.columns = options.columns
         self.rows_per_part = options.rows_per_part
         self._stamp = _read_stamp(path)
         self.digest = digest_file(path)
@@ -102,11 +103,7 @@ class Source(ABC):
         """Return an output file: the rows of a part that have a result, with three more columns."""
 
     def check_readable(self) -> None:  # noqa: B027 - optional
-        """Check the whole file, where that finds more than reading its parts one by one.
-
-        Raises:
-            ConfigurationError: a part cannot be read.
-        """
+        """Check the whole file, where that finds more than reading its parts one by one."""
 
     def _check_unchanged(self) -> None:
         """Compare the file with what it was; a new date is looked into, because a copy has one, too."""
@@ -170,17 +167,17 @@ class JsonLinesSource(Source):
         except ConfigurationError as exc:
             return Row(number, error=str(exc)), {}
         place = f"{self.path.name}, line {line_number}"
-        for column in (self.query_column, self.documents_column):
+        for column in (self.columns.query, self.columns.documents):
             if column not in item:
                 return Row(number, error=f"{place}: no column {column!r}: add it, or name another one"), item
-        clash = describe_clash(list(item), self.added_columns)
+        clash = describe_clash(item, self.columns)
         if clash is not None:
             return Row(number, error=f"{place}: {clash}"), item
-        return check_row(number, item[self.query_column], item[self.documents_column], place), item
+        return check_row(number, item[self.columns.query], item[self.columns.documents], place), item
 
     def render(self, held: list[dict[str, Any]], part: range, outcomes: Mapping[int, Outcome]) -> bytes:
         """Return the objects that have a result, with three more fields, one per line."""
-        indices, scores, usage = self.added_columns
+        indices, scores, usage = self.columns.added
         lines = []
         for number, item in zip(part, held, strict=True):
             outcome = outcomes[number]
@@ -207,12 +204,9 @@ class ParquetSource(Source):
         self._batches: Iterator[Any] = iter(())
         self._next_row = file.metadata.num_rows + 1
         try:
-            check_columns(file.schema_arrow, self.query_column, self.documents_column)
+            check_columns(file.schema_arrow, self.columns)
         except ConfigurationError as exc:
             raise ConfigurationError(f"{self.path.name}: {exc}") from None
-        clash = describe_clash(file.schema_arrow.names, self.added_columns)
-        if clash is not None:
-            raise ConfigurationError(f"{self.path.name}: {clash}")
         rows: int = file.metadata.num_rows
         return rows
 
@@ -220,11 +214,7 @@ class ParquetSource(Source):
         return {**self.__dict__, "_batches": iter(()), "_next_row": self.rows + 1}
 
     def check_readable(self) -> None:
-        """Decode every row group once, so that a damaged one costs nothing but this.
-
-        Raises:
-            ConfigurationError: a row group cannot be read.
-        """
+        """Decode every row group once, so that a damaged one costs nothing but this."""
         read = 0
         batches = self._open().iter_batches(batch_size=_ROWS_AT_ONCE)
         while read < self.rows:
@@ -232,7 +222,7 @@ class ParquetSource(Source):
                 batch = next(batches, None)
                 if batch is None:
                     raise OSError("fewer rows than the file says")
-                for column in (self.query_column, self.documents_column):
+                for column in (self.columns.query, self.columns.documents):
                     batch.column(column).validate(full=True)
             read += batch.num_rows
 
@@ -240,11 +230,8 @@ class ParquetSource(Source):
         """Return the rows of a part, and their table; cheap where parts follow each other."""
         with self._explain_damage(f"rows {part.start + 1} to {part.stop}"):
             table = self._read_part(part)
-            queries, documents = read_table(table, self.query_column, self.documents_column)
-        rows = [
-            check_row(number, query, texts, f"{self.path.name}, row {number + 1}")
-            for number, query, texts in zip(part, queries, documents, strict=True)
-        ]
+            name = self.path.name
+            rows = read_table(table, self.columns, lambda row: f"{name}, row {row + 1}", first=part.start)
         return rows, table
 
     def render(self, held: Any, part: range, outcomes: Mapping[int, Outcome]) -> bytes:
@@ -260,7 +247,7 @@ class ParquetSource(Source):
         table = arrow.concat_tables(kept) if kept else held.slice(0, 0)
         finished = [outcome for number in part if (outcome := outcomes[number]).error is None]
         sink = arrow.BufferOutputStream()
-        parquet.write_table(add_columns(table, self.added_columns, finished), sink, compression="zstd")
+        parquet.write_table(add_columns(table, self.columns, finished), sink, compression="zstd")
         data: bytes = sink.getvalue().to_pybytes()
         return data
 

@@ -66,7 +66,7 @@ def test_two_columns_of_a_name_are_refused_where_they_are_read(tmp_path: Path) -
         rerank_file(tmp_path / "in.parquet", tmp_path / "out", BatchOptions(FakeScorer()))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigurationError, match="there are 2 columns 'query'"):
-        DatasetWorker(BatchOptions(FakeScorer()), [], "column")(twice)
+        DatasetWorker(BatchOptions(FakeScorer()), "column")(twice)
     others = arrow.Table.from_arrays([texts, lists, texts, texts], names=["query", "documents", "x", "x"])
     parquet.write_table(others, tmp_path / "others.parquet")
     assert rerank_file(tmp_path / "others.parquet", tmp_path / "others", BatchOptions(FakeScorer())).ok

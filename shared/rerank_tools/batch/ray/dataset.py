@@ -13,10 +13,9 @@ from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError
 from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
-from rerank_tools.batch.arrow import add_columns, check_columns, read_table
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.ray.worker import Worker, map_arguments
-from rerank_tools.batch.rows import Row, check_row, describe_clash
+from rerank_tools.batch.rows import add_columns, check_columns, read_table
 from rerank_tools.batch.runner import score_row
 
 if TYPE_CHECKING:
@@ -113,25 +112,16 @@ class DatasetWorker(Worker):
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         """Return a batch with the columns added."""
         raises = self._on_error == "raise"
-        rows = self._read(table)
+        check_columns(table.schema, self.options.columns)
+        rows = read_table(table, self.options.columns, "row {} of its batch".format)
         bad = next((row.error for row in rows if row.error is not None), None)
         if raises and bad is not None:
             raise ConfigurationError(bad)
         score = partial(score_row, self.reranker, keep_errors=not raises)
         outcomes = event_loop.run(fan_out(score, rows, progress=False))
-        table = add_columns(table, self.options.added_columns, outcomes)
+        table = add_columns(table, self.options.columns, outcomes)
         if raises:
             return table
         arrow = require("pyarrow", extra="ray", purpose="Arrow tables")
         reasons = arrow.array([outcome.reason for outcome in outcomes], arrow.string())
         return table.append_column(f"{self.options.prefix}error", reasons)
-
-    def _read(self, table: pyarrow.Table) -> list[Row]:
-        options = self.options
-        check_columns(table.schema, options.query_column, options.documents_column)
-        clash = describe_clash(table.schema.names, options.added_columns)
-        if clash is not None:
-            raise ConfigurationError(clash)
-        queries, documents = read_table(table, options.query_column, options.documents_column)
-        pairs = enumerate(zip(queries, documents, strict=True))
-        return [check_row(number, query, texts, f"row {number} of its batch") for number, (query, texts) in pairs]

@@ -11,8 +11,7 @@ __all__ = ["available_cores", "cpu_features", "multiplies_bytes", "usable_thread
 _CPUINFO = Path("/proc/cpuinfo")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _FEATURES = _VNNI | {"avx2", "avx512f"}
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
 _CPUS = Path("/sys/devices/system/cpu")
 _SIBLINGS = "topology/thread_siblings_list"
 
@@ -26,8 +25,8 @@ def available_cores() -> int:
     """Return the physical cores that this process may run on, no more than its container's CPU quota allows.
 
     Two hardware threads of one core share its arithmetic units, so they count once; where the system does not say
-    which threads share a core (outside Linux), each counts. The quota is that of control groups (``cpu.max`` in
-    version 2, ``cpu.cfs_quota_us`` in version 1), rounded down, because waiting threads use it up too. At least 1.
+    which threads share a core (outside Linux), each counts. The quota is that of control groups (version 2),
+    rounded down, because waiting threads use it up too. At least 1.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(set(map(_core_of, affinity(0)))) if affinity is not None else os.cpu_count() or 1
@@ -60,19 +59,8 @@ def _core_of(cpu: int) -> str:
 
 
 def _limit_by_quota(cores: int) -> int:
-    quota = _quota()
-    return cores if quota is None else max(1, min(cores, int(quota)))
-
-
-def _quota() -> float | None:
     try:
-        limit, _, period = _CGROUP_V2.read_text(encoding="utf-8").strip().partition(" ")
-        return None if limit == "max" else int(limit) / int(period)
+        limit, _, period = _CGROUP.read_text(encoding="utf-8").strip().partition(" ")
+        return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
     except (OSError, ValueError, ZeroDivisionError):
-        pass
-    try:
-        microseconds = int((_CGROUP_V1 / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
-        period_us = int((_CGROUP_V1 / "cpu.cfs_period_us").read_text(encoding="utf-8"))
-        return microseconds / period_us if microseconds > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
+        return cores

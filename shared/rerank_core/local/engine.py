@@ -25,19 +25,17 @@ __all__ = ["Engine", "Interruptible", "LocalModel", "ModelJob", "shared_engine"]
 
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
-Item_contra = TypeVar("Item_contra", bound=Sized, contravariant=True)
-Output_co = TypeVar("Output_co", covariant=True)
 
 _STOP_SECONDS = 5.0
 
 
-class LocalModel(Protocol[Item_contra, Output_co]):
+class LocalModel(Protocol):
     """What an engine runs: it is made, called and dropped in the engine's thread only.
 
     One with an attribute ``tokens_per_batch`` sets its own batch size, in padded tokens, after loading.
     """
 
-    def forward(self, items: Sequence[Item_contra], /) -> Sequence[Output_co]:
+    def forward(self, items: Sequence[Any], /) -> Sequence[Any]:
         """Return one output per item; the items of a batch are padded to the longest."""
 
 
@@ -101,10 +99,10 @@ _Batch = list[tuple[Place[_QueuedJob], int, Any]]
 class _Worker:
     """The thread that owns a model. It holds no reference to its engine, so that it ends when the engine goes."""
 
-    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+    def __init__(self, load: Callable[[], LocalModel], tokens_per_batch: int) -> None:
         self.inbox: SimpleQueue[_QueuedJob | None] = SimpleQueue()
         self._load = load
-        self._model: LocalModel[Any, Any] | None = None
+        self._model: LocalModel | None = None
         self._stopping = False
         self._calls: Schedule[_QueuedJob] = Schedule(tokens_per_batch)
         self._has_finished_calls = False
@@ -173,36 +171,27 @@ class _Worker:
             self._fail([call], exc)
             return None
 
-    def _forward(self, model: LocalModel[Any, Any], batch: _Batch, calls: list[_QueuedJob]) -> None:
-        if not self._begin(calls, model):
-            return
+    def _forward(self, model: LocalModel, batch: _Batch, calls: list[_QueuedJob]) -> None:
+        with self._lock:
+            if all(call.is_over for call in calls):
+                return  # nobody is left who would interrupt it
+            if isinstance(model, Interruptible):
+                model.arm()
+            self._running = calls
         try:
             outputs = model.forward([item for _, _, item in batch])
             for (place, position, _), output in zip(batch, outputs, strict=True):
                 place.owner.job.accept(position, output)
         except BaseException as exc:
             self._fail(calls, exc)
-        self._end()
+        with self._lock:
+            self._running = []
 
     def _finish(self, calls: Iterable[_QueuedJob]) -> None:
         for call in calls:
             if not call.is_over:
                 call.finish()
                 self._has_finished_calls = True
-
-    def _begin(self, calls: list[_QueuedJob], model: object) -> bool:
-        """Note whose batch begins; False where all of them have given up, because no one would interrupt it."""
-        with self._lock:
-            if all(call.is_over for call in calls):
-                return False
-            if isinstance(model, Interruptible):
-                model.arm()
-            self._running = calls
-            return True
-
-    def _end(self) -> None:
-        with self._lock:
-            self._running = []
 
     def _fail(self, calls: Iterable[_QueuedJob], error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
@@ -227,7 +216,7 @@ class Engine:
         tokens_per_batch: padded tokens per batch, at least 1; a longer item makes a batch of its own.
     """
 
-    def __init__(self, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> None:
+    def __init__(self, load: Callable[[], LocalModel], tokens_per_batch: int) -> None:
         self._load = load
         self._tokens_per_batch = tokens_per_batch
         self._worker: _Worker | None = None
@@ -268,11 +257,8 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _shared: weakref.WeakValueDictionary[Hashable, Engine] = weakref.WeakValueDictionary()
 
 
-def shared_engine(key: Hashable, load: Callable[[], LocalModel[Any, Any]], tokens_per_batch: int) -> Engine:
-    """Return this process's engine for a key, made if nobody holds one.
-
-    Called on the background loop only, so that it is never made twice.
-    """
+def shared_engine(key: Hashable, load: Callable[[], LocalModel], tokens_per_batch: int) -> Engine:
+    """Return this process's engine for a key, made if nobody holds one; on the background loop only."""
     engine = _shared.get(key)
     if engine is None:
         engine = _shared[key] = Engine(load, tokens_per_batch)

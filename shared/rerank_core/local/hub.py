@@ -28,7 +28,6 @@ class ModelFiles:
         offline: never ask the hub; use what its cache on this machine has.
 
     Attributes:
-        model: the name that was given.
         place: the folder or repository, as errors call it.
         names: of the files in it, those in folders with ``/``.
         is_cached: whether the hub's cache stands for the hub.

@@ -42,14 +42,11 @@ def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
     same. Entries are never dropped: remove any of them, or the folder, whenever no process is loading a model.
 
     Args:
-        key: names what the entry is made from; the entry's name.
-        make: writes the entry's files into the empty folder that it is given; whatever it raises is raised here,
-            and nothing is kept.
+        key: the entry's name, which says what it is made from.
+        make: writes the entry's files into an empty folder; where it raises, nothing is kept.
 
     Raises:
-        ConfigurationError: others may write to the folder, or the files cannot be written: the disk is full, for
-            example.
-        MissingExtraError: platformdirs is not installed.
+        ConfigurationError: others may write to the folder, or the files cannot be written.
     """
     folder = cache_folder()
     _check_private(folder)

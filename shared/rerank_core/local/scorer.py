@@ -81,7 +81,7 @@ class LocalScorer(ConfiguredScorer):
         self._engine: Engine | None = None
 
     @abstractmethod
-    def load(self) -> LocalModel[Any, Any]:
+    def load(self) -> LocalModel:
         """Load the model; runs in the engine's thread."""
 
     @property
@@ -167,7 +167,7 @@ class PairOptions(LocalOptions):
         check_choice("activation", self.activation, get_args(Activation))
 
 
-class PairModel(LocalModel[Any, float], Protocol):
+class PairModel(LocalModel, Protocol):
     """A model that reads query and text together and returns one number per pair."""
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:

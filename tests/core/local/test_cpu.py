@@ -13,11 +13,9 @@ from rerank_core.local import cpu
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder for the files of control groups, with eight cores in the scheduler's mask."""
-    monkeypatch.setattr(cpu, "_CGROUP_V2", tmp_path / "cpu.max")
-    monkeypatch.setattr(cpu, "_CGROUP_V1", tmp_path / "cpu")
+    monkeypatch.setattr(cpu, "_CGROUP", tmp_path / "cpu.max")
     monkeypatch.setattr(cpu, "_CPUS", tmp_path / "cpus")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    (tmp_path / "cpu").mkdir()
     return tmp_path
 
 
@@ -42,14 +40,6 @@ def test_without_a_quota_the_mask_decides(cgroup: Path) -> None:
 def test_the_quota_of_version_2_bounds_the_mask(cgroup: Path, content: str, cores: int) -> None:
     """Rounded down, at least 1; a file that cannot be read as a quota is none."""
     (cgroup / "cpu.max").write_text(content)
-    assert cpu.available_cores() == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("-1\n", 8), ("200000\n", 2), ("100\n", 1), ("?\n", 8)])
-def test_the_quota_of_version_1_bounds_the_mask(cgroup: Path, quota: str, cores: int) -> None:
-    """-1 means none."""
-    (cgroup / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (cgroup / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert cpu.available_cores() == cores
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from rerank_core.local.formats.onnx import INT64, GraphBuilder, _bytes, read_weights
+from rerank_core.local.formats.onnx import INT64, GraphBuilder, _field, read_weights
 
 DTYPES = st.sampled_from([np.float32, np.uint8, np.int8, np.int32, np.int64])
 
@@ -60,9 +60,9 @@ def test_other_bytes_are_no_model(content: bytes) -> None:
     ("content", "reason"),
     [
         (b"\xff" * 2_000_000, "the number at byte 0 has more than 10 bytes"),
-        (_bytes(7, _bytes(5, _bytes(1, b"\xff" * 2_000_000))), "has more than 10 bytes"),
+        (_field(7, _field(5, _field(1, b"\xff" * 2_000_000))), "has more than 10 bytes"),
         (b"\x3a\x05\x2a", "ends within a field"),
-        (_bytes(7, _bytes(5, b"\x08\x02" * 35)), "the tensor '' has 35 dimensions"),
+        (_field(7, _field(5, b"\x08\x02" * 35)), "the tensor '' has 35 dimensions"),
         (file_with({"w": np.ones(4, np.float32)}).replace(b"\x08\x04", b"\x08\x05", 1), "as many bytes"),
     ],
     ids=["number", "dimensions", "cut", "many", "shape"],

@@ -12,7 +12,7 @@ from support.models import FAMILIES, MAX_LENGTH, QUERY, TEXTS, Shape, build_chec
 
 from rerank_core import ConfigurationError, Reranker, load_scorer
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.convert import export
+from rerank_core.local.onnx.model_files import export
 
 RUNTIMES = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 EXPORTED: tuple[Shape, ...] = ("deberta-1", "deberta-2", "modernbert-1")
@@ -155,7 +155,7 @@ def test_an_export_that_differs_from_torch_is_not_kept(
     for path in plain("deberta-1").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")
-    monkeypatch.setattr("rerank_core.local.onnx.convert._TOLERANCE", -1.0)
+    monkeypatch.setattr("rerank_core.local.onnx.model_files._TOLERANCE", -1.0)
     before = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
     with pytest.raises(ConfigurationError, match=r"its logits differ from torch's by .*use 'cross-encoder:'"):
         export(Checkpoint(tmp_path), length=MAX_LENGTH)
@@ -169,6 +169,6 @@ def test_what_torch_cannot_export_is_refused(
     for path in plain("modernbert-1").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")
-    monkeypatch.setattr("rerank_core.local.onnx.convert._OPSET", 7)
+    monkeypatch.setattr("rerank_core.local.onnx.model_files._OPSET", 7)
     with pytest.raises(ConfigurationError, match=r"torch .* cannot export .*use 'cross-encoder:'"):
         scores(tmp_path)

@@ -18,8 +18,7 @@ from support.scripts import run_script
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
-from rerank_core.local.onnx.convert import quantize
-from rerank_core.local.onnx.model_files import GraphFile, find_model
+from rerank_core.local.onnx.model_files import GraphFile, find_model, quantize
 
 Build = Callable[[Shape], Path]
 

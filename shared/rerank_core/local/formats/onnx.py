@@ -156,20 +156,15 @@ def _number(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _int(number: int, value: int) -> bytes:
-    return _number(number << 3) + _number(value)
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return _length(number, len(value)) + value
+def _field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return _number(number << 3) + _number(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _length(number, len(content)) + content
 
 
 def _length(number: int, size: int) -> bytes:
     return _number(number << 3 | 2) + _number(size)
-
-
-def _text(number: int, value: str) -> bytes:
-    return _bytes(number, value.encode())
 
 
 @dataclass
@@ -199,7 +194,7 @@ class GraphBuilder:
         """Add a constant that stays outside the file, in :attr:`externals`, and return its name."""
         name = f"external_{len(self.externals)}"
         self.externals[name] = value
-        place = _bytes(13, _text(1, "location") + _text(2, name)) + _int(14, 1)
+        place = _field(13, _field(1, "location") + _field(2, name)) + _field(14, 1)
         self._add_weight(name, value, place, memoryview(b""))
         return name
 
@@ -207,7 +202,7 @@ class GraphBuilder:
         number = _NUMBERS.get(value.dtype)
         if number is None:
             raise ValueError(f"constants of type {value.dtype} cannot be written")
-        head = b"".join(_int(1, size) for size in value.shape) + _int(2, number) + _text(8, name) + place
+        head = b"".join(_field(1, size) for size in value.shape) + _field(2, number) + _field(8, name) + place
         self._weights.append((_length(5, len(head) + len(data)) + head, data))
 
     def node(
@@ -219,16 +214,9 @@ class GraphBuilder:
     ) -> str:
         """Add an operator and return the name of its output."""
         output = f"node_{len(self._nodes)}"
-        self._nodes.append(
-            _bytes(
-                1,
-                b"".join(_text(1, name) for name in inputs)
-                + _text(2, output)
-                + _text(4, operator)
-                + b"".join(_bytes(5, _attribute(name, value)) for name, value in (attributes or {}).items())
-                + _text(7, domain),
-            )
-        )
+        settings = [_field(5, _attribute(name, value)) for name, value in (attributes or {}).items()]
+        parts = [*(_field(1, name) for name in inputs), _field(2, output), _field(4, operator), *settings]
+        self._nodes.append(_field(1, b"".join([*parts, _field(7, domain)])))
         return output
 
     def model(self, inputs: Mapping[str, tuple[int, Sequence[str]]], output: str, dims: Sequence[str]) -> bytes:
@@ -242,21 +230,21 @@ class GraphBuilder:
         opsets = (("", self.opset), ("com.microsoft", 1))
         parts: list[bytes | memoryview] = [
             *self._nodes,
-            _text(2, "graph"),
+            _field(2, "graph"),
             *(part for weight in self._weights for part in weight),
-            *(_bytes(11, _value(name, *kind)) for name, kind in inputs.items()),
-            _bytes(12, _value(output, FLOAT, dims)),
+            *(_field(11, _value(name, *kind)) for name, kind in inputs.items()),
+            _field(12, _value(output, FLOAT, dims)),
         ]
-        header = _int(1, 8) + b"".join(_bytes(8, _text(1, name) + _int(2, number)) for name, number in opsets)
+        header = _field(1, 8) + b"".join(_field(8, _field(1, name) + _field(2, number)) for name, number in opsets)
         return b"".join([header, _length(7, sum(map(len, parts))), *parts])
 
 
 def _attribute(name: str, value: int | float) -> bytes:
     if isinstance(value, int):
-        return _text(1, name) + _int(3, value) + _int(20, 2)
-    return _text(1, name) + _number(2 << 3 | 5) + struct.pack("<f", value) + _int(20, 1)
+        return _field(1, name) + _field(3, value) + _field(20, 2)
+    return _field(1, name) + _number(2 << 3 | 5) + struct.pack("<f", value) + _field(20, 1)
 
 
 def _value(name: str, dtype: int, dims: Sequence[str]) -> bytes:
-    shape = b"".join(_bytes(1, _text(2, dim)) for dim in dims)
-    return _text(1, name) + _bytes(2, _bytes(1, _int(1, dtype) + _bytes(2, shape)))
+    shape = b"".join(_field(1, _field(2, dim)) for dim in dims)
+    return _field(1, name) + _field(2, _field(1, _field(1, dtype) + _field(2, shape)))

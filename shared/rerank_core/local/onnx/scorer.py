@@ -9,8 +9,7 @@ from typing import ClassVar
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.convert import export, quantize
-from rerank_core.local.onnx.model_files import can_write_graph, find_model
+from rerank_core.local.onnx.model_files import can_write_graph, export, find_model, quantize
 from rerank_core.local.runtimes.session import (
     ModelSession,
     Precision,

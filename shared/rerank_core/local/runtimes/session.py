@@ -46,12 +46,7 @@ class SessionOptions:
 
 
 def choose_runtime(runtime: Runtime, precision: Precision) -> Literal["onnxruntime", "openvino"]:
-    """Return the runtime that ``auto`` stands for, or the one asked for.
-
-    Raises:
-        ConfigurationError: an unknown runtime or precision, or one that do not go together.
-        MissingExtraError: the runtime is not installed; names its extra.
-    """
+    """Return the runtime that ``auto`` stands for, or the one asked for; refuse what cannot run here."""
     check_choice("runtime", runtime, get_args(Runtime))
     check_choice("precision", precision, get_args(Precision))
     if runtime == "onnxruntime" and precision == "bf16":
@@ -68,12 +63,7 @@ def choose_runtime(runtime: Runtime, precision: Precision) -> Literal["onnxrunti
 
 
 def open_session(model: Path | bytes, options: SessionOptions) -> ModelSession:
-    """Load an ONNX model, a file or in memory; one for ``int8`` must be quantised already.
-
-    Raises:
-        ConfigurationError: the runtime does not take the model, or cannot run it in this precision.
-        MissingExtraError: the runtime is not installed.
-    """
+    """Load an ONNX model, a file or in memory; one for ``int8`` must be quantised already."""
     if choose_runtime(options.runtime, options.precision) == "openvino":
         return OpenVinoSession(model, threads=options.threads, precision=options.precision)
     return OrtSession(model, threads=options.threads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from rerank_core._support.extras import require
@@ -184,47 +183,34 @@ def _tokens_within(free: int, config: Any, itemsize: int) -> int:
     return max(_LEAST_CUDA_TOKENS, min(_CUDA_TOKENS, fitting))
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """All texts of a call, which are one item; its length is about its number of tokens."""
-
-    query: str
-    texts: Sequence[str]
-    tokens: int
-
-    def __len__(self) -> int:
-        return self.tokens
-
-
-class ListwiseJob(ModelJob[_Call, Sequence[float]]):
-    """Scores all texts of a call together."""
+class ListwiseJob(ModelJob["ListwiseJob", Sequence[float]]):
+    """Scores all texts of a call together; the job is its own only item, as long as its texts."""
 
     count = 1
 
     def __init__(self, query: str, texts: Sequence[str]) -> None:
-        self.scores: list[float] = []
+        self.query = query
+        self.texts = texts
         self.tokens = sum(map(estimate_tokens, (query, *texts)))
-        self._query = query
-        self._texts = texts
+        self.scores: Sequence[float] = ()
 
-    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, _Call]]:  # noqa: ARG002
+    def __len__(self) -> int:
+        return self.tokens
+
+    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, ListwiseJob]]:  # noqa: ARG002
         """Return the whole call as one item."""
-        return [(0, _Call(self._query, self._texts, self.tokens))]
+        return [(0, self)]
 
     def accept(self, position: int, output: Sequence[float]) -> None:  # noqa: ARG002
         """Take the scores of all texts."""
-        self.scores = list(output)
+        self.scores = output
 
 
 class ListwiseModel:
     """A model with a ``rerank`` of its own, such as jina-reranker-v3, on one device; in the engine's thread only.
 
-    Args:
-        name: a local folder or a hub id.
-        options: of the scorer.
-
     Raises:
-        ConfigurationError: the options do not let the model's own code run, or do not fit it.
+        ConfigurationError: the scorer's options do not let the model's own code run, or do not fit it.
     """
 
     def __init__(self, name: str, options: Any) -> None:
@@ -250,7 +236,7 @@ class ListwiseModel:
         library = require("sentence_transformers.util", extra="local", purpose=_PURPOSE)
         self._model = model.to(options.devices[0] or library.get_device_name()).eval()
 
-    def forward(self, items: Sequence[_Call], /) -> Sequence[Sequence[float]]:
+    def forward(self, items: Sequence[ListwiseJob], /) -> Sequence[Sequence[float]]:
         """Return the scores of each call's texts."""
         return [self._rank(item) for item in items]
 
@@ -261,7 +247,7 @@ class ListwiseModel:
         """Return about where the first tokens of texts end."""
         return [estimate_token_ends(text, limit) for text in texts]
 
-    def _rank(self, item: _Call) -> list[float]:
+    def _rank(self, item: ListwiseJob) -> list[float]:
         ranked = self._model.rerank(item.query, list(item.texts))
         scores = {result["index"]: float(result["relevance_score"]) for result in ranked}
         if scores.keys() != set(range(len(item.texts))):

@@ -106,7 +106,7 @@ class CrossEncoderScorer(PairScorer):
             return await super().score(query, texts)
         job = ListwiseJob(query, texts)
         await self.engine.run(job)
-        return Scored(job.scores, Usage(requests=1, tokens=job.tokens))
+        return Scored(list(job.scores), Usage(requests=1, tokens=job.tokens))
 
     def load(self) -> Any:
         """Load a :class:`TorchPairs`, with the model once per device, or a :class:`ListwiseModel`."""

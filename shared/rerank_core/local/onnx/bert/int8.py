@@ -39,7 +39,6 @@ class QuantizedRows(NamedTuple):
 
 
 RowQuantizer = Callable[[Array], QuantizedRows]
-"""Quantises a matrix."""
 
 _VERSION = 1
 """Of the cached files, and of the order in which a graph asks for them."""

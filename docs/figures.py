@@ -41,6 +41,8 @@ def read_parts() -> dict[str, Any]:
 
 def show(figure: dict[str, Any], form: str | None = None) -> str:
     """Return a figure as text: with its unit, with its ``range`` besides, or its ``number`` alone."""
+    if figure["value"] is None:
+        return "not measured yet"
 
     def number(value: float) -> str:
         shown = f"{value:,.{figure['digits']}f}"
@@ -73,6 +75,9 @@ def render(parts: dict[str, Any]) -> str:
     """Return the page about all figures."""
     lines = [INTRODUCTION]
     for part in parts.values():
+        if "machine" not in part:
+            lines.append(f"## {part['title']}\n\n```sh\n{part['command']}\n```\n\nNot measured yet.\n")
+            continue
         machine = part["machine"]
         versions = ", ".join(f"{name} {each}" for name, each in machine["versions"].items() if each)
         lines += [

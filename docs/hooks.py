@@ -11,9 +11,11 @@ import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
+from rerank_core.pricing import PRICES_AS_OF
 from rerank_tools.known_models import known_models
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +25,7 @@ SOURCES = {
     "langchain_rerankers": ROOT,
     "llamaindex_rerankers": ROOT,
 }
+PAGES: dict[str, Page] = {}  # of this build, in the order of the navigation, without those made of other files
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -54,6 +57,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_nav(nav: Navigation, *, config: MkDocsConfig, files: Files) -> None:
+    """Remember the order of the pages that people wrote."""
+    PAGES.clear()
+    made = ("reference/", "notebooks/", "changelog.md")
+    PAGES.update({page.file.src_uri: page for page in nav.pages if not page.file.src_uri.startswith(made)})
+
+
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Refuse a page that quotes a figure that was not measured, or another value than was."""
     try:
@@ -64,9 +74,23 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     return figures.QUOTE.sub(r"\3", markdown).replace("<!-- known models -->", model_table())
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write the pages for language models: llms.txt lists them, llms-full.txt holds them."""
+    index = [f"# {config.site_name}\n", f"> {config.site_description}\n", "## Pages\n"]
+    for page in PAGES.values():
+        about = " ".join((page.markdown or "").partition("\n")[2].strip().partition("\n\n")[0].split())
+        index.append(f"- [{page.title}]({page.canonical_url}): {about}")
+    site = Path(config.site_dir)
+    (site / "llms.txt").write_text("\n".join(index) + "\n", encoding="utf-8")
+    (site / "llms-full.txt").write_text(
+        "\n\n".join(page.markdown or "" for page in PAGES.values()), encoding="utf-8"
+    )
+
+
 def model_table() -> str:
     """Return the models that the package knows, as a table."""
-    rows = ["| name | reads (tokens) | price | follows instructions | note |", "|---|---:|---|---|---|"]
+    rows = [f"Prices as of {PRICES_AS_OF:%Y-%m-%d}.\n"]
+    rows += ["| name | reads (tokens) | price | follows instructions | note |", "|---|---:|---|---|---|"]
     for model in known_models():
         if "<" in model.name and not model.name.startswith("cross-encoder:<owner>"):
             continue
@@ -122,6 +146,8 @@ def reference_pages() -> dict[str, dict[str, list[str]]]:
                 exported.update(names)
             else:
                 names = [name for name in names if name not in exported]
+            if parts[:2] == ("rerank_tools", "cli"):  # commands are for the terminal: docs/command-line.md
+                continue
             page = ".".join(parts[:2]) if root.joinpath(*parts[:2]).is_dir() else package
             if names:
                 pages.setdefault(page, {})[".".join(parts)] = names

@@ -66,7 +66,7 @@ PARTS = {
 
 def measure(name: str, folders: dict[str, str], further: str) -> dict[str, object] | None:
     """Run a part; return what it found with the command, or None where it failed."""
-    arguments = f"{PARTS[name].arguments} {further}".split()
+    arguments = shlex.split(f"{PARTS[name].arguments} {further}")
     command = [sys.executable, str(HERE / f"{name}.py"), *(folders.get(each, each) for each in arguments)]
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "figures.json")

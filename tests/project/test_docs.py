@@ -89,7 +89,7 @@ def test_the_readme_is_read_in_a_minute() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-@pytest.mark.parametrize("name", ["docs/choosing-a-model.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/choosing-a-model.md"])
 def test_the_tables_of_models_name_every_provider(name: str) -> None:
     """The first column has all built-in providers, and no others."""
     rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / name).read_text(encoding="utf-8"), re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import figures
@@ -9,6 +10,8 @@ import pytest
 from benchmarks import bench_all
 
 ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"^( *)```.*?^\1```$|`[^`\n]*`", re.M | re.S)
+MEASURED = re.compile(r"\d ?(?:ms|µs|kB|MB|GB|%)(?!\w)|\d times\b|\d (?:per|a) second\b|\b0\.\d{3}\b")
 PARTS = figures.read_parts()
 
 
@@ -17,6 +20,13 @@ def test_quotes_are_what_was_measured(path: Path) -> None:
     """`python docs/figures.py` would change nothing."""
     text = path.read_text(encoding="utf-8")
     assert figures.fill(text, PARTS) == text
+
+
+@pytest.mark.parametrize("path", figures.pages(), ids=lambda path: path.name)
+def test_measured_numbers_are_quotes(path: Path) -> None:
+    """Times, sizes and qualities in the text stand between the comments that name their figure."""
+    prose = figures.QUOTE.sub("", CODE.sub("", path.read_text(encoding="utf-8")))
+    assert [line for line in prose.splitlines() if MEASURED.search(line)] == []
 
 
 def test_the_page_of_benchmarks_follows_from_the_figures() -> None:

@@ -22,21 +22,13 @@ from llamaindex_rerankers._events import CallRecord, send_events
 from llamaindex_rerankers._nodes import add_metadata, find_own_passage, is_blank, is_multimodal, replace_text
 from rerank_core import ConfigurationError, RankedDocument, Ranking
 from rerank_core.ranking_options import prepend_metadata
-from rerank_core.settings import RerankOptions, RerankSettings
+from rerank_core.settings import RerankSettings
 
-__all__ = ["PostprocessorOptions", "RerankPostprocessor"]
+__all__ = ["RerankPostprocessor"]
 
 _dispatcher = get_dispatcher(__name__)
 _logger = logging.getLogger(__name__)
 _RETRIEVAL_SCORE = "retrieval_score"
-
-
-class PostprocessorOptions(RerankOptions, total=False):
-    """The options of :class:`RerankPostprocessor`, for functions that pass them on."""
-
-    metadata_mode: MetadataMode
-    keep_retrieval_score: bool
-    without_text: Literal["drop", "keep", "raise"]
 
 
 class RerankPostprocessor(RerankSettings, BaseNodePostprocessor):

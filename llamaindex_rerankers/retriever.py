@@ -10,9 +10,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
-from typing_extensions import Unpack
 
-from llamaindex_rerankers.postprocessor import PostprocessorOptions, RerankPostprocessor
+from llamaindex_rerankers.postprocessor import RerankPostprocessor
 from rerank_core import ConfigurationError
 
 __all__ = ["RerankRetriever"]
@@ -60,7 +59,7 @@ class RerankRetriever(BaseRetriever):
         object_map: dict[str, Any] | None = None,
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
-        **options: Unpack[PostprocessorOptions],
+        **options: Any,
     ) -> None:
         if isinstance(retriever, BaseIndex):
             if candidates is not None and (isinstance(candidates, bool) or candidates < 1):

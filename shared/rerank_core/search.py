@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Real
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import anyio.to_thread
@@ -92,7 +93,7 @@ def two_stage_search(
     documents = _read_candidates(found, candidates, text_fn)
     scores = _list_scores(stage, documents)
     return _build_results(
-        stage.rerank(query, documents, text_fn=_text, selection=selection, retrieval_scores=scores)
+        stage.rerank(query, documents, text_fn=_read_text, selection=selection, retrieval_scores=scores)
     )
 
 
@@ -119,24 +120,11 @@ async def atwo_stage_search(
     documents = _read_candidates(await found if inspect.isawaitable(found) else found, candidates, text_fn)
     scores = _list_scores(stage, documents)
     return _build_results(
-        await stage.arerank(query, documents, text_fn=_text, selection=selection, retrieval_scores=scores)
+        await stage.arerank(query, documents, text_fn=_read_text, selection=selection, retrieval_scores=scores)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate(Generic[D]):
-    document: D
-    text: str
-    score: float | None
-    metadata: Mapping[str, Any]
-
-
-def _text(candidate: _Candidate[Any]) -> str:
-    return candidate.text
-
-
-def _list_scores(stage: Reranker, documents: Iterable[_Candidate[Any]]) -> list[float | None] | None:
-    return [document.score for document in documents] if stage.retrieval_weight else None
+_read_text = attrgetter("text")
 
 
 def _second_stage(
@@ -147,59 +135,48 @@ def _second_stage(
     return stage, replace(stage.selection, top_n=top_n)
 
 
-def _read_candidates(found: _Candidates[D], count: int, text_fn: Callable[[D], str] | None) -> list[_Candidate[D]]:
+def _read_candidates(
+    found: _Candidates[D], count: int, text_fn: Callable[[D], str] | None
+) -> list[SearchResult[D]]:
     if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Iterable):
         raise ConfigurationError(f"search returned a {type(found).__name__}: it must return a list of documents")
     return [_read_candidate(position, given, text_fn) for position, given in enumerate(islice(found, count))]
 
 
-def _read_candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) -> _Candidate[D]:
+def _read_candidate(position: int, given: Any, text_fn: Callable[[D], str] | None) -> SearchResult[D]:
     where = f"the first stage's document {position}"
     document, score = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    known = document if isinstance(document, Mapping) else _Attributes(document)
-    name = next((name for name in TEXT_NAMES if known.get(name) is not None), None)
-    text: object = document
+
+    def read(name: str) -> Any:
+        if isinstance(document, Mapping):
+            return document.get(name)
+        return None if isinstance(document, str) else getattr(document, name, None)
+
+    name = next((name for name in TEXT_NAMES if read(name) is not None), "")
+    text: object = document if isinstance(document, str) else read(name)
     if text_fn is not None:
-        text = text_fn(document)
-    elif not isinstance(document, str):
-        text = None if name is None else known.get(name)
+        text, name = text_fn(document), ""
     if not isinstance(text, str):
         raise ConfigurationError(
             f"{where}, a {type(document).__name__}, has no string as {', '.join(TEXT_NAMES)}: give text_fn="
         )
     if score is None:
-        score = known.get("score")
+        score = read("score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
         raise ConfigurationError(f"{where} has a {type(score).__name__} as its score: give a number or None")
-    metadata = known.get("metadata")
+    metadata = read("metadata")
     result = dict(metadata) if isinstance(metadata, Mapping) else {}
     if isinstance(document, Mapping):
-        apart = {"score", "metadata"} if text_fn is not None else {"score", "metadata", name}
-        result.update((key, value) for key, value in document.items() if key not in apart)
-    return _Candidate(document, text, None if score is None else float(score), result)
+        result.update((key, value) for key, value in document.items() if key not in ("score", "metadata", name))
+    return SearchResult(document, text, 0, position, None, None if score is None else float(score), result)
 
 
-class _Attributes:
-    """Reads an object's attributes with a mapping's ``get``; a string has none."""
-
-    def __init__(self, document: object) -> None:
-        self._document = None if isinstance(document, str) else document
-
-    def get(self, name: str) -> Any:
-        return getattr(self._document, name, None)
+def _list_scores(stage: Reranker, found: Iterable[SearchResult[Any]]) -> list[float | None] | None:
+    return [each.retrieval_score for each in found] if stage.retrieval_weight else None
 
 
-def _build_results(ranking: Ranking[_Candidate[D]]) -> list[SearchResult[D]]:
+def _build_results(ranking: Ranking[SearchResult[D]]) -> list[SearchResult[D]]:
     return [
-        SearchResult(
-            document=ranked.document.document,
-            text=ranked.text,
-            rank=ranked.rank,
-            original_index=ranked.index,
-            score=ranked.score,
-            retrieval_score=ranked.document.score,
-            metadata=ranked.document.metadata,
-            passage=ranked.passage,
-        )
-        for ranked in ranking
+        replace(each.document, text=each.text, rank=each.rank, score=each.score, passage=each.passage)
+        for each in ranking
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,6 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import TypedDict
 
 from rerank_core._support.checks import check_fraction, check_seconds
 from rerank_core.errors import ConfigurationError
@@ -39,7 +38,7 @@ from rerank_core.serialization import dump_reranker, restore_reranker
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RerankOptions", "RerankSettings"]
+__all__ = ["RerankSettings"]
 
 _TOP_N = 5
 _SELECTION = ("score_threshold", "adaptive_ratio", "min_keep", "top_n")
@@ -73,30 +72,6 @@ def _restore(value: Any) -> Any:
 
 def _hide(key: Any) -> Any:
     return SecretStr(key) if isinstance(key, str) else key
-
-
-class RerankOptions(TypedDict, total=False):
-    """The options of :class:`RerankSettings`, for functions that pass them on."""
-
-    model: str
-    top_n: int | None
-    score_threshold: float | None
-    adaptive_ratio: float | None
-    min_keep: int
-    api_key: SecretStr | str | Callable[[], Any] | None
-    base_url: str | None
-    timeout: float | None
-    on_error: OnError
-    retrieval_weight: float
-    metadata_fields: Sequence[str]
-    model_options: dict[str, Any]
-    text_fn: Callable[[Any], str] | None
-    return_passage: bool
-    diversity: float
-    vector_fn: Callable[[Any], Sequence[float]] | None
-    order: Literal["relevance", "edges"]
-    collapse_duplicates: bool
-    reranker: Reranker | Scorer | None
 
 
 class RerankSettings(RankingOptions):
@@ -161,7 +136,6 @@ class RerankSettings(RankingOptions):
         """Make the scorer and check the options."""
         super().model_post_init(context)
         self.selection()
-        check_fraction("diversity", self.diversity)
         self.get_reranker()
 
     @model_validator(mode="wrap")
@@ -181,15 +155,17 @@ class RerankSettings(RankingOptions):
             ]
             raise ValidationError.from_exception_data(exc.title, errors, hide_input=True) from None
 
-    @field_validator(*_SELECTION, "timeout", "retrieval_weight")
+    @field_validator(*_SELECTION, "timeout", "diversity", "retrieval_weight")
     @classmethod
     def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Check a number where it is given or assigned, not only where it is used."""
-        if info.field_name == "timeout":
-            return None if value is None else check_seconds("timeout", value)
-        if info.field_name == "retrieval_weight":
-            return check_fraction("retrieval_weight", value)
-        Selection(**{str(info.field_name): value})
+        name = str(info.field_name)
+        if name in _SELECTION:
+            Selection(**{name: value})
+        elif name != "timeout":
+            check_fraction(name, value)
+        elif value is not None:
+            check_seconds(name, value)
         return value
 
     @field_validator("model")
@@ -280,9 +256,8 @@ class RerankSettings(RankingOptions):
     def __getstate__(self) -> dict[Any, Any]:
         # Not super(): LlamaIndex's takes what it cannot pickle out of this very object.
         state: dict[Any, Any] = BaseModel.__getstate__(self)
-        values = {name: value for name, value in state["__dict__"].items() if name != "api_key"}
         private = {**state["__pydantic_private__"], "_made": None}
-        return {**state, "__dict__": values, "__pydantic_private__": private}
+        return {**state, "__dict__": {**state["__dict__"], "api_key": None}, "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         values = dict(state["__dict__"])

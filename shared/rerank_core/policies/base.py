@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from rerank_core.errors import ConfigurationError
@@ -73,11 +74,7 @@ class Policy(Scorer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        return _rebuild, (type(self), arguments)
+        return partial(type(self), **arguments), ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
-
-
-def _rebuild(kind: type[Policy], arguments: dict[str, Any]) -> Policy:
-    return kind(**arguments)

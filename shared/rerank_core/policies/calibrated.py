@@ -6,11 +6,11 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from rerank_core._call.asking import call_scorer
 from rerank_core._call.event_loop import run_work
@@ -117,6 +117,8 @@ class Calibration:
             ConfigurationError: the file cannot be read, holds something else, or has a version of the format
                 that this package does not know.
         """
+        from pydantic import TypeAdapter  # takes long to import
+
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
@@ -128,9 +130,9 @@ class Calibration:
                 f"{path} has version {content.get('version')!r} of the format, this package reads {_VERSION}"
             )
         try:
-            return cls(**_read_attributes(content))
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            raise ConfigurationError(f"{path} holds a broken calibration: {exc}") from exc
+            return TypeAdapter(cls).validate_python({field.name: content[field.name] for field in fields(cls)})
+        except (KeyError, ValueError) as exc:
+            raise ConfigurationError(f"{path} holds a broken calibration: {' '.join(str(exc).split())}") from exc
 
 
 class Calibrated(Policy):
@@ -195,16 +197,3 @@ def _interpolate(knots: Sequence[tuple[float, float]], score: float) -> float:
         return knots[-1][1]
     (left, low), (right, high) = knots[above - 1], knots[above]
     return low + (high - low) * ((score - left) / (right - left))
-
-
-def _read_attributes(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a calibration's attributes from a file's content."""
-    values = {field.name: content[field.name] for field in fields(Calibration)}
-    values["knots"] = tuple((float(score), float(probability)) for score, probability in values["knots"])
-    for name in ("slope", "intercept"):
-        values[name] = float(values[name])
-    for name in ("before", "after"):
-        values[name] = None if values[name] is None else CalibrationQuality(**values[name])
-    if not isinstance(values["model"], str):
-        raise TypeError(f"model is {values['model']!r}, not a text")
-    return values

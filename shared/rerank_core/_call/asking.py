@@ -92,7 +92,7 @@ def _validate(scored: object, scorer: Scorer, expected: int) -> Scored:
     usage = scored.usage
     if not usage.documents:
         usage = replace(usage, documents=expected - usage.cached)
-    return Scored(scores, usage, scored.model or scorer.name, scored.attempts, scored.passages, scored.tiers)
+    return replace(scored, scores=scores, usage=usage, model=scored.model or scorer.name)
 
 
 def _partial_probabilities(partial: Mapping[int, float], scorer: Scorer) -> dict[int, float]:

@@ -15,7 +15,14 @@ _SORTED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class _Values:
+    score_threshold: float | None
+    adaptive_ratio: float | None
+    min_keep: int
+    top_n: int | None
+
+
+class Selection(_Values):
     """Orders by relevance score and drops documents below a threshold, then all but the best ``top_n``.
 
     Attributes:
@@ -33,19 +40,21 @@ class Selection:
     [1, 2]
     """
 
-    score_threshold: float | None = None
-    adaptive_ratio: float | None = None
-    min_keep: int = 0
-    top_n: int | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        for name in ("score_threshold", "adaptive_ratio"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, check_fraction(name, value))
-        object.__setattr__(self, "min_keep", check_count("min_keep", self.min_keep, least=0))
-        if self.top_n is not None:
-            object.__setattr__(self, "top_n", check_count("top_n", self.top_n))
+    def __init__(
+        self,
+        score_threshold: float | None = None,
+        adaptive_ratio: float | None = None,
+        min_keep: int = 0,
+        top_n: int | None = None,
+    ) -> None:
+        super().__init__(
+            None if score_threshold is None else check_fraction("score_threshold", score_threshold),
+            None if adaptive_ratio is None else check_fraction("adaptive_ratio", adaptive_ratio),
+            check_count("min_keep", min_keep, least=0),
+            None if top_n is None else check_count("top_n", top_n),
+        )
 
     def select(
         self, scores: Sequence[float], tiers: Sequence[int] = (), order_by: Sequence[float] = ()

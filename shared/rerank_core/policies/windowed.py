@@ -138,10 +138,10 @@ class Windowed(Policy):
                 places.append(None)
                 continue
             seen = text if len(ends) < limit else text[: ends[-1]]
-            found = cut_windows(seen, ends, size=size, overlap=overlap, max_windows=request.max_windows)
-            truncated += found.is_cut
+            passages, is_cut = cut_windows(seen, ends, size=size, overlap=overlap, max_windows=request.max_windows)
+            truncated += is_cut
             placed: dict[int, Passage] = {}
-            for passage in found.passages:
+            for passage in passages:
                 placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
             slots.append(list(placed))
             places.append(placed)

@@ -10,12 +10,11 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from rerank_core.types import Passage
 
-__all__ = ["Windows", "cut_windows", "piece_ends", "sentence_ends"]
+__all__ = ["cut_windows", "piece_ends", "sentence_ends"]
 
 _CLOSERS = r"""[\])}"'”’»」』）】》]*"""
 # Every alternative matches wherever it begins, so that the time is linear in the length of the text.
@@ -35,21 +34,10 @@ u.a u.s usw vgl viz vol vols vs z.b
 _ABBREVIATIONS = frozenset(_ABBREVIATION_LIST.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """The windows of a text.
-
-    Attributes:
-        passages: in order, without the blanks at their ends.
-        is_cut: the text goes on after the last one.
-    """
-
-    passages: list[Passage]
-    is_cut: bool = False
-
-
-def cut_windows(text: str, token_ends: Sequence[int], *, size: int, overlap: int, max_windows: int) -> Windows:
-    """Return windows that cover a text, without blanks at their ends.
+def cut_windows(
+    text: str, token_ends: Sequence[int], *, size: int, overlap: int, max_windows: int
+) -> tuple[list[Passage], bool]:
+    """Return windows that cover a text, without blanks at their ends, and whether the text goes on after them.
 
     Each holds as many whole sentences as fit. A sentence that does not fit is cut at lines, then clauses, words
     and tokens. A window begins with the last sentences of the one before it, as many as fit into ``overlap``
@@ -64,7 +52,7 @@ def cut_windows(text: str, token_ends: Sequence[int], *, size: int, overlap: int
 
     >>> text = "One two. Three four. Five six."
     >>> ends = [3, 7, 8, 14, 19, 20, 25, 29, 30]
-    >>> [text[start:end] for start, end in cut_windows(text, ends, size=6, overlap=3, max_windows=9).passages]
+    >>> [text[start:end] for start, end in cut_windows(text, ends, size=6, overlap=3, max_windows=9)[0]]
     ['One two. Three four.', 'Three four. Five six.']
     """
     text = text.rstrip()
@@ -78,20 +66,15 @@ def cut_windows(text: str, token_ends: Sequence[int], *, size: int, overlap: int
         stop = max(first + 1, bisect_right(counts, counts[first] + size) - 1)
         if stop == last:
             first = min(first, bisect_left(counts, counts[last] - size))
-        _append_stripped(passages, text, bounds[first], bounds[stop])
+        window = text[bounds[first] : bounds[stop]]
+        if stripped := window.strip():
+            start = bounds[first] + len(window) - len(window.lstrip())
+            passages.append(Passage(start, start + len(stripped)))
         if stop == last:
-            return Windows(passages)
+            return passages, False
         shared = max(counts[stop] - overlap, counts[stop + 1] - size)
         first = min(stop, bisect_left(counts, shared, lo=first + 1))
-    return Windows(passages, is_cut=True)
-
-
-def _append_stripped(passages: list[Passage], text: str, start: int, end: int) -> None:
-    inner = text[start:end]
-    stripped = inner.strip()
-    if stripped:
-        start += len(inner) - len(inner.lstrip())
-        passages.append(Passage(start, start + len(stripped)))
+    return passages, True
 
 
 def sentence_ends(text: str) -> Iterator[int]:

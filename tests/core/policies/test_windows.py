@@ -75,15 +75,15 @@ def test_windows_cover_a_text_in_order_within_their_bounds(text: str, size: int,
     """Every character but blanks is in one; they advance at both ends, and share no more than they may."""
     ends = estimate_token_ends(text, 10_000)
     overlap = int(share * size)
-    found = cut_windows(text, ends, size=size, overlap=overlap, max_windows=1000)
-    assert not found.is_cut
+    found, is_cut = cut_windows(text, ends, size=size, overlap=overlap, max_windows=1000)
+    assert not is_cut
     covered: set[int] = set()
-    for start, end in found.passages:
+    for start, end in found:
         assert text[start:end] == text[start:end].strip() != ""
         covered.update(range(start, end))
     assert all(text[position].isspace() for position in range(len(text)) if position not in covered)
-    assert all(one.end < next_.end for one, next_ in pairwise(found.passages))
-    for one, next_ in pairwise(found.passages[:-1]):
+    assert all(one.end < next_.end for one, next_ in pairwise(found))
+    for one, next_ in pairwise(found[:-1]):
         assert one.start < next_.start
         assert bisect_right(ends, one.end) - bisect_right(ends, next_.start) <= overlap + 1
 
@@ -97,7 +97,7 @@ def test_windows_of_words_are_full_and_never_too_large(words: list[str]) -> None
     """No window has more tokens than its size, and none could have taken its neighbour's first sentence too."""
     text = " ".join(words)
     ends = word_ends(text)
-    found = cut_windows(text, ends, size=20, overlap=5, max_windows=1000).passages
+    found = cut_windows(text, ends, size=20, overlap=5, max_windows=1000)[0]
     counts = [bisect_right(ends, end) - bisect_right(ends, start) for start, end in found]
     assert max(counts) <= 20
     if len(found) > 1:
@@ -110,18 +110,17 @@ def test_no_more_windows_than_wanted(text: str, max_windows: int) -> None:
     """And it is said where the text goes on."""
     text += "x"
     ends = estimate_token_ends(text, 10_000)
-    every = cut_windows(text, ends, size=8, overlap=2, max_windows=1000).passages
-    some = cut_windows(text, ends, size=8, overlap=2, max_windows=max_windows)
-    assert len(some.passages) == min(max_windows, len(every))
-    assert some.is_cut == (max_windows < len(every))
+    every = cut_windows(text, ends, size=8, overlap=2, max_windows=1000)[0]
+    some, is_cut = cut_windows(text, ends, size=8, overlap=2, max_windows=max_windows)
+    assert len(some) == min(max_windows, len(every))
+    assert is_cut == (max_windows < len(every))
 
 
 def test_characters_that_belong_together_stay_together() -> None:
     """Accents and joined emoji are not torn from what they belong to."""
     text = "e\u0301" * 50 + "👩\u200d💻" * 20
-    for start, end in cut_windows(
-        text, estimate_token_ends(text, 10_000), size=7, overlap=0, max_windows=1000
-    ).passages:
+    found, _ = cut_windows(text, estimate_token_ends(text, 10_000), size=7, overlap=0, max_windows=1000)
+    for start, end in found:
         assert text[start] not in "\u0301\u200d💻"
         assert text[end - 1] != "\u200d"
 

@@ -11,11 +11,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.colbert import Layout, build_colbert
 from support.loopback import Loopback, running
 from support.models import Shape, build_checkpoint, export_onnx
 
@@ -81,6 +83,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Shape], Pa
         return built[shape]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def colbert(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Layout], Path]:
+    """Return a function that builds the ColBERT checkpoint of a layout once."""
+    return cache(lambda layout: build_colbert(tmp_path_factory.mktemp(layout), layout))
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,9 @@ class Scorer(ABC):
             ConfigurationError: the scorer stores nothing.
             ScorerUnavailableError: the vector file cannot be written.
         """
-        raise ConfigurationError("stores no vectors: use 'embedded' with the option vectors=, the path of a file")
+        raise ConfigurationError(
+            "stores no vectors: use 'embedded' or 'late:' with the option vectors=, the path of a file"
+        )
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Release connections and the like; the scorer may be used again, and then opens new ones."""

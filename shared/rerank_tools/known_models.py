@@ -69,6 +69,7 @@ def known_models() -> list[KnownModel]:
     local = [
         KnownModel("embedded", "embedded", EmbeddedOptions.max_length, local=True, scale="logit"),
         KnownModel("cross-encoder:<folder or hub id>", "cross-encoder", local=True, scale=None, instructions=None),
+        KnownModel("late:<folder or hub id>", "late", local=True, scale="cosine"),
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]
     local += [

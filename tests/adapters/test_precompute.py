@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from langchain_core.documents import Document
@@ -11,6 +12,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import ImageNode, NodeWithScore, TextNode
+from support.colbert import Layout
 
 from langchain_rerankers import RerankCompressor
 from llamaindex_rerankers import RerankPostprocessor, RerankPrecompute
@@ -47,3 +49,16 @@ def test_a_compressor_stores_what_it_reads(tmp_path: Path) -> None:
     assert (again.documents, again.stored) == (1, 2)
     compressor.compress_documents(documents, "memory leak")
     assert compressor.get_reranker().total_usage.stored == 2
+
+
+def test_a_colbert_checkpoint_works_in_both_frameworks(tmp_path: Path, colbert: Callable[[Layout], Path]) -> None:
+    """By its name and options alone; what one of them stored, the other one reads."""
+    model, options = f"late:{colbert('stanford')}", {"vectors": str(tmp_path / "a")}
+    compressor = RerankCompressor(model=model, model_options=options)
+    assert compressor.precompute([Document(text) for text in TEXTS]).documents == 2
+    documents = compressor.compress_documents([Document(text) for text in TEXTS], "memory leak")
+    rerank = RerankPostprocessor(model=model, model_options=options)
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in TEXTS]
+    found = rerank.postprocess_nodes(nodes, query_str="memory leak")
+    assert [node.text for node in found] == [document.page_content for document in documents]
+    assert rerank.get_reranker().total_usage.stored == compressor.get_reranker().total_usage.stored == 2

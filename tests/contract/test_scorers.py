@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.colbert import Layout
 from support.models import SHAPES, Shape
 
 from rerank_core import Scored, Scorer, load_scorer
@@ -77,6 +78,21 @@ class TestOnnx(_OnCheckpoints):
 
     provider = "onnx"
     tolerance = 1e-5
+
+
+@pytest.mark.parametrize("layout", ["stanford", "pylate-modernbert"])
+class TestLate(ScorerContract):
+    """ColBERT checkpoints: without torch, and on it."""
+
+    tolerance = 1e-4
+
+    @pytest.fixture(autouse=True)
+    def _use(self, layout: Layout, colbert: Callable[[Layout], Path]) -> None:
+        self.folder = colbert(layout)
+
+    def make_scorer(self) -> Scorer:
+        """Return one of the checkpoint."""
+        return load_scorer(f"late:{self.folder}")
 
 
 class TestCrossEncoder(_OnCheckpoints):

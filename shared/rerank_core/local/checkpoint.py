@@ -30,7 +30,7 @@ _SHOWN = 6
 """Names of weights in an error."""
 _EMBEDDING = "an embedding model: use it as a first stage"
 _SPLADE = "a SPLADE model, which makes sparse vectors: use it as a first stage"
-_COLBERT = "a ColBERT checkpoint, for late interaction, which no scorer here reads yet"
+_COLBERT = "a ColBERT checkpoint, for late interaction: use 'late:'"
 _ARCHITECTURES = {
     "Model": _EMBEDDING,
     "ForConditionalGeneration": "a text-to-text model such as monoT5, whose score is the probability of a word: "
@@ -39,8 +39,6 @@ _ARCHITECTURES = {
     "ForMaskedLM": "a masked language model, from which rerankers are trained: give one of those",
 }
 """Classes that are no rerankers, by how their names end."""
-_MODULES = {"SpladePooling": _SPLADE, "MultiVectorMask": _COLBERT, "Pooling": _EMBEDDING}
-"""Modules of sentence-transformers that rerankers do not have."""
 
 
 def find_local_facts(model: str) -> ModelFacts:
@@ -63,8 +61,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config: dict[str, Any] = self._json("config.json")
-        self._tokenizer_config: dict[str, Any] = self._json("tokenizer_config.json")
+        self.config: dict[str, Any] = self.read_json("config.json")
+        self._tokenizer_config: dict[str, Any] = self.read_json("tokenizer_config.json")
 
     @property
     def architecture(self) -> str:
@@ -108,11 +106,17 @@ class Checkpoint:
 
     def pad_id(self, tokenizer: Any) -> int:
         """Return the padding id; models that number positions from it need the right one."""
-        token = self._tokenizer_config.get("pad_token")
-        if isinstance(token, dict):
-            token = token.get("content")
-        known = None if token is None else tokenizer.token_to_id(token)
+        known = self.special_id(tokenizer, "pad_token")
         return int(known if known is not None else self.config.get("pad_token_id") or 0)
+
+    def special_id(self, tokenizer: Any, *names: str) -> int | None:
+        """Return the first of these special tokens that the tokenizer has, such as ``"mask_token"``."""
+        for name in names:
+            token = self._tokenizer_config.get(name)
+            found = tokenizer.token_to_id(token.get("content") if isinstance(token, dict) else token or "")
+            if found is not None:
+                return int(found)
+        return None
 
     def has_token_types(self) -> bool:
         """Tell whether the model takes the types of its tokens, 0 in the query and 1 in the text."""
@@ -143,7 +147,7 @@ class Checkpoint:
             re.search(rf"""["']{role}["']""", self.chat_template) for role in ("query", "document")
         ):
             return None
-        saved = self._json("config_sentence_transformers.json").get("model_type") == "CrossEncoder"
+        saved = self.read_json("config_sentence_transformers.json").get("model_type") == "CrossEncoder"
         if saved and not (self.chat_template and facts.template):
             return None  # it was trained without a prompt, or with one that the library can judge
         if facts.template is None:
@@ -163,20 +167,41 @@ class Checkpoint:
 
     def weights_folder(self) -> Path:
         """Return the folder of the weights, for which sentence-transformers may have made one."""
-        modules = self._json("modules.json", list)
-        return self.folder / (modules[0].get("path", "") if modules else "")
+        return self.folder / next((folder for _, folder in self.modules()), "")
 
     def describe(self) -> str:
         """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
         architecture = self.architecture
-        if (self.folder / "artifact.metadata").is_file() or "ColBERT" in architecture:
-            return _COLBERT
         if kind := self._library_kind():
             return kind
         if architecture.endswith("ForMaskedLM") and "splade" in str(self.folder).lower():
             return _SPLADE
         endings = (kind for ending, kind in _ARCHITECTURES.items() if architecture.endswith(ending))
         return next(endings, f"{architecture}: use 'cross-encoder:' if that can run it")
+
+    def is_late(self) -> bool:
+        """Tell whether this is a ColBERT checkpoint, in Stanford's, PyLate's or sentence-transformers' layout."""
+        saved = self.late_settings()
+        return (
+            saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
+            or "query_prefix" in saved
+            or "ColBERT" in self.architecture
+            or (self.folder / "artifact.metadata").is_file()
+            or "MultiVectorMask" in dict(self.modules())
+        )
+
+    def is_stanford(self) -> bool:
+        """Tell whether this is in the layout of ColBERT's authors, with the projection among the weights."""
+        return "HF_ColBERT" in self.architecture and not self.modules()
+
+    def late_settings(self) -> dict[str, Any]:
+        """Return what PyLate and sentence-transformers save of a whole model, or PyLate's ONNX export does."""
+        return dict(self.read_json("config_sentence_transformers.json") or self.read_json("onnx_config.json"))
+
+    def modules(self) -> list[tuple[str, str]]:
+        """Return the classes of sentence-transformers' modules, and their folders."""
+        listed = self.read_json("modules.json", list)
+        return [(module.get("type", "").rpartition(".")[2], module.get("path", "")) for module in listed]
 
     def is_of_another_kind(self) -> bool:
         """Tell whether sentence-transformers' files say that this is no reranker, such as an embedding model."""
@@ -203,16 +228,21 @@ class Checkpoint:
         )
 
     def _library_kind(self) -> str:
-        """Return what sentence-transformers saved a checkpoint as; "" for rerankers and other files."""
-        stated = self._json("config_sentence_transformers.json").get("model_type")
-        modules = [module.get("type", "").rpartition(".")[2] for module in self._json("modules.json", list)]
+        """Return what sentence-transformers or ColBERT saved a checkpoint as; "" for rerankers and other files."""
+        if self.is_late():
+            return _COLBERT
+        stated = self.read_json("config_sentence_transformers.json").get("model_type")
+        modules = dict(self.modules())
         if stated == "CrossEncoder" or not modules or "LogitScore" in modules:
             return ""
-        by_class = _COLBERT if stated in ("ColBERT", "MultiVectorEncoder") else _EMBEDDING
-        return next((kind for module, kind in _MODULES.items() if module in modules), by_class)
+        return _SPLADE if "SpladePooling" in modules else _EMBEDDING
 
-    def _json(self, name: str, kind: type = dict) -> Any:
-        """Return a file's content, an empty one where the file is missing."""
+    def read_json(self, name: str, kind: type = dict) -> Any:
+        """Return a file's content, an empty one where the file is missing.
+
+        Raises:
+            ConfigurationError: it is no JSON, or of another kind.
+        """
         path = self.folder / name
         if not path.is_file():
             return kind()

@@ -69,7 +69,7 @@ def test_a_masked_language_model_is_refused(bare: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("files", "described"),
     [
-        ({"artifact.metadata": {}}, "a ColBERT checkpoint, for late interaction, which no scorer here reads yet"),
+        ({"artifact.metadata": {}}, "a ColBERT checkpoint, for late interaction: use 'late:'"),
         (
             {
                 "config_sentence_transformers_json": {"model_type": "ColBERT"},
@@ -77,7 +77,7 @@ def test_a_masked_language_model_is_refused(bare: Callable[..., Path]) -> None:
                     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
                 ],
             },
-            "a ColBERT checkpoint, for late interaction, which no scorer here reads yet",
+            "a ColBERT checkpoint, for late interaction: use 'late:'",
         ),
         (
             {

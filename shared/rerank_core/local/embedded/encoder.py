@@ -64,8 +64,12 @@ class Encoder(TokenEncoder):
         hidden = BertWriter(graph, _SHAPE, _read_weights()).write()
         session = graph.session(hidden, SessionOptions(threads=threads))
         super().__init__(session, tokenizer, threads=threads, cache_bytes=cache_bytes)
-        precision = f"int8, {largest_int8()}" if int8 else "fp32"
-        self.name = f"all-MiniLM-L6-v2, {_SHA256}, {precision}, {max_length} tokens"
+        self._precision = f"int8, {largest_int8()}" if int8 else "fp32"
+
+    @property
+    def name(self) -> str:
+        """What names the weights and everything else that a text's vectors depend on."""
+        return f"all-MiniLM-L6-v2, {_SHA256}, {self._precision}, {self._max_length} tokens"
 
     def tokenize(self, texts: Sequence[str], *, queries: bool = False) -> Sequence[TokenIds]:  # noqa: ARG002 - alike
         """Return texts' tokens, cut to ``max_length``; [CLS] and [SEP] are not compared."""

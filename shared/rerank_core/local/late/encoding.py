@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from rerank_core.local.late.token_records import RECORD_FORMAT, RecordProduct, p
 from rerank_core.local.late.vector_file import VectorFile, record_key
 from rerank_core.local.runtimes.session import ModelSession
 from rerank_core.local.tokens import padded, token_ends
+
+if TYPE_CHECKING:
+    from rerank_core.local.torch.multi_vector import MultiVectorSession
 
 __all__ = [
     "EncodingJob",
@@ -66,7 +69,7 @@ class TokenVectors:
         weights: (tokens,), of sum 1: what each token of a query counts.
     """
 
-    tokens: npt.NDArray[np.float16]
+    tokens: npt.NDArray[np.floating[Any]]
     mean: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
 
@@ -85,16 +88,11 @@ class TokenEncoder(ABC):
         threads: cores to use for comparing; None for all physical ones.
         cache_bytes: see :class:`VectorCache`.
         pad_id: fills up shorter texts.
-
-    Attributes:
-        name: names the weights and everything else that a text's vectors depend on.
     """
-
-    name: str
 
     def __init__(
         self,
-        session: ModelSession,
+        session: ModelSession | MultiVectorSession,
         tokenizer: Any,
         *,
         threads: int | None,
@@ -109,6 +107,11 @@ class TokenEncoder(ABC):
         self.arm = session.arm
         self.interrupt = session.interrupt
         self.cache = VectorCache(cache_bytes)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What names the weights and everything else that a text's vectors depend on."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], *, queries: bool = False) -> Sequence[TokenIds]:

@@ -28,6 +28,8 @@ __all__ = ["GraphFile", "can_write_graph", "export", "find_model", "quantize", "
 
 _SAFETENSORS = "model.safetensors"
 _SINGLE = ("model.onnx", "onnx/model.onnx")
+_COLBERT = "vespa_colbert.onnx"
+"""As ColBERT checkpoints are exported for Vespa."""
 _INT8_BY_CPU = {
     "avx512_vnni": "model_qint8_avx512_vnni.onnx",
     "avx512f": "model_qint8_avx512.onnx",
@@ -125,10 +127,10 @@ def _choose_file(files: ModelFiles, checkpoint: Checkpoint, file_name: str | Non
     if precision == "int8":
         int8 = _int8_names()
         direct = [name for name in weights if name.startswith(_SAFETENSORS) and supports(checkpoint.config)]
-        wanted = [*int8, *direct, *_SINGLE, *weights]
+        wanted = [*int8, *direct, *_SINGLE, _COLBERT, *weights]
         missing = [*int8, *_SINGLE, _SAFETENSORS]
     else:
-        wanted = [*_SINGLE, *weights, *([*_HALF, *_int8_names()] if precision == "auto" else [])]
+        wanted = [*_SINGLE, _COLBERT, *weights, *([*_HALF, *_int8_names()] if precision == "auto" else [])]
         missing = [*_SINGLE, _SAFETENSORS]
     found = next((name for name in wanted if name in files.names), None)
     if found is None:

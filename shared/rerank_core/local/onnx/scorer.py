@@ -93,7 +93,7 @@ class OnnxScorer(PairScorer):
             revision=self.options.revision,
             offline=self.options.local_files_only,
         )
-        if graph is None:
+        if graph is None or checkpoint.is_late():
             checkpoint.check_classifier()
         length = self.options.max_length or checkpoint.max_length()
         pairs = self._choose_tokenizer(checkpoint, length)

@@ -13,10 +13,26 @@ from typing import Any
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
+from rerank_core.local.cpu import usable_threads
 
-__all__ = ["check_trained", "keep_class_unpatched", "quiet_transformers", "to_chat_template", "use_template"]
+__all__ = [
+    "check_trained",
+    "keep_class_unpatched",
+    "quiet_transformers",
+    "set_threads",
+    "to_chat_template",
+    "use_template",
+]
 
 _ROLES = {"query": "query", "document": "document", "instruction": "system"}
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the cores that torch uses in this process; None keeps what it has, within the container's quota."""
+    torch = require("torch", extra="local", purpose="a model on torch")
+    usable = usable_threads(threads or torch.get_num_threads())
+    if usable != torch.get_num_threads():
+        torch.set_num_threads(usable)
 
 
 def check_trained(model: Any, checkpoint: Checkpoint) -> None:

@@ -16,7 +16,7 @@ from rerank_core.local.torch.loading import keep_class_unpatched
 from rerank_core.local.torch.readers import Features, Reader
 from rerank_core.reading import estimate_token_ends, estimate_tokens
 
-__all__ = ["ListwiseJob", "ListwiseModel", "Replica", "TorchPairs"]
+__all__ = ["ListwiseJob", "ListwiseModel", "Replica", "TorchPairs", "choose_tokens_per_batch"]
 
 _PURPOSE = "a model that ranks all texts together"
 
@@ -56,7 +56,7 @@ class TorchPairs:
     ) -> None:
         import torch
 
-        self.tokens_per_batch = (tokens_per_batch or min(map(_choose_tokens_per_batch, models))) * len(models)
+        self.tokens_per_batch = (tokens_per_batch or min(map(choose_tokens_per_batch, models))) * len(models)
         self._activation = activation
         self._features = reader.features
         self._replicas = [Replica(model) for model in models]
@@ -154,7 +154,7 @@ def _split_evenly(lengths: Sequence[int], count: int) -> list[slice]:
     return slices
 
 
-def _choose_tokens_per_batch(model: Any) -> int:
+def choose_tokens_per_batch(model: Any) -> int:
     """Return how many padded tokens per batch suit the device that a ``CrossEncoder`` is on.
 
     On a CPU 1,024, which fit its caches. On CUDA 65,536, which keep it busy, or fewer where a layer's activations

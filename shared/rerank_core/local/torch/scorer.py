@@ -12,10 +12,15 @@ from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, RerankError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.cpu import usable_threads
 from rerank_core.local.hub import ModelFiles, is_hub_id, unavailable
 from rerank_core.local.scorer import PairOptions, PairScorer
-from rerank_core.local.torch.loading import check_trained, keep_class_unpatched, to_chat_template, use_template
+from rerank_core.local.torch.loading import (
+    check_trained,
+    keep_class_unpatched,
+    set_threads,
+    to_chat_template,
+    use_template,
+)
 from rerank_core.local.torch.model import ListwiseJob, ListwiseModel, TorchPairs
 from rerank_core.local.torch.readers import choose_reader
 from rerank_core.scorer import ScorerOptions
@@ -114,11 +119,8 @@ class CrossEncoderScorer(PairScorer):
             raise ConfigurationError(f"cannot be run with sentence-transformers: {self.model_facts.unsupported}")
         if self.model_facts.caution is not None:
             _logger.warning("%s: %s", self.name, self.model_facts.caution)
-        torch = require("torch", extra="local", purpose=_PURPOSE)
         options = self.options
-        threads = usable_threads(options.threads or torch.get_num_threads())
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+        set_threads(options.threads)
         if self.listwise:
             with self._explain_failure(options.devices[0]):
                 return ListwiseModel(self.model, options)

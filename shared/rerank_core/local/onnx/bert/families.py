@@ -88,7 +88,7 @@ _OTHER_ARITHMETIC = ("is_decoder", "add_cross_attention", "quantization_config",
 
 
 def supports(config: Mapping[str, Any]) -> bool:
-    """Tell whether a checkpoint is of a family, and has a head, that the graph writer reproduces exactly."""
+    """Tell whether the graph writer reproduces a checkpoint exactly: its family, and its head if it has one."""
     return _find_family(config) is not None
 
 
@@ -100,7 +100,7 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
             f"the graph writer does not support {config.get('architectures')}: export it to ONNX"
         )
     try:
-        if family is _DISTILBERT:
+        if config.get("model_type") == "distilbert":
             layers, heads, hidden = (int(config[name]) for name in ("n_layers", "n_heads", "dim"))
             return replace(family, layers=layers, heads=heads, hidden=hidden)
         return replace(
@@ -117,9 +117,12 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
 
 
 def _find_family(config: Mapping[str, Any]) -> BertShape | None:
-    """Return the family whose arithmetic is a checkpoint's in every point."""
-    architecture, family = _FAMILIES.get(str(config.get("model_type")), ("", _BERT))
+    """Return the family whose arithmetic is a checkpoint's in every point; without a head if it has none."""
+    classifier, family = _FAMILIES.get(str(config.get("model_type")), ("", _BERT))
     gelu = config.get("activation" if family is _DISTILBERT else "hidden_act", "gelu") == "gelu"
     absolute = config.get("position_embedding_type", "absolute") == "absolute"
     same = gelu and absolute and not any(config.get(name) for name in _OTHER_ARITHMETIC)
-    return family if same and config.get("architectures") == [architecture] else None
+    architectures = config.get("architectures")
+    if same and architectures in ([classifier.replace("ForSequenceClassification", "Model")], ["HF_ColBERT"]):
+        return replace(family, head=())
+    return family if same and architectures == [classifier] else None

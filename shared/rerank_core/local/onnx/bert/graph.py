@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.formats.safetensors import Weights
@@ -17,13 +20,20 @@ from rerank_core.local.runtimes.session import ModelSession, SessionOptions, cho
 
 __all__ = ["BertWriter", "open_checkpoint"]
 
+_WORDS = "embeddings.word_embeddings.weight"
 
-def open_checkpoint(folder: Path, config: Mapping[str, Any], options: SessionOptions) -> ModelSession:
+
+def open_checkpoint(
+    folder: Path, config: Mapping[str, Any], options: SessionOptions, projections: Sequence[Any] = ()
+) -> ModelSession:
     """Load a checkpoint's ``model.safetensors``, or its shards, given its folder and its ``config.json``.
+
+    Without a classifier, each token's hidden state is multiplied with ``projections``, (out, in), in order.
 
     Returns:
         A session with the inputs ``input_ids``, ``attention_mask`` and, where the model has more than one token
-        type, ``token_type_ids``. Its one output is the logits: (pairs, labels).
+        type, ``token_type_ids``. Its one output is the logits, (pairs, labels); without a classifier the
+        projected hidden states, (texts, tokens, width).
 
     Raises:
         ConfigurationError: a file is missing or damaged, or does not fit its configuration; the model is not
@@ -31,10 +41,15 @@ def open_checkpoint(folder: Path, config: Mapping[str, Any], options: SessionOpt
     """
     openvino = choose_runtime(options.runtime, options.precision) == "openvino"
     weights, shape = Weights(folder), read_shape(config)
+    if shape.prefix + _WORDS not in weights and _WORDS in weights:  # saved without a head
+        shape = replace(shape, prefix="")
 
     def write(quantizer: RowQuantizer | None) -> tuple[OrtGraph | OpenVinoGraph, Any]:
         graph = OpenVinoGraph(quantizer) if openvino else OrtGraph(quantizer)
-        return graph, BertWriter(graph, shape, weights).write()
+        output = BertWriter(graph, shape, weights).write()
+        for projection in projections:
+            output = graph.linear(output, projection, np.zeros(len(projection), np.float32), None, exact=True)
+        return graph, output
 
     quantizer = None
     if options.precision == "int8":

@@ -1,13 +1,22 @@
 """Stored token vectors: what a query costs when its documents were encoded before, and what is stored of them.
 
-stored.py CRANFIELD [--file rerank.vectors] [--synthetic 100000] [--queries 60] [--skip-rivals]
+stored.py CRANFIELD [--only encode query …] [--folder FOLDER] [--synthetic 100000] [--queries 60]
 
-CRANFIELD is a folder in BEIR layout. A file that is given is kept, so that a second run encodes nothing.
+CRANFIELD is a folder in BEIR layout. Vector files in a folder that is given are kept, so that a second run encodes
+nothing again. The parts:
+
+encode     documents encoded and stored per second
+query      latency over 100 stored candidates, beside encoding at each query and CrossEncoder.predict
+pooling    size, latency and quality with each pooling
+first      the first query of a new process
+synthetic  many documents: time to fill, size, latency
+kills      twenty kills while precomputing
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import subprocess
@@ -22,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._bench import Figures, machine, machine_line, median, simple_arguments, table
+from benchmarks._bench import Call, Figures, arguments, kept, machine, machine_line, median, table
 
 from rerank_core import Reranker, load_scorer
 from rerank_core.local.late.encoding import name_records
@@ -37,17 +46,191 @@ import json, sys, time
 from rerank_core import Reranker, load_scorer
 query, texts = json.load(sys.stdin)
 reranker = Reranker(load_scorer("embedded", vectors=sys.argv[1], threads=int(sys.argv[2])))
-Reranker(load_scorer("embedded", threads=int(sys.argv[2]))).warm_up()
+reranker.warm_up()  # loads the model and encodes a query; the file is not opened
 start = time.perf_counter()
 assert reranker.rerank(query, texts).usage.stored == len(texts)
 print(1e3 * (time.perf_counter() - start))
 """
+PRECOMPUTE = """
+import json, sys
+from rerank_core import Reranker, load_scorer
+reranker = Reranker(load_scorer("embedded", vectors=sys.argv[1], tokens_per_batch=128))
+texts = json.load(sys.stdin)
+reranker.warm_up()
+print("begins", flush=True)
+print(reranker.precompute(texts).stored)
+"""
+KILLS = 20
+_SAMPLE = 100
 _TOKENS, _WIDTH = 60, 384  # of 120 tokens, half are stored
 
 
-def measure(ask: Callable[[str, Sequence[str]], object], calls: Sequence[tuple[str, list[str]]]) -> list[float]:
-    """Return the milliseconds of calls; the first one is made twice, and counts once."""
-    ask(*calls[0])
+class Bench:
+    """What the parts share."""
+
+    def __init__(self, asked: argparse.Namespace, folder: Path) -> None:
+        self.threads: int = asked.threads
+        self.queries: int = asked.queries
+        self.synthetic: int = asked.synthetic
+        self.folder = folder
+        self.figures = Figures()
+        self.data: Dataset = load_dataset(asked.cranfield)
+        self.texts = [text for text in self.data.documents.values() if text.strip()]
+        _, found = retrieve("bm25", self.data, 100)
+        self.calls: list[Call] = [
+            (
+                self.data.queries[query],
+                [text for key in found[query].scores if (text := self.data.documents[key]).strip()],
+            )
+            for query in list(found)[: self.queries]
+        ]
+
+    def load(self, path: Path | VectorFile | None = None, **options: Any) -> Reranker:
+        """Return a reranker, with the model loaded."""
+        reranker = Reranker(load_scorer("embedded", vectors=path, threads=self.threads, **options))
+        reranker.warm_up()
+        return reranker
+
+    def filled(self, pooling: int = 2) -> tuple[Reranker, Path]:
+        """Return a reranker with all documents stored, and its file; a text is encoded once for all poolings."""
+        path = self.folder / f"pooling{pooling}.vectors"
+        reranker = self.load(path, pooling=pooling, cache_bytes=2**30)
+        reranker.precompute(self.texts)
+        return reranker, path
+
+
+def encode(bench: Bench) -> None:
+    """Encode some documents into an empty file."""
+    with tempfile.TemporaryDirectory() as folder:
+        reranker = bench.load(Path(folder, "sample.vectors"), cache_bytes=0)
+        start = time.perf_counter()
+        reranker.precompute(bench.texts[:_SAMPLE])
+        speed = _SAMPLE / (time.perf_counter() - start)
+        reranker.close()
+    print(f"{speed:.1f} documents encoded and stored per second")
+    bench.figures.add("stored.precompute", "documents encoded ahead", speed, "per second", digits=1)
+
+
+def query(bench: Bench) -> None:
+    """Ask about 100 stored candidates, and the same by what reads all of them at each query."""
+    stored, _ = bench.filled()
+    taken = measure(stored.rerank, bench.calls)
+    figures, about = bench.figures, "query over 100 stored documents"
+    figures.add("stored.p50", f"{about}, median", statistics.median(taken), "ms", digits=1)
+    figures.add("stored.p95", f"{about}, 95th percentile", float(np.percentile(taken, 95)), "ms", digits=1)
+    rows = [row("stored", taken)]
+    rivals = {
+        "encoding": ("`embedded`, encoding at each query", bench.load(cache_bytes=0).rerank),
+        "colbert": ("LlamaIndex's ColbertRerank on MiniLM-L6 shapes", encode_one_by_one(bench.threads)),
+        "predict": ("`CrossEncoder.predict` on MiniLM-L6 shapes", cross_encoder(bench.threads)),
+    }
+    for key, (name, ask) in rivals.items():
+        slower = measure(ask, bench.calls[:3])
+        rows.append(row(name, slower))
+        figures.add(f"stored.{key}", f"the same query by {name}", slower, "ms", digits=0)
+        ratios = [each / statistics.median(taken) for each in slower]
+        figures.add(f"stored.over_{key}", f"stored vectors against {name}", ratios, "times", digits=0)
+    show_latency(rows)
+
+
+def pooling(bench: Bench) -> None:
+    """Compare the poolings in size, latency and quality."""
+    rows, rerankers = [], {"no file": bench.load(cache_bytes=2**30)}
+    sizes, times = {"no file": ""}, {"no file": ""}
+    for factor in (1, 2, 3):
+        reranker, path = bench.filled(factor)
+        name = f"pooling={factor}"
+        rerankers[name] = reranker
+        stats = VectorFile(path).stats()
+        size = stats.bytes / stats.documents / 1e3
+        taken = statistics.median(measure(reranker.rerank, bench.calls))
+        sizes[name], times[name] = f"{size:.1f}", f"{taken:.1f}"
+        bench.figures.add(f"stored.bytes_{factor}", f"file per document, {name}", size, "kB", digits=1)
+        bench.figures.add(f"stored.p50_{factor}", f"query over 100 documents, {name}", taken, "ms", digits=1)
+    result = evaluate(rerankers, bench.data, measures=["nDCG@10"])
+    for name in rerankers:
+        quality, interval = result[name].measures["nDCG@10"], result[name].intervals["nDCG@10"]
+        rows.append([name, sizes[name], times[name], f"{quality:.4f}"])
+        key = f"stored.ndcg_{name[-1]}" if name != "no file" else "stored.ndcg_plain"
+        about = f"nDCG@10 over BM25's top 100, {name}"
+        bench.figures.add(key, about, quality, digits=4, interval=interval)
+    print(table(["", "kB per document", "p50 ms", "nDCG@10"], rows))
+
+
+def first(bench: Bench) -> None:
+    """Ask in five new processes, whose model is loaded."""
+    _, path = bench.filled()
+    command = [sys.executable, "-c", FIRST_QUERY, str(path), str(bench.threads)]
+    call = json.dumps(bench.calls[0])
+    taken = [
+        float(subprocess.run(command, input=call, capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    about = "first query of a new process, beyond loading the model"
+    bench.figures.add("stored.first", about, taken, "ms", digits=0)
+    print(f"{about}: {median(taken)} ms")
+
+
+def synthetic(bench: Bench) -> None:
+    """Store random vectors of a few and of many documents, and ask about any 100 of them."""
+    rows = []
+    name = name_records(load_scorer("embedded").load().name, pooling=2)
+    for count in (1_000, bench.synthetic):
+        texts = [f"synthetic document {number}" for number in range(count)]
+        file = VectorFile(bench.folder / f"{count}.vectors")
+        start = time.perf_counter()
+        fill_at_random(file, name, texts)
+        seconds, size = time.perf_counter() - start, file.stats().bytes / 1e6
+        print(f"{count:,} records written: {seconds:.1f} s, {size:,.0f} MB")
+        reranker = bench.load(file)
+        chance = random.Random(0)
+        calls = [(f"question {number}", chance.sample(texts, 100)) for number in range(bench.queries)]
+        taken = measure(reranker.rerank, calls)
+        rows.append(row(f"stored, any 100 of {count:,}", taken))
+        about = f"{count:,} documents stored"
+        figures = bench.figures
+        figures.add(f"stored.of_{count}", f"{about}: query over any 100", statistics.median(taken), "ms", digits=1)
+        figures.add(f"stored.size_of_{count}", f"{about}: size of the file", size, "MB", digits=0)
+        figures.add(f"stored.fill_of_{count}", f"{about}: writing the records", seconds, "s", digits=1)
+        file.close()
+        file.path.unlink()
+    show_latency(rows)
+
+
+def kills(bench: Bench) -> None:
+    """Kill processes that fill a file, at any moment, and look what is there."""
+    path = bench.folder / "killed.vectors"
+    texts = [f"document {number} about the number {7 * number}" for number in range(3_000)]
+    chance, stored = random.Random(0), 0
+    file = VectorFile(path)
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PRECOMPUTE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(texts))
+        process.stdin.close()
+        assert process.stdout.readline() == "begins\n"
+        time.sleep(chance.uniform(0.0, 1.0))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert file.stats().documents >= stored, "something that was stored is gone"
+        stored = file.stats().documents
+    file.close()
+    usage = bench.load(path).precompute(texts)
+    assert (usage.documents, usage.stored) == (len(texts) - stored, stored), "something was encoded twice"
+    path.unlink()
+    print(f"{KILLS} kills: {stored} of {len(texts)} documents stored by then, all whole, none encoded twice")
+
+
+PARTS = {part.__name__: part for part in (encode, query, pooling, first, synthetic, kills)}
+
+
+def measure(ask: Callable[[str, Sequence[str]], object], calls: Sequence[Call]) -> list[float]:
+    """Return the milliseconds of calls, whose queries are new; the first call does not count."""
+    ask("a query that warms up", calls[0][1])
     taken = []
     for call in calls:
         start = time.perf_counter()
@@ -57,139 +240,89 @@ def measure(ask: Callable[[str, Sequence[str]], object], calls: Sequence[tuple[s
 
 
 def row(name: str, taken: Sequence[float]) -> list[str]:
-    """Return a row of the table."""
+    """Return a row of the table of latencies."""
     return [name, f"{statistics.median(taken):.1f}", f"{np.percentile(taken, 95):.1f}"]
 
 
-def cross_encoder(threads: int) -> Callable[[str, Sequence[str]], object]:
-    """Return ``CrossEncoder.predict`` of MiniLM-L6 shapes; its weights are random, which takes as long."""
-    import torch
-    from sentence_transformers import CrossEncoder
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    import rerank_core.local.embedded as embedded
-
-    torch.set_num_threads(threads)
-    shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-    with tempfile.TemporaryDirectory() as folder:
-        BertForSequenceClassification(BertConfig(vocab_size=30522, num_labels=1, **shape)).save_pretrained(folder)
-        words = str(Path(embedded.__path__[0], "vocab.txt"))
-        BertTokenizerFast(vocab_file=words, model_max_length=512).save_pretrained(folder)
-        model: Any = CrossEncoder(folder, device="cpu")
-    return lambda query, texts: model.predict([(query, text) for text in texts], show_progress_bar=False)
+def show_latency(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of latencies."""
+    print(table(["100 candidates, the query's encoding included", "p50 ms", "p95 ms"], rows))
 
 
-def fill_at_random(file: VectorFile, texts: Sequence[str]) -> None:
+def fill_at_random(file: VectorFile, name: str, texts: Sequence[str]) -> None:
     """Store random records of 120 tokens for texts, as encoding them would."""
     generator = np.random.default_rng(0)
-    encoder = name_records(load_scorer("embedded").load().name, pooling=2)
     known = [generator.standard_normal((1 + _TOKENS, _WIDTH)).astype(np.float32) for _ in range(100)]
     packed = [pack_record(vectors[0], vectors[1:]) for vectors in known]
     for start in range(0, len(texts), 32):
         some = texts[start : start + 32]
-        file.write({record_key(encoder, text): packed[at] for at, text in enumerate(some)}, [encoder])
+        file.write({record_key(name, text): packed[at] for at, text in enumerate(some)}, [name])
+
+
+def save_minilm(folder: str, kind: str) -> None:
+    """Write a model of MiniLM-L6 shapes; its weights are random, which takes as long."""
+    import transformers
+
+    import rerank_core.local.embedded as embedded
+
+    shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    config = transformers.BertConfig(vocab_size=30522, num_labels=1, **shape)
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    words = str(Path(embedded.__path__[0], "vocab.txt"))
+    transformers.BertTokenizerFast(vocab_file=words, model_max_length=512).save_pretrained(folder)
+
+
+def cross_encoder(threads: int) -> Callable[[str, Sequence[str]], object]:
+    """Return ``CrossEncoder.predict``."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        save_minilm(folder, "BertForSequenceClassification")
+        model: Any = CrossEncoder(folder, device="cpu")
+    return lambda query, texts: model.predict([(query, text) for text in texts], show_progress_bar=False)
+
+
+def encode_one_by_one(threads: int) -> Callable[[str, Sequence[str]], object]:
+    """Return the steps of LlamaIndex's ``ColbertRerank``: each document is encoded for each query, one by one."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        save_minilm(folder, "BertModel")
+        model: Any = AutoModel.from_pretrained(folder)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def score(query: str, texts: Sequence[str]) -> list[float]:
+        asked = model(**tokenizer(query, return_tensors="pt")).last_hidden_state
+        scores = []
+        for text in texts:
+            read = tokenizer(text, return_tensors="pt", truncation=True, max_length=512)
+            found = model(**read).last_hidden_state
+            cosines = torch.nn.functional.cosine_similarity(asked.unsqueeze(2), found.unsqueeze(1), dim=-1)
+            scores.append(float(cosines.max(dim=2).values.mean()))
+        return scores
+
+    return score
 
 
 def main() -> None:
     """Print the figures."""
-    parser = simple_arguments(__doc__ or "")
+    parser = arguments(__doc__ or "")
     parser.add_argument("cranfield", type=Path)
-    parser.add_argument("--file", type=Path)
-    parser.add_argument("--synthetic", type=int, default=100_000, help="documents of the large file; 0 for none")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--synthetic", type=int, default=100_000, help="documents of the large file")
     parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--skip-rivals", action="store_true", help="leave out what encodes at each query")
     asked = parser.parse_args()
     print(machine_line(machine(asked.threads)))
-    with tempfile.TemporaryDirectory() as folder:
-        run(asked, load_dataset(asked.cranfield), Path(folder))
-
-
-def run(asked: argparse.Namespace, data: Dataset, folder: Path) -> None:
-    """Fill the file, and measure."""
-    figures = Figures()
-    path = asked.file or folder / "rerank.vectors"
-    stored = Reranker(load_scorer("embedded", vectors=path, threads=asked.threads))
-    stored.warm_up()
-    start = time.perf_counter()
-    usage = stored.precompute(data.documents.values())
-    seconds = time.perf_counter() - start
-    print(f"encoded {usage.documents} in {seconds:.1f} s ({usage.documents / seconds:.1f} per second)")
-    stats = VectorFile(path).stats()
-    figures.add("stored.precompute", "documents encoded ahead", usage.documents / seconds, "per second", digits=1)
-    figures.add("stored.bytes", "file per document", stats.bytes / stats.documents / 1e3, "kB", digits=1)
-    print(f"{stats.documents} documents stored, {stats.bytes / stats.documents / 1e3:.1f} kB each")
-
-    _, found = retrieve("bm25", data, 100)
-    calls = [
-        (data.queries[query], [text for key in candidates.scores if (text := data.documents[key]).strip()])
-        for query, candidates in list(found.items())[: asked.queries]
-    ]
-    taken = measure(stored.rerank, calls)
-    rows = [row("stored", taken)]
-    about = "query over 100 stored documents"
-    figures.add("stored.p50", f"{about}, median", statistics.median(taken), "ms", digits=1)
-    figures.add("stored.p95", f"{about}, 95th percentile", float(np.percentile(taken, 95)), "ms", digits=1)
-    if not asked.skip_rivals:
-        encoding = Reranker(load_scorer("embedded", cache_bytes=0, threads=asked.threads))
-        rivals = {
-            "encoding": ("`embedded`, encoding at each query", measure(encoding.rerank, calls[:3])),
-            "predict": (
-                "`CrossEncoder.predict`, MiniLM-L6 shapes",
-                measure(cross_encoder(asked.threads), calls[:3]),
-            ),
-        }
-        for key, (name, slower) in rivals.items():
-            rows.append(row(name, slower))
-            figures.add(f"stored.{key}", f"the same query by {name}", slower, "ms", digits=0)
-            ratios = [each / statistics.median(taken) for each in slower]
-            figures.add(f"stored.over_{key}", f"stored vectors against {name}", ratios, "times", digits=0)
-    if asked.synthetic:
-        rows += measure_synthetic(folder, asked, figures)
-    print(table(["100 candidates, the query's encoding included", "p50 ms", "p95 ms"], rows))
-
-    taken = first_query(path, calls[0], asked.threads)
-    figures.add("stored.first", "first query of a new process, beyond loading the model", taken, "ms", digits=0)
-    print(f"first query of a new process, beyond loading the model: {median(taken)} ms")
-    result = evaluate({"stored": stored}, data, measures=["nDCG@10"])
-    quality = result["stored"].measures["nDCG@10"]
-    interval = result["stored"].intervals["nDCG@10"]
-    figures.add(
-        "stored.ndcg", "nDCG@10 of stored vectors over BM25's top 100", quality, digits=3, interval=interval
-    )
-    print(f"nDCG@10: {quality:.4f}")
-    figures.write(asked)
-
-
-def measure_synthetic(folder: Path, asked: argparse.Namespace, figures: Figures) -> list[list[str]]:
-    """Return the rows of a small and a large file with random vectors."""
-    rows = []
-    for count in (1_000, asked.synthetic):
-        texts = [f"synthetic document {number}" for number in range(count)]
-        file = VectorFile(folder / f"{count}.vectors")
-        start = time.perf_counter()
-        fill_at_random(file, texts)
-        print(f"{count} random records: {time.perf_counter() - start:.1f} s, {file.stats().bytes / 1e6:.0f} MB")
-        reranker = Reranker(load_scorer("embedded", vectors=file, threads=asked.threads))
-        chance = random.Random(0)
-        calls = [(f"question {number}", chance.sample(texts, 100)) for number in range(asked.queries)]
-        taken = measure(reranker.rerank, calls)
-        rows.append(row(f"stored, any 100 of {count}", taken))
-        about = f"query over any 100 of {count:,} stored documents, median"
-        figures.add(f"stored.of_{count}", about, statistics.median(taken), "ms", digits=1)
-        file.close()
-    return rows
-
-
-def first_query(path: Path, call: tuple[str, list[str]], threads: int) -> list[float]:
-    """Return the milliseconds of five processes' first query."""
-    import json
-
-    command = [sys.executable, "-c", FIRST_QUERY, str(path), str(threads)]
-    return [
-        float(subprocess.run(command, input=json.dumps(call), capture_output=True, text=True, check=True).stdout)
-        for _ in range(5)
-    ]
+    with kept(asked) as folder:
+        bench = Bench(asked, folder)
+        for name in asked.only:
+            PARTS[name](bench)
+    bench.figures.write(asked)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 It answers in the formats of Cohere, Jina AI and Text Embeddings Inference, so that their clients can use a local
 model. Run it under uvicorn, or mount it into another application or a Ray Serve deployment.
-Authentication, quotas, metrics and slow request headers are a gateway's business.
+Authentication, quotas and metrics are a gateway's business.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from rerank_core import errors
 from rerank_core._support.checks import check_count, check_seconds
-from rerank_core._support.extras import check_installed
+from rerank_core._support.extras import check_installed, require
 from rerank_core.reranker import Reranker
 from rerank_core.types import Ranking
 
@@ -32,7 +33,7 @@ from starlette.datastructures import Headers  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
-__all__ = ["LOCAL_HOSTS", "RerankRequest", "TeiRequest", "create_app"]
+__all__ = ["LOCAL_HOSTS", "RerankRequest", "TeiRequest", "create_app", "limit_headers"]
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """What the header ``Host`` may be by default, so that no web page reaches the server by a name of its own."""
@@ -167,6 +168,48 @@ def create_app(
         return _problem(400, "; ".join(problems[:3]) + f"; and {len(problems) - 3} more" * (len(problems) > 3))
 
     return app
+
+
+def limit_headers(seconds: float) -> type[asyncio.Protocol]:
+    """Return what uvicorn's option ``http`` takes to close connections whose headers do not arrive in time.
+
+    Args:
+        seconds: from the connection, or from a later request's first byte, until the headers are there; above 0.
+            uvicorn itself waits for ever, and answers others 503 meanwhile.
+
+    Raises:
+        ConfigurationError: it is out of its range.
+    """
+    check_seconds("seconds", seconds)
+    base: Any = require("uvicorn.protocols.http.auto", extra="serve", purpose="limit_headers").AutoHTTPProtocol
+
+    class LimitedHeaders(base):  # type: ignore[misc]
+        timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.check_headers()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.check_headers()
+
+        def check_headers(self) -> None:
+            if not (self.cycle is None or self.cycle.response_complete):
+                self.end_timer()
+            elif self.timer is None:  # shutdown() closes a connection without a request under way
+                self.timer = self.loop.call_later(seconds, self.shutdown)
+
+        def end_timer(self) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.end_timer()
+            super().connection_lost(exc)
+
+    return LimitedHeaders
 
 
 def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import httpx
 from support.loopback import running
 from support.providers import KEY, scorer_of
 from support.scorers import Endless
@@ -36,6 +39,10 @@ QUERY = "find a memory leak"
 RUNS = 40
 TIMEOUT, GOAL = 0.2, 0.25
 SECONDS_PER_ATTACK = 600
+CROWD_SECONDS = 40.0
+ONE_BYTE_BODY = (
+    b"POST /v2/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+)
 
 TESTED = {
     "4 lost answers, retries, hedges": ("the bill stays below the cap", "tools/batch/test_spending.py"),
@@ -129,6 +136,46 @@ def neighbour(documents: int, per_request: int | None, **plan: object) -> tuple[
     )
 
 
+def crowd(connections: int, sent: bytes) -> tuple[bool, str]:
+    """Open connections to ``rerank-bridge serve`` that send this and no more, while another client asks."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    body = {"query": QUERY, "documents": ["a memory leak", "tea"]}
+
+    def wait_for(is_there: Callable[[], bool]) -> float:
+        began = time.monotonic()
+        while time.monotonic() < began + CROWD_SECONDS:
+            with contextlib.suppress(httpx.TransportError):
+                if is_there():
+                    break
+            time.sleep(0.2)
+        return time.monotonic() - began
+
+    def is_served() -> bool:
+        return httpx.post(f"http://127.0.0.1:{port}/v2/rerank", json=body, timeout=60.0).status_code == 200
+
+    command = [sys.executable, "-m", "rerank_tools.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    try:
+        wait_for(is_served)
+        before = len(os.listdir(descriptors))
+        crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+        for connection in crowd:
+            connection.sendall(sent)
+        time.sleep(1.0)
+        during = len(os.listdir(descriptors))
+        served = wait_for(is_served)
+        freed = wait_for(lambda: len(os.listdir(descriptors)) <= before + 2)
+    finally:
+        process.kill()
+        process.wait()
+    happened = f"served after {served:.1f} s; {before} descriptors, {during}, {before} again after {freed:.1f} s"
+    return max(served, freed) < CROWD_SECONDS, happened
+
+
 def late_result() -> tuple[bool, str]:
     """Score on the loop for longer than the deadline."""
 
@@ -153,6 +200,8 @@ ATTACKS: dict[str, tuple[str, Callable[[], tuple[bool, str]]]] = {
     "3 400,000 documents": ("neighbour ≤ 0.25 s", lambda: neighbour(400_000, None)),
     "3 400,000 documents in a request": ("neighbour ≤ 0.25 s", lambda: neighbour(400_000, 400_000)),
     "3 a result after its deadline": ("a timeout", late_result),
+    "5 128 bodies of one byte": ("served, descriptors back", lambda: crowd(128, ONE_BYTE_BODY)),
+    "5 1,000 half headers": ("served, descriptors back", lambda: crowd(1000, ONE_BYTE_BODY[:30])),
 }
 
 

@@ -197,14 +197,14 @@ def serve(
 ) -> None:
     """Serve a model as Cohere's /v2/rerank, Jina's /v1/rerank and TEI's /rerank; for development and tests.
 
-    Requests on connections beyond the limit are answered 503. Keys, quotas and slow headers are a gateway's
-    business.
+    Requests on connections beyond the limit are answered 503, and connections whose headers or bodies take more
+    than ten seconds are closed. Keys and quotas are a gateway's business.
 
     [bold]Example[/]
 
     rerank-bridge serve --model embedded --port 8000
     """
-    from rerank_tools.serve import LOCAL_HOSTS, create_app
+    from rerank_tools.serve import LOCAL_HOSTS, create_app, limit_headers
 
     note("for development and tests: it asks nobody for a key")
     uvicorn = require("uvicorn", extra="serve", purpose="rerank-bridge serve")
@@ -217,6 +217,7 @@ def serve(
         host=host,
         port=port,
         limit_concurrency=max_connections + 1,  # uvicorn refuses from this number on
+        http=limit_headers(10.0),
         timeout_keep_alive=5,
         timeout_graceful_shutdown=30,
         server_header=False,

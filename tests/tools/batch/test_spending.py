@@ -52,6 +52,7 @@ def policy(dice: random.Random, scorer: Scorer) -> Scorer:
     return dice.choice(wraps)()
 
 
+@pytest.mark.timeout(600)
 def test_the_bill_never_exceeds_the_cap(loopback: Loopback, tmp_path: Path) -> None:
     """In 200 random schedules of faults, retries, hedges, windows, time limits and resumed runs."""
     # Texts of one letter have about as many tokens as we must assume at most.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from rerank_core import Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.testing import FakeScorer
-from rerank_tools.serve import create_app
+from rerank_tools.serve import create_app, limit_headers
 
 QUERY = "How do I find a memory leak?"
 TEXTS = [f"Sentence {number} is about {topic}." for number, topic in enumerate(["leaks", "tea", "memory"] * 10)]
@@ -135,6 +136,22 @@ def test_a_server_that_is_told_to_end_answers_what_it_accepted() -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_headers_that_do_not_arrive_end_a_connection(before: bytes) -> None:
+    """The first request's and a later one's; a request that is answered slowly goes on."""
+    scorer = FakeScorer(latency=1.0)
+    with server(Reranker(scorer), http=limit_headers(0.2)) as address, httpx.Client(timeout=30.0) as client:
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=30.0) as connection:
+            connection.sendall(before)
+            answer = b""
+            while before and not answer.endswith(b"}"):
+                answer += connection.recv(10_000)
+            connection.sendall(b"POST /v2/rerank HTTP/1.1\r\nHost: loc")
+            assert connection.recv(10_000) == b""
+        assert client.post(f"{address}/v2/rerank", json=BODY).status_code == 200
 
 
 def test_a_full_server_is_unavailable_to_our_scorers() -> None:

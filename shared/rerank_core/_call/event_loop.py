@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
@@ -27,8 +28,13 @@ T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
 _MAX_STEPS_ON_LOOP = 2000
+_WORK_THREADS = 40
 _STEPS_PER_TEXT = 4
 _CHARS_PER_STEP = 100
+
+
+_work_threads: RunVar[anyio.CapacityLimiter] = RunVar("rerank_core_work_threads")
+"""Not those that functions of the user's run in, which may block for ever."""
 
 
 def in_forked_children(act: Callable[[], object]) -> None:
@@ -77,7 +83,12 @@ async def run_work(steps: int, work: Callable[..., T], *arguments: Any) -> T:
     """
     if steps <= _MAX_STEPS_ON_LOOP:
         return work(*arguments)
-    return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+    try:
+        threads = _work_threads.get()
+    except LookupError:
+        threads = anyio.CapacityLimiter(_WORK_THREADS)
+        _work_threads.set(threads)
+    return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True, limiter=threads)
 
 
 async def run_text_work(work: Callable[..., T], texts: Sequence[str], *arguments: Any) -> T:

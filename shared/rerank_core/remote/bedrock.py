@@ -21,7 +21,14 @@ from rerank_core.remote.body import IDENTITY, fetch, max_reply_bytes
 from rerank_core.remote.client import failure_of, first_variable, lower_names
 from rerank_core.remote.failure import RequestFailure, find_value
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import HttpReply, ParsedReply, ResponseFormat, parse_json, read_reply
+from rerank_core.remote.response import (
+    BYTES_PER_STEP,
+    HttpReply,
+    ParsedReply,
+    ResponseFormat,
+    parse_json,
+    read_reply,
+)
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service, Transport
 from rerank_core.types import Scored
@@ -29,7 +36,6 @@ from rerank_core.types import Scored
 __all__ = ["SERVICE", "BedrockOptions", "BedrockScorer"]
 
 _MAX_CHARS = 32_000
-_BYTES_PER_STEP = 100  # of JSON, read in a microsecond
 _FORMAT = ResponseFormat(score="relevanceScore")
 
 SERVICE = Service(
@@ -206,11 +212,12 @@ class _BedrockTransport:
             except Exception as exc:
                 return failure_of(exc)
             reply = HttpReply(response.status_code, lower_names(response.headers), body)
-            page = await run_work(len(body) // _BYTES_PER_STEP, read_reply, reply, _FORMAT)
+            page = await run_work(len(body) // BYTES_PER_STEP, read_reply, reply, _FORMAT)
             if isinstance(page, RequestFailure):
                 return page.without_quotes(request.headers.get("x-amz-security-token", ""), ())
             rows += page.rows
-            token = find_value(parse_json(body), "nextToken")
+            payload = await run_work(len(body) // BYTES_PER_STEP, parse_json, body)
+            token = find_value(payload, "nextToken")
             if not token or not page.rows or len(rows) >= len(texts):
                 return replace(page, rows=rows, requests=requests)
             fields["nextToken"] = token

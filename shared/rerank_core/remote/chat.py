@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from rerank_core._call.asking import answer_deadline
 from rerank_core._call.consumption import add_consumption
+from rerank_core._call.event_loop import run_work
 from rerank_core.errors import ConfigurationError
 from rerank_core.llm.answer import Reply
 from rerank_core.llm.options import JudgeOptions
@@ -23,7 +24,7 @@ from rerank_core.remote.body import IDENTITY, fetch
 from rerank_core.remote.client import failure_of, first_variable, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import COST_HEADER, find_number, parse_json
+from rerank_core.remote.response import BYTES_PER_STEP, COST_HEADER, find_number, parse_json
 from rerank_core.remote.retries import send_with_retries
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Service
@@ -189,7 +190,8 @@ class _ChatClient:
                 response, body = await fetch(self._client, request, _MAX_BYTES)
             except Exception as exc:
                 return failure_of(exc)
-            payload, headers = parse_json(body), lower_names(response.headers)
+            payload = await run_work(len(body) // BYTES_PER_STEP, parse_json, body)
+            headers = lower_names(response.headers)
             if 200 <= response.status_code < 300 and find_value(payload, "error") is None:
                 self._chosen = chosen
                 return _read_completion(payload, headers, response.status_code)

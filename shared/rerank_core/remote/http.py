@@ -177,7 +177,7 @@ class _HttpTransport:
         """Return how many tokens of query and document the served model reads, None where the server says none."""
         try:
             _, body = await self._fetch("GET", self._context_url, key, _MAX_MODELS_BYTES)
-            models = parse_json(body)["data"]
+            models = (await run_work(len(body) // BYTES_PER_STEP, parse_json, body))["data"]
             served = next((entry for entry in models if entry["id"] == model), models[0])
             return int(served["max_model_len"])
         except Exception as exc:

@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 from pydantic import SecretStr
 
-from rerank_core._call.event_loop import run_text_work
+from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
@@ -29,6 +28,8 @@ from rerank_core.scorer import ConfiguredScorer
 from rerank_core.types import Scored
 
 __all__ = ["RemoteScorer"]
+
+_IMPORTING_STEPS = 1_000_000
 
 
 class RemoteScorer(ConfiguredScorer):
@@ -154,7 +155,7 @@ class RemoteScorer(ConfiguredScorer):
         loop = asyncio.get_running_loop()
         # The session of another loop is a parent process's: its sockets are not ours to use or to close.
         if self._session is None or self._session.loop is not loop:
-            transport = await anyio.to_thread.run_sync(self.open_transport)
+            transport = await run_work(_IMPORTING_STEPS, self.open_transport)
             if self._session is None or self._session.loop is not loop:
                 self._inherited = self._session
                 clean_up_after(self, _close_transport, transport, loop)

@@ -59,10 +59,8 @@ class RemoteCall:
         self._passages: dict[int, Passage] = {}
         self._left_out: set[int] = set()
         self._error: ScorerError | None = None
-        self._requests = self._retries = self._tokens = 0
-        self._search_units = self._cost = self._cost_margin = 0.0
-        self._cost_known = True
-        self._estimated = False
+        self._requests = self._retries = 0
+        self._consumed = Usage()
         self._truncated = 0
         self._deadline = answer_deadline()
 
@@ -178,12 +176,12 @@ class RemoteCall:
                 try:
                     outcome = await self._session.transport.send(self._key, self._query, texts)
                 except BaseException:  # cancelled: the service may answer all the same
-                    self._count(batch, _LOST)
+                    self._consumed += self._measure(batch, _LOST)
                     raise
         if outcome.request_id and quotes_key(outcome.request_id, self._key.get_secret_value()):
             outcome = replace(outcome, request_id=None)
         if isinstance(outcome, RequestFailure) and outcome is not late and outcome.may_be_billed:
-            self._count(batch, _LOST)
+            self._consumed += self._measure(batch, _LOST)
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
                 "%s: %d texts, %s, %.0f ms, request id %s",
@@ -199,15 +197,20 @@ class RemoteCall:
         self._retries += 1
 
     async def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
+        self._requests += reply.requests - 1
         try:
-            with anyio.CancelScope(shield=True):  # it is paid for
+            self._consumed += await run_work(2 * len(batch), self._measure, batch, reply)
+        except BaseException:  # cancelled, but it is paid for
+            self._consumed += self._measure(batch, reply)
+            raise
+        try:
+            with anyio.CancelScope(shield=True):
                 self._scores.update(await run_work(2 * len(batch), self._read_scores, batch, reply.rows))
         except InvalidResponseError as exc:
             exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
             self._fail(exc)
         else:
             self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
-        self._count(batch, reply)
 
     def _read_scores(self, batch: range, rows: Sequence[tuple[object, object]]) -> dict[int, float]:
         """Return an answer's scores by the position of the text.
@@ -245,31 +248,26 @@ class RemoteCall:
                 self._scorer.name,
             )
 
-    def _count(self, batch: range, reply: ParsedReply) -> None:
-        """Add what a request cost: what the reply reports, else an estimate of the unit that the price is in."""
-        self._requests += reply.requests - 1
+    def _measure(self, batch: range, reply: ParsedReply) -> Usage:
+        """Return what a request cost: as the reply reports, else an estimate of the unit that the price is in."""
         tokens, units, price = reply.tokens, reply.search_units, self._price
         by_tokens = price is not None and price.per_1m_tokens is not None
         by_units = price is not None and price.per_1k_search_units is not None
+        estimated = False
         if tokens is None and (by_tokens or (units is None and not by_units)):
-            tokens, self._estimated = self._estimate_tokens(batch), True
+            tokens, estimated = self._estimate_tokens(batch), True
         if units is None and by_units:
             units = count_search_units(self._query_length + self._lengths[position] for position in batch)
-            self._estimated = True
-        self._tokens += tokens or 0
-        self._search_units += units or 0.0
-        if reply.cost is not None:
-            self._cost += reply.cost
-        elif price is not None:
-            cost = price.cost(search_units=units or 0.0, tokens=tokens or 0)
-            self._cost += cost
-            read = self._max_tokens(batch) if self._estimated else []
-            most_units = units if reply.search_units is not None else count_search_units(read)
-            most_tokens = tokens if reply.tokens is not None else sum(read)
-            most = price.cost(search_units=most_units or 0.0, tokens=most_tokens or 0)
-            self._cost_margin += max(0.0, most - cost)
-        else:
-            self._cost_known = False
+            estimated = True
+        usage = Usage(tokens=tokens or 0, search_units=units or 0.0, cost=reply.cost, estimated=estimated)
+        if price is None or reply.cost is not None:
+            return usage
+        cost = price.cost(search_units=usage.search_units, tokens=usage.tokens)
+        read = self._max_tokens(batch) if estimated else []
+        most_units = units if reply.search_units is not None else count_search_units(read)
+        most_tokens = tokens if reply.tokens is not None else sum(read)
+        most = price.cost(search_units=most_units or 0.0, tokens=most_tokens or 0)
+        return replace(usage, cost=cost, cost_margin=max(0.0, most - cost))
 
     def _estimate_tokens(self, batch: range) -> int:
         return sum(self._limits.tokens_read(self._query_length, self._lengths[position]) for position in batch)
@@ -280,16 +278,13 @@ class RemoteCall:
         return [self._limits.tokens_read(query, max_tokens(self._texts[position])) for position in batch]
 
     def _usage(self) -> Usage:
-        return Usage(
+        return replace(
+            self._consumed,
             requests=self._requests,
             retries=self._retries,
             documents=len(self._scores),
-            tokens=self._tokens,
-            search_units=self._search_units,
             truncated=self._truncated,
-            cost_margin=self._cost_margin,
-            cost=self._cost if self._cost_known and (self._scores or self._price is not None) else None,
-            estimated=self._estimated,
+            cost=self._consumed.cost if self._scores or self._price is not None else None,
         )
 
     def _count_truncated(self) -> int:

@@ -7,11 +7,12 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from support.loopback import Loopback
-from support.providers import scorer_of
+from support.providers import KEY, scorer_of
 
 from rerank_core import Reranker, Scored, Scorer
 from rerank_core.policies import Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
@@ -105,6 +106,29 @@ def test_long_texts_do_not_hold_the_loop(loopback: Loopback, busy: list[float]) 
     with Reranker(scorer_of("jina", loopback)) as reranker:
         assert reranker.rerank("a", texts).usage.truncated == 400
     assert max(busy) < LONGEST_STEP
+
+
+def test_functions_of_the_users_that_wait_hold_up_no_large_call(loopback: Loopback) -> None:
+    """One that returns a key may wait for a network that is slow, in as many threads as there are."""
+    loopback.plan(record=False)
+    released, begun = threading.Event(), threading.Semaphore(0)
+
+    def wait_for_key() -> str:
+        begun.release()
+        released.wait()
+        return KEY
+
+    waiting = Reranker(scorer_of("jina", loopback, api_key=wait_for_key, max_concurrency=60))
+    with ThreadPoolExecutor(60) as pool:
+        calls = [pool.submit(waiting.rerank, "a", ["text"]) for _ in range(60)]
+        try:
+            for _ in range(40):
+                assert begun.acquire(timeout=30.0)
+            texts = [f"text number {number}" for number in range(2000)]
+            assert len(Reranker(scorer_of("jina", loopback), timeout=20.0).rerank("a", texts)) == 2000
+        finally:
+            released.set()
+        assert all(len(call.result()) == 1 for call in calls)
 
 
 def test_a_large_ranking_is_in_order(busy: list[float]) -> None:

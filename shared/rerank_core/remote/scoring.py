@@ -199,10 +199,11 @@ class RemoteCall:
     async def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         self._requests += reply.requests - 1
         try:
-            self._consumed += await run_work(2 * len(batch), self._measure, batch, reply)
+            measured = await run_work(2 * len(batch), self._measure, batch, reply)
         except BaseException:  # cancelled, but it is paid for
             self._consumed += self._measure(batch, reply)
             raise
+        self._consumed += measured
         try:
             with anyio.CancelScope(shield=True):
                 self._scores.update(await run_work(2 * len(batch), self._read_scores, batch, reply.rows))

@@ -140,18 +140,14 @@ def _show_progress() -> Iterator[Callable[[Progress], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from tqdm import tqdm  # slow to import
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task("", total=None)
+    with tqdm(total=0, bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}") as bar:
 
         def show(progress: Progress) -> None:
             failed = f", {progress.failed:,} failed" if progress.failed else ""
-            description = f"{progress.rows_per_second:,.0f} rows/s{failed}, {_dollars(progress.cost)}"
-            bar.update(task, total=progress.rows, completed=progress.done, description=description)
+            bar.total, bar.n = progress.rows, progress.done
+            bar.set_postfix_str(f"{progress.rows_per_second:,.0f} rows/s{failed}, {_dollars(progress.cost)}")
 
         yield show
 

@@ -83,16 +83,14 @@ def evaluate(
     answers: dict[str, dict[str, QueryResult]] = {name: _answer_by_first_stage(name, found)}
     resumed = 0
     with ExitStack() as stack:
-        kept = {
-            key: _KeptAnswers(
-                stack.enter_context(_open_journal(Path(save_to), key, reranker)) if save_to else None
-            )
-            for key, reranker in named.items()
-        }
+        journals: dict[str, Journal] = {}
+        if save_to is not None:
+            for key, reranker in named.items():
+                journals[key] = stack.enter_context(_open_journal(Path(save_to), key, reranker))
         calls = len(named) * len(found)
         bar = stack.enter_context(tqdm(total=calls, desc="evaluating", unit="call", disable=not progress))
         for key, reranker in named.items():
-            answers[key], again = _ask_all(reranker, kept[key], data, found, bar.update)
+            answers[key], again = _ask_all(reranker, journals.get(key), data, found, bar.update)
             resumed += again
     qrels = {query: dict(data.qrels[query]) for query in data.judged}
     return EvaluationResult(
@@ -134,30 +132,17 @@ def _answer_by_first_stage(name: str, found: Mapping[str, Candidates]) -> dict[s
     return answers
 
 
-class _KeptAnswers:
-    """Answers of one system by question, of an earlier evaluation too if there is a journal; no text is stored."""
-
-    def __init__(self, journal: Journal | None) -> None:
-        self._journal = journal
-        self._answers: dict[str, QueryResult] = {}
-        for entry in journal.entries if journal else []:
-            question, usage = entry.pop("question"), Usage(**entry.pop("usage"))
-            # JSON has no tuples.
-            values: dict[str, Any] = {
-                name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()
-            }
-            self._answers[question] = QueryResult(**values, usage=usage)
-
-    def get(self, question: str) -> QueryResult | None:
-        return self._answers.get(question)
-
-    def put(self, question: str, answer: QueryResult) -> None:
-        # A failure is not kept, so that it is asked again next time.
-        if self._journal is not None and answer.error is None:
-            try:
-                self._journal.append({"question": question, **asdict(answer)})
-            except OSError as exc:
-                raise ConfigurationError(f"{self._journal.path} cannot be written: {exc.strerror}") from exc
+def _read_answers(journal: Journal) -> dict[str, QueryResult]:
+    """Return the answers of an earlier evaluation by question; no text is stored."""
+    answers = {}
+    for entry in journal.entries:
+        question, usage = entry.pop("question"), Usage(**entry.pop("usage"))
+        # JSON has no tuples.
+        values: dict[str, Any] = {
+            name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()
+        }
+        answers[question] = QueryResult(**values, usage=usage)
+    return answers
 
 
 def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
@@ -172,13 +157,14 @@ def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
 
 def _ask_all(
     reranker: Reranker,
-    kept: _KeptAnswers,
+    journal: Journal | None,
     data: Dataset,
     found: Mapping[str, Candidates],
     step: Callable[[], object],
 ) -> tuple[dict[str, QueryResult], int]:
     """Return the answer to each query, and how many of them were kept from an earlier evaluation."""
     answers: dict[str, QueryResult] = {}
+    kept = {} if journal is None else _read_answers(journal)
     resumed = 0
     warm = False
     for query, candidates in found.items():
@@ -195,7 +181,8 @@ def _ask_all(
                 data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=scores
             )
             answer = _make_answer(tuple(texts), ranking)
-            kept.put(question, answer)
+            if journal is not None and answer.error is None:  # what failed is asked again next time
+                journal.append({"question": question, **asdict(answer)})
         else:
             resumed += 1
         answers[query] = answer

@@ -35,7 +35,6 @@ _Qrels = Mapping[str, Mapping[str, int]]
 _FEW_QUERIES = 30
 _FEW_DOCUMENTS = 30
 _WIDE = 0.2
-_CURVE_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +163,7 @@ def suggest_threshold(
         precision_interval=interval,
         recall=point.recall if point else None,
         kept=point.kept if point else None,
-        curve=_thin(curve, point),
+        curve=curve,
         queries=len(scored),
         enough=not problems,
         note=" ".join([*problems, "Documents that nobody judged count as not relevant."]),
@@ -260,16 +259,6 @@ def _find_threshold_problems(
     if interval is not None and interval[1] - interval[0] > _WIDE:
         problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
     return [*problems, *find_few_queries(queries)]
-
-
-def _thin(curve: tuple[ThresholdPoint, ...], suggested: ThresholdPoint | None) -> tuple[ThresholdPoint, ...]:
-    """Return few enough points to draw, the first, the last and the chosen one among them."""
-    step = max(1, len(curve) // _CURVE_POINTS)
-    return tuple(
-        point
-        for position, point in enumerate(curve)
-        if position % step == 0 or point is suggested or point is curve[-1]
-    )
 
 
 def _list_depths(deepest: int) -> list[int]:

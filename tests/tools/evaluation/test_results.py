@@ -167,23 +167,6 @@ def test_too_little_data_for_a_threshold_is_said() -> None:
     assert "known only to lie from" in wide.note
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
-    """Few enough points to draw; the suggestion is among them."""
-    scores = {f"d{number}": 1.0 - number / 2000 for number in range(1000)}
-    found = evaluate(
-        {"fake": FakeScorer(lambda query, text: scores[text])},
-        Dataset({name: name for name in scores}, {"q": "query"}, {"q": dict.fromkeys(list(scores)[:333], 1)}),
-        first_stage=lambda query, candidates: list(scores),
-        candidates=1000,
-    )
-    suggestion = suggest_threshold(found, target_precision=1.0)
-    assert len(suggestion.curve) <= 202
-    assert suggestion.curve[0].threshold == scores["d0"]
-    assert suggestion.curve[-1].threshold == scores["d999"]
-    assert suggestion.threshold == scores["d332"]
-    assert suggestion.threshold in [point.threshold for point in suggestion.curve]
-
-
 def test_the_depth_is_where_more_candidates_stop_helping() -> None:
     """The relevant document is the seventh candidate, and the reranker finds it."""
     names = [f"d{number}" for number in range(30)]

@@ -17,8 +17,8 @@ from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError, RequestTooLargeError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price, price_of
-from rerank_core.remote.body import IDENTITY, fetch, max_reply_bytes
-from rerank_core.remote.client import failure_of, first_variable, lower_names
+from rerank_core.remote.body import max_reply_bytes
+from rerank_core.remote.client import HttpClient, failure_of, first_variable
 from rerank_core.remote.failure import RequestFailure, find_value
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import (
@@ -141,8 +141,9 @@ def _raise_signed(request: Any, **_: Any) -> NoReturn:
     raise _SignedError(request)
 
 
-class _BedrockTransport:
+class _BedrockTransport(HttpClient):
     def __init__(self, scorer: BedrockScorer) -> None:
+        super().__init__(scorer.options)
         boto3, config, errors = (
             require(name, extra="bedrock", purpose=scorer.name)
             for name in ("boto3", "botocore.config", "botocore.exceptions")
@@ -174,9 +175,6 @@ class _BedrockTransport:
         self._client.meta.events.register_last("before-send.bedrock-agent-runtime.Rerank", _raise_signed)
         arn = model if model.startswith("arn:") else f"arn:{partition}:bedrock:{region}::foundation-model/{model}"
         self._model = {"modelArn": arn, "additionalModelRequestFields": dict(options.body)}
-        self._timeout, self._headers = options.timeout, options.headers
-        self._own = options.http_client is None
-        self._http = options.http_client or httpx.AsyncClient()
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:  # noqa: ARG002
         fields: dict[str, Any] = {
@@ -199,25 +197,16 @@ class _BedrockTransport:
             requests += 1
             try:
                 signed = await self._sign(fields)
-                request = self._http.build_request(
-                    signed.method,
-                    signed.url,
-                    content=signed.body,
-                    headers={**IDENTITY, **signed.headers, **self._headers},
-                    timeout=self._timeout,
-                )
-                response, body = await fetch(self._http, request, max_reply_bytes(query, texts))
+                most = max_reply_bytes(query, texts)
+                reply = await self.fetch(signed.url, signed.headers, most, signed.body)
             except self._error as exc:
                 return RequestFailure("key", message=f"no credentials ({type(exc).__name__})")
             except Exception as exc:
                 return failure_of(exc)
-            reply = HttpReply(response.status_code, lower_names(response.headers), body)
-            page = await run_work(len(body) // BYTES_PER_STEP, read_reply, reply, _FORMAT)
+            page, token = await run_work(2 * len(reply.body) // BYTES_PER_STEP, _read_page, reply)
             if isinstance(page, RequestFailure):
-                return page.without_quotes(request.headers.get("x-amz-security-token", ""), ())
+                return page.without_quotes(httpx.Headers(signed.headers).get("x-amz-security-token", ""), ())
             rows += page.rows
-            payload = await run_work(len(body) // BYTES_PER_STEP, parse_json, body)
-            token = find_value(payload, "nextToken")
             if not token or not page.rows or len(rows) >= len(texts):
                 return replace(page, rows=rows, requests=requests)
             fields["nextToken"] = token
@@ -229,6 +218,7 @@ class _BedrockTransport:
         except _SignedError as signed:
             return signed.request
 
-    async def aclose(self) -> None:
-        if self._own:
-            await self._http.aclose()
+
+def _read_page(reply: HttpReply) -> tuple[ParsedReply | RequestFailure, object]:
+    """Return what a reply says, and the token of the next page, None for the last one."""
+    return read_reply(reply, _FORMAT), find_value(parse_json(reply.body), "nextToken")

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 import anyio
-import httpx
 from pydantic import SecretStr
 
 from rerank_core._call.asking import answer_deadline
@@ -20,8 +19,8 @@ from rerank_core.llm.options import JudgeOptions
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import JudgeScorer
 from rerank_core.model_facts import ModelFacts
-from rerank_core.remote.body import IDENTITY, fetch
-from rerank_core.remote.client import failure_of, first_variable, join_address, lower_names
+from rerank_core.remote.body import encode_json
+from rerank_core.remote.client import HttpClient, failure_of, first_variable, join_address
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import BYTES_PER_STEP, COST_HEADER, find_number, parse_json
@@ -145,14 +144,14 @@ class ChatScorer(JudgeScorer, RemoteScorer):
         return super()._find_key()
 
 
-class _ChatClient:
+class _ChatClient(HttpClient):
     """The connection, and which optional fields the server takes."""
 
     def __init__(self, scorer: ChatScorer) -> None:
         options = scorer.options
+        super().__init__(options)
         self._url = join_address(scorer.base_url or "", "/v1/chat/completions")
-        self._timeout, self._headers, self._body = options.timeout, options.headers, options.body
-        self._model = scorer.model
+        self._model, self._body = scorer.model, options.body
         efforts: list[object] = [options.reasoning]
         self._choices: dict[str, list[object]] = {
             _FORMAT: ["json_schema", "json_object", None],
@@ -160,46 +159,28 @@ class _ChatClient:
             "temperature": [0.0, None] if options.temperature == 0.0 else [options.temperature],
         }
         self._chosen = dict.fromkeys(self._choices, 0)
-        self._own = options.http_client is None
-        self._client = options.http_client or httpx.AsyncClient(
-            limits=httpx.Limits(
-                max_connections=options.max_concurrency, max_keepalive_connections=options.max_concurrency
-            )
-        )
-
-    async def aclose(self) -> None:
-        if self._own:
-            await self._client.aclose()
 
     async def ask(self, key: SecretStr, question: Question) -> Reply | RequestFailure:
         """Send a question; where the server refuses an optional field, without it, and remember what it took."""
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         chosen = dict(self._chosen)
         while True:
             try:
-                request = self._client.build_request(
-                    "POST",
-                    self._url,
-                    json=self._make_body(question, chosen),
-                    headers={
-                        **IDENTITY,
-                        **({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
-                        **self._headers,
-                    },
-                    timeout=self._timeout,
-                )
-                response, body = await fetch(self._client, request, _MAX_BYTES)
+                content = encode_json(self._make_body(question, chosen))
+                reply = await self.fetch(self._url, headers, _MAX_BYTES, content)
             except Exception as exc:
                 return failure_of(exc)
-            payload = await run_work(len(body) // BYTES_PER_STEP, parse_json, body)
-            headers = lower_names(response.headers)
-            if 200 <= response.status_code < 300 and find_value(payload, "error") is None:
+            payload, status = (
+                await run_work(len(reply.body) // BYTES_PER_STEP, parse_json, reply.body),
+                reply.status,
+            )
+            if 200 <= status < 300 and find_value(payload, "error") is None:
                 self._chosen = chosen
-                return _read_completion(payload, headers, response.status_code)
-            status = response.status_code
+                return _read_completion(payload, reply.headers, status)
             if status < 400:  # OpenRouter reports a provider's error with status 200
                 code = to_number(find_value(payload, "error.code"))
                 status = int(code) if code is not None and 400 <= code < 600 else 502
-            failure = read_refusal(status, headers, payload)
+            failure = read_refusal(status, reply.headers, payload)
             if find_value(payload, "error.code") == "content_filter":  # Azure, of the prompt
                 return Reply(refused="content_filter", output_tokens=0)
             field = self._field_to_blame(failure, payload, chosen, question)

@@ -14,10 +14,13 @@ import httpx
 from pydantic import SecretStr
 
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
-from rerank_core.remote.body import ReplyTooLargeError
+from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, fetch
 from rerank_core.remote.failure import RequestFailure
+from rerank_core.remote.options import RemoteOptions
+from rerank_core.remote.response import HttpReply
 
 __all__ = [
+    "HttpClient",
     "call_for_key",
     "check_address",
     "check_key",
@@ -113,6 +116,46 @@ def check_address(address: object) -> str:
 def lower_names(headers: Mapping[str, Any] | None) -> dict[str, str]:
     """Return headers by lower-case names."""
     return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+class HttpClient:
+    """Sends requests by the client that the options name, or else by one of its own.
+
+    Attributes:
+        client: the one that sends.
+    """
+
+    def __init__(self, options: RemoteOptions) -> None:
+        connections = options.max_concurrency
+        self._own = options.http_client is None
+        self.client = options.http_client or httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        )
+        self._headers, self._timeout = options.headers, options.timeout
+
+    async def fetch(
+        self, url: str, headers: Mapping[str, str], most: int, content: bytes | None = None
+    ) -> HttpReply:
+        """Post JSON, or get what is at an address where there is no content; the options' headers win.
+
+        Raises:
+            ReplyTooLargeError: a body of success has more than ``most`` bytes.
+        """
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        request = self.client.build_request(
+            "GET" if content is None else "POST",
+            url,
+            content=content,
+            headers={**IDENTITY, **kind, **headers, **self._headers},
+            timeout=self._timeout,
+        )
+        response, body = await fetch(self.client, request, most)
+        return HttpReply(response.status_code, lower_names(response.headers), body)
+
+    async def aclose(self) -> None:
+        """Close the connections, but for those of the user's own client."""
+        if self._own:
+            await self.client.aclose()
 
 
 def failure_of(error: Exception) -> RequestFailure:

@@ -16,7 +16,7 @@ from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.body import IDENTITY, ExpectedReply, fetch, max_reply_bytes
-from rerank_core.remote.client import failure_of, lower_names
+from rerank_core.remote.client import HttpClient, failure_of, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal
 from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, find_number, parse_json
@@ -111,21 +111,20 @@ class CohereScorer(RemoteScorer):
         return replace(facts, limits=replace(facts.limits, document=self.options.max_tokens_per_doc))
 
 
-class _CohereTransport:
+class _CohereTransport(HttpClient):
     def __init__(self, scorer: CohereScorer) -> None:
+        super().__init__(scorer.options)
         sdk: Any = require("cohere", extra="cohere", purpose=scorer.name)
         self._api_error: type[Any] = require("cohere.core", extra="cohere", purpose=scorer.name).ApiError
         options = scorer.options
-        self._own = options.http_client is None
-        self._http = options.http_client or httpx.AsyncClient()
         # What the user's client adds to a request is added by the outer one, which makes the requests.
         limited = httpx.AsyncClient(
-            transport=_LimitedTransport(self._http),
-            headers=self._http.headers,
-            params=self._http.params,
-            cookies=self._http.cookies,
+            transport=_LimitedTransport(self.client),
+            headers=self.client.headers,
+            params=self.client.params,
+            cookies=self.client.cookies,
         )
-        self._client: cohere.AsyncClientV2 = sdk.AsyncClientV2(
+        self._sdk: cohere.AsyncClientV2 = sdk.AsyncClientV2(
             "sent with each request",
             **({"base_url": scorer.base_url} if scorer.base_url else {}),
             timeout=options.timeout,
@@ -135,7 +134,6 @@ class _CohereTransport:
         if options.relevant_spans:
             fields["relevant_spans"] = {"mode": "enabled"}
         self._fields = {name: value for name, value in {**fields, **options.body}.items() if value is not None}
-        self._headers = options.headers
         self._model = scorer.model
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
@@ -151,7 +149,7 @@ class _CohereTransport:
         expected = ExpectedReply(max_reply_bytes(query, texts))
         token = _expected.set(expected)
         try:
-            reply = await self._client.rerank(
+            reply = await self._sdk.rerank(
                 model=self._model,
                 query=query,
                 documents=texts,
@@ -167,10 +165,6 @@ class _CohereTransport:
             return failure_of(exc)
         finally:
             _expected.reset(token)
-
-    async def aclose(self) -> None:
-        if self._own:
-            await self._http.aclose()
 
 
 class _LimitedTransport(httpx.AsyncBaseTransport):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, cast, get_args
 
-import httpx
 from pydantic import SecretStr
 
 from rerank_core._call.event_loop import run_work
@@ -15,13 +14,19 @@ from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import ModelFacts
 from rerank_core.reading import Reading, WindowRequest
-from rerank_core.remote.body import IDENTITY, encode_json, fetch, max_reply_bytes
-from rerank_core.remote.client import check_address, failure_of, first_variable, join_address, lower_names
+from rerank_core.remote.body import encode_json, max_reply_bytes
+from rerank_core.remote.client import (
+    HttpClient,
+    check_address,
+    failure_of,
+    first_variable,
+    join_address,
+)
 from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.options import RemoteOptions
-from rerank_core.remote.response import BYTES_PER_STEP, HttpReply, ParsedReply, parse_json, read_reply
+from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, parse_json, read_reply
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import Transport
 from rerank_core.scorer import Scale
@@ -33,17 +38,6 @@ _logger = logging.getLogger("rerank_core")
 _REPLY_BYTES_PER_STEP = 1000  # that a reply may have, for what is written of its request in a microsecond
 _MAX_MODELS_BYTES = 1_000_000
 
-_CHANGES = {
-    "path": "path",
-    "documents": "documents_key",
-    "top": "top_key",
-    "instruction": "instruction_key",
-    "results": "results_key",
-    "score": "score_key",
-    "tokens": "tokens_key",
-}
-"""Fields of an endpoint's row, and the options that change them."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class HttpOptions(RemoteOptions):
@@ -51,15 +45,9 @@ class HttpOptions(RemoteOptions):
 
     Attributes:
         endpoint: how to talk to the server: a name or a row of
-            :data:`~rerank_core.remote.endpoints.ENDPOINTS`. The options below change it.
-        path: of the endpoint, after the address, such as ``"/v2/rerank"``.
-        documents_key: request key of the documents.
-        top_key: request key of how many results to return; empty to send none.
-        instruction_key: request key of the instruction; empty to write it before the query.
-        results_key: where the response keeps the list of results, keys joined by dots; empty where it is that
-            list.
-        score_key: key of a result's score.
-        tokens_key: where the response keeps the number of tokens, keys joined by dots.
+            :data:`~rerank_core.remote.endpoints.ENDPOINTS`.
+        format: what differs from that row: fields of :class:`~rerank_core.remote.endpoint.Endpoint`, such as
+            ``{"path": "/v2/rerank", "documents": "passages", "results": "data"}``.
         score_scale: what the server returns: ``"probability"``, ``"logit"`` or ``"cosine"``; by default what is
             known of the model and the server.
         listwise: whether a score depends on the other texts of the request, so that a call is never split
@@ -67,13 +55,7 @@ class HttpOptions(RemoteOptions):
     """
 
     endpoint: Endpoint | str = "http"
-    path: str | None = None
-    documents_key: str | None = None
-    top_key: str | None = None
-    instruction_key: str | None = None
-    results_key: str | None = None
-    score_key: str | None = None
-    tokens_key: str | None = None
+    format: Mapping[str, Any] = field(default_factory=dict)
     score_scale: Scale | None = None
     listwise: bool | None = None
 
@@ -140,68 +122,52 @@ class HttpScorer(RemoteScorer):
         return facts if self.options.listwise is None else replace(facts, listwise=self.options.listwise)
 
 
-class _HttpTransport:
+class _HttpTransport(HttpClient):
     def __init__(self, scorer: HttpScorer) -> None:
+        super().__init__(scorer.options)
         # Not the scorer itself: what closes the connections once it is gone would keep it.
-        self._endpoint, self._headers, self._fields = scorer.endpoint, scorer.headers, scorer.fields
-        self._url = scorer.url
+        self._endpoint, self._fields, self._url = scorer.endpoint, scorer.fields, scorer.url
+        self._endpoint_headers = scorer.headers
         self._context_url = join_address(scorer.base_url or "", scorer.endpoint.context_path)
-        options = scorer.options
-        connections = options.max_concurrency
-        self._timeout = options.timeout
-        self._own = options.http_client is None
-        self._client = options.http_client or httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        )
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
         fields = {**self._fields, **self._endpoint.make_request(query, texts)}
         most = max_reply_bytes(query, texts)
         try:
             content = await run_work(most // _REPLY_BYTES_PER_STEP, encode_json, fields)
-            response, body = await self._fetch("POST", self._url, key, most, content)
+            reply = await self.fetch(self._url, self._with_key(key), most, content)
         except Exception as exc:
             return failure_of(exc)
-        reply = HttpReply(response.status_code, lower_names(response.headers), body)
-        return await run_work(len(body) // BYTES_PER_STEP, read_reply, reply, self._endpoint)
-
-    async def _fetch(
-        self, method: str, url: str, key: SecretStr, most: int, content: bytes | None = None
-    ) -> tuple[httpx.Response, bytes]:
-        kind = {} if content is None else {"Content-Type": "application/json"}
-        headers = {**IDENTITY, **kind, **self._with_key(key)}
-        request = self._client.build_request(method, url, content=content, headers=headers, timeout=self._timeout)
-        return await fetch(self._client, request, most)
+        return await run_work(len(reply.body) // BYTES_PER_STEP, read_reply, reply, self._endpoint)
 
     async def fetch_context(self, key: SecretStr, model: str) -> int | None:
         """Return how many tokens of query and document the served model reads, None where the server says none."""
         try:
-            _, body = await self._fetch("GET", self._context_url, key, _MAX_MODELS_BYTES)
-            models = (await run_work(len(body) // BYTES_PER_STEP, parse_json, body))["data"]
+            reply = await self.fetch(self._context_url, self._with_key(key), _MAX_MODELS_BYTES)
+            models = (await run_work(len(reply.body) // BYTES_PER_STEP, parse_json, reply.body))["data"]
             served = next((entry for entry in models if entry["id"] == model), models[0])
             return int(served["max_model_len"])
         except Exception as exc:
             _logger.debug("%s says no context length: %s", self._context_url, type(exc).__name__)
             return None
 
-    async def aclose(self) -> None:
-        if self._own:
-            await self._client.aclose()
-
     def _with_key(self, key: SecretStr) -> dict[str, str]:
         name, _, value = self._endpoint.auth.partition(": ")
         secret = {name: value.replace("{key}", key.get_secret_value())} if key else {}
-        return {**secret, **self._headers}
+        return {**secret, **self._endpoint_headers}
 
 
 def _find_endpoint(options: dict[str, Any]) -> Endpoint:
-    """Return the row that the options name, with the fields that other options change."""
+    """Return the row that the options name, with the fields that ``format`` changes."""
     row = options.get("endpoint", "http")
     if not isinstance(row, Endpoint):
         if row not in ENDPOINTS:
             raise ConfigurationError(f"endpoint is {row!r}: give one of {', '.join(ENDPOINTS)}")
         row = ENDPOINTS[row]
-    changes = {field: options[name] for field, name in _CHANGES.items() if options.get(name) is not None}
+    changes = dict(options.get("format", {}))
+    known = [field.name for field in fields(Endpoint)]
+    if not set(changes) <= set(known):
+        raise ConfigurationError(f"format holds {', '.join(changes)}: give some of {', '.join(known)}")
     if row.own_path:
         address = options.get("base_url") or first_variable(row.address_variables)
         if address and check_address(address) != row.base_url:

@@ -83,7 +83,7 @@ class VoyageOptions(RemoteOptions):
         if self.body or self.http_client is not None:
             raise ConfigurationError(
                 "Voyage AI's SDK takes neither body= nor http_client=: send without it, by "
-                "'http:https://api.voyageai.com/v1#<model>' with results_key='data' and top_key='top_k'"
+                "'http:https://api.voyageai.com/v1#<model>' with format={'results': 'data', 'top': 'top_k'}"
             )
 
 

@@ -72,7 +72,7 @@ def test_what_voyages_sdk_takes_not_is_refused_with_the_way_out(loopback: Loopba
     with pytest.raises(ConfigurationError, match="http:https://api.voyageai.com/v1"):
         scorer_of("voyage", loopback, **given)
     loopback.plan()
-    options = {"results_key": "data", "top_key": "top_k", "api_key": KEY, **given}
+    options = {"format": {"results": "data", "top": "top_k"}, "api_key": KEY, **given}
     scorer = load_scorer(f"http:{loopback.url('voyage')}/v1#rerank-2.5", **options)
     assert len(Reranker(scorer).rerank(QUERY, TEXTS)) == 3
     event_loop.run(client.aclose())

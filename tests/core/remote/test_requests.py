@@ -183,22 +183,18 @@ def test_options_of_one_provider_are_sent(loopback: Loopback) -> None:
 def test_http_takes_what_differs_as_options(loopback: Loopback) -> None:
     """A server with other names for everything needs no new code."""
     loopback.plan()
-    options = {
-        "documents_key": "input",
-        "path": "/v1/reranking",
-        "results_key": "data",
-        "score_key": "score",
-        "top_key": "",
-    }
-    scorer = load_scorer(f"http:{loopback.url('mixedbread')}", **options)
+    differs = {"documents": "input", "path": "/v1/reranking", "results": "data", "score": "score", "top": ""}
+    scorer = load_scorer(f"http:{loopback.url('mixedbread')}", format=differs)
     assert Reranker(scorer).rerank(QUERY, TEXTS).scores == pytest.approx([score(QUERY, text) for text in TEXTS])
     assert sent(loopback) == [{"query": QUERY, "input": TEXTS}]
+    with pytest.raises(ConfigurationError, match="format holds document_key: give some of results, "):
+        load_scorer(f"http:{loopback.url('mixedbread')}", format={"document_key": "input"})
 
 
 def test_http_takes_logits(loopback: Loopback) -> None:
     """``score_scale="logit"`` has the sigmoid applied, once."""
     loopback.plan()
-    scorer = load_scorer(f"http:{loopback.url('llamacpp')}#bge", score_scale="logit", path="/v1/rerank")
+    scorer = load_scorer(f"http:{loopback.url('llamacpp')}/v1#bge", score_scale="logit")
     assert Reranker(scorer).rerank(QUERY, TEXTS).scores == pytest.approx([score(QUERY, text) for text in TEXTS])
 
 

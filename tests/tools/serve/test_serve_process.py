@@ -90,7 +90,7 @@ def test_coheres_own_client_ranks_with_the_local_model(embedded: str) -> None:
     [
         ("cohere:any", {"base_url": "{}", "api_key": "any"}),
         ("jina:any", {"base_url": "{}/v1", "api_key": "any"}),
-        ("http:{}", {"path": "/v1/rerank"}),
+        ("http:{}/v1", {}),
         ("tei:{}", {}),
     ],
 )
@@ -157,7 +157,7 @@ def test_headers_that_do_not_arrive_end_a_connection(before: bytes) -> None:
 def test_a_full_server_is_unavailable_to_our_scorers() -> None:
     """Which repeat the request, and report it when that lasts."""
     with server(Reranker(FakeScorer()), limit_concurrency=1) as address:
-        scorer = load_scorer(f"http:{address}", path="/v2/rerank", max_retries=0)
+        scorer = load_scorer(f"http:{address}", format={"path": "/v2/rerank"}, max_retries=0)
         with pytest.raises(ScorerUnavailableError), Reranker(scorer) as reranker:
             reranker.rerank(QUERY, TEXTS)
 

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, get_args
 
-from rerank_core._call.scores import read_scores, stretch
+from rerank_core._call.scores import find_ranks, read_scores, stretch
 from rerank_core._support.checks import check_choice, check_count, check_finite
 from rerank_core.errors import ConfigurationError
 from rerank_core.selection import Selection, check_selection
-from rerank_core.types import Attempt, RankedDocument, Ranking
+from rerank_core.types import RankedDocument, Ranking
 from rerank_core.usage import Usage
 
 __all__ = ["FusionMethod", "fuse", "fuse_ranks"]
@@ -66,25 +66,23 @@ def fuse(
     rankings = [ranking, *(other for other in others if isinstance(other, Ranking))]
     lists = [_read_list(ranking, position, entry) for position, entry in enumerate([ranking, *others])]
     documents = _collect_documents(rankings)
-    fused = _combine(
-        [_reciprocal_ranks(scores, rank_constant) if method == "rrf" else _stretch(scores) for scores in lists],
-        _check_weights(weights, len(lists)),
-    )
-    scores = [fused.get(index) for index in range(len(ranking.scores))]
+    constant = rank_constant if method == "rrf" else None
+    fused = _combine([_scale(scores, constant) for scores in lists], _check_weights(weights, len(lists)))
+    scores = [fused.get(index, 0.0) if fused else None for index in range(len(ranking.scores))]
+    order = sorted(documents)[: None if fused else selection.top_n]
     if fused:
-        scores = [score or 0.0 for score in scores]
-    order = _order(scores, documents, selection)
-    attempts: list[Attempt] = [attempt for each in rankings for attempt in each.attempts]
+        order = [order[slot] for slot in selection.select([fused.get(index, 0.0) for index in order])]
+    names = [entry.model if isinstance(entry, Ranking) else "scores" for entry in (ranking, *others)]
     return Ranking(
         ranking.query,
-        f"{method}({', '.join(_name(entry) for entry in [ranking, *others])})",
+        f"{method}({', '.join(names)})",
         tuple(
             replace(documents[index], rank=rank, score=scores[index]) for rank, index in enumerate(order, start=1)
         ),
         tuple(scores),
         usage=sum((each.usage for each in rankings), Usage()),
         error=None if fused else ranking.error,
-        attempts=tuple(attempts),
+        attempts=tuple(attempt for each in rankings for attempt in each.attempts),
     )
 
 
@@ -108,9 +106,8 @@ def fuse_ranks(
     {'b': 0.9919354838709677, 'a': 0.5, 'c': 0.49193548387096775}
     """
     check_count("rank_constant", rank_constant)
-    # Backwards, so that a key's best rank is the one that stays.
     parts = [
-        {key: (rank_constant + 1) / (rank_constant + rank) for rank, key in reversed([*enumerate(keys, start=1)])}
+        {key: (rank_constant + 1) / (rank_constant + rank) for key, rank in find_ranks(keys).items()}
         for keys in lists
     ]
     fused = _combine(parts, _check_weights(weights, len(lists)))
@@ -129,28 +126,13 @@ def _combine(lists: Sequence[Mapping[K, float]], weights: Sequence[float]) -> di
     }
 
 
-def _reciprocal_ranks(scores: Sequence[float | None], constant: int) -> dict[int, float]:
-    """Return (c + 1) / (c + rank) by index, where rank is 1 + how many scores are higher."""
-    ranks: dict[float, int] = {}
-    for rank, score in enumerate(sorted((score for score in scores if score is not None), reverse=True), start=1):
-        ranks.setdefault(score, rank)
-    reciprocal = {score: (constant + 1) / (constant + rank) for score, rank in ranks.items()}
-    return {index: reciprocal[score] for index, score in enumerate(scores) if score is not None}
-
-
-def _stretch(scores: Sequence[float | None]) -> dict[int, float]:
+def _scale(scores: Sequence[float | None], constant: int | None) -> dict[int, float]:
+    """Return the scores in [0, 1], by index: (c + 1) / (c + rank), without a constant c stretched."""
     known = {index: score for index, score in enumerate(scores) if score is not None}
-    return dict(zip(known, stretch(list(known.values())), strict=True))
-
-
-def _order(
-    scores: Sequence[float | None], documents: dict[int, RankedDocument[Any]], selection: Selection
-) -> list[int]:
-    candidates = sorted(documents)
-    known = [scores[index] for index in candidates]
-    if any(score is None for score in known):
-        return candidates[: selection.top_n]
-    return [candidates[slot] for slot in selection.select([score or 0.0 for score in known])]
+    if constant is None:
+        return dict(zip(known, stretch(list(known.values())), strict=True))
+    ranks = find_ranks(sorted(known.values(), reverse=True))
+    return {index: (constant + 1) / (constant + ranks[score]) for index, score in known.items()}
 
 
 def _collect_documents(rankings: Sequence[Ranking[Any]]) -> dict[int, RankedDocument[Any]]:
@@ -188,7 +170,3 @@ def _check_weights(weights: object, count: int) -> list[float]:
     if min(numbers) < 0.0 or not 0.0 < sum(numbers) < math.inf:
         raise ConfigurationError(f"weights is {numbers}: none may be below 0, nor all be 0")
     return numbers
-
-
-def _name(entry: object) -> str:
-    return entry.model if isinstance(entry, Ranking) else "scores"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Hashable, Iterable, Sequence, Sized
 from math import isfinite
 from numbers import Real
+from typing import TypeVar
 
 from rerank_core._support.checks import check_finite
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.scorer import Scale
 
-__all__ = ["mix_scores", "read_scores", "sigmoid", "stretch", "validate_scores"]
+__all__ = ["find_ranks", "mix_scores", "read_scores", "sigmoid", "stretch", "validate_scores"]
+
+K = TypeVar("K", bound=Hashable)
 
 _ROUNDING = 1e-6
 """How far a score may leave its range: single-precision sums of a softmax do, by a few ulp."""
@@ -86,6 +89,11 @@ def read_scores(name: str, scores: object, expected: int) -> list[float | None]:
     return [None if value is None else check_finite(f"{name}[{at}]", value) for at, value in enumerate(values)]
 
 
+def find_ranks(items: Sequence[K]) -> dict[K, int]:
+    """Return the rank of each item in a list, from 1; of one that the list repeats, the best."""
+    return {item: rank for rank, item in reversed([*enumerate(items, start=1)])}
+
+
 def stretch(scores: Sequence[float]) -> list[float]:
     """Return scores moved and scaled so that the lowest is 0.0 and the highest 1.0; equal ones are all 1.0."""
     low, high = min(scores, default=0.0), max(scores, default=0.0)
@@ -116,7 +124,7 @@ def mix_scores(
         first = [-math.log2(2 + at) for at, _ in scored]
     second = [score for _, score in scored]
     if ordinal:
-        ranks = {score: rank for rank, score in reversed([*enumerate(sorted(second, reverse=True), start=1)])}
+        ranks = find_ranks(sorted(second, reverse=True))
         second = [-math.log2(1 + ranks[score]) for score in second]
     mixed = [-1.0] * len(relevance)
     for (at, _), ours, theirs in zip(scored, stretch(second), stretch(first), strict=True):

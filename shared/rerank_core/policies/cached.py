@@ -86,7 +86,7 @@ class Cached(Policy):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # in a forked child, where the parent's calls will never end
             self._loop, self._flights = loop, {}
-        keys, work = await run_text_work(self._make_work, texts, query)
+        keys, work = await run_text_work(self._make_keys, texts, query)
         joined = self._join(work, query)
         for flight in joined:
             flight.waiting += 1
@@ -105,13 +105,18 @@ class Cached(Policy):
         finally:
             await self.cache.aclose()
 
-    def _make_work(self, texts: Sequence[str], query: str) -> tuple[list[bytes], dict[bytes, tuple[str, ...]]]:
-        """Return the keys of a call, and the texts of each."""
-        parts = [tuple(texts)] if self.listwise else [(text,) for text in texts]
-        keys = [self._key(query, part) for part in parts]
-        return keys, dict(zip(keys, parts, strict=True))
+    def _make_keys(self, texts: Sequence[str], query: str) -> tuple[list[bytes], dict[bytes, str]]:
+        """Return the key of each text, and the text of each key; those of a listwise call depend on all texts."""
+        shared = blake2b(self._digest, digest_size=20)
+        for text in (query, *(texts if self.listwise else ())):
+            _add_text(shared, text)
+        hashes = [shared.copy() for _ in texts]
+        for hashed, text in zip(hashes, texts, strict=True):
+            _add_text(hashed, text)
+        keys = [hashed.digest() for hashed in hashes]
+        return keys, dict(zip(keys, texts, strict=True))
 
-    def _join(self, work: Mapping[bytes, tuple[str, ...]], query: str) -> set[_Flight]:
+    def _join(self, work: Mapping[bytes, str], query: str) -> set[_Flight]:
         """Return the flights that look for these keys: those that do already, and one for the others."""
         is_shared = len(work) <= _MAX_SHARED
         joined = {self._flights[key] for key in work if key in self._flights} if is_shared else set()
@@ -126,14 +131,6 @@ class Cached(Policy):
             joined.add(flight)
         return joined
 
-    def _key(self, query: str, texts: Iterable[str]) -> bytes:
-        digest = blake2b(self._digest, digest_size=20)
-        for text in (query, *texts):
-            content = text.encode(errors="surrogatepass")
-            digest.update(len(content).to_bytes(8, "big"))
-            digest.update(content)
-        return digest.digest()
-
     async def _fly(self, flight: _Flight, query: str) -> None:
         """Look up, score what is missing, and store it, for all calls that wait."""
         try:
@@ -141,6 +138,8 @@ class Cached(Policy):
                 steps = _STEPS_PER_KEY * len(flight.work)
                 flight.entries = await self._look_up(flight.work)
                 missing = await run_work(steps, flight.missing)
+                if missing and self.listwise:
+                    missing = flight.work
                 if missing:
                     await self._score_missing(flight, query, missing)
                     if not flight.attempts:
@@ -148,17 +147,16 @@ class Cached(Policy):
         finally:
             self._end(flight)
 
-    async def _score_missing(self, flight: _Flight, query: str, missing: Mapping[bytes, tuple[str, ...]]) -> None:
-        texts = await run_work(len(missing), lambda: [text for part in missing.values() for text in part])
+    async def _score_missing(self, flight: _Flight, query: str, missing: Mapping[bytes, str]) -> None:
         try:
-            scored = await call_scorer(self.scorer, query, texts)
+            scored = await call_scorer(self.scorer, query, list(missing.values()))
         except ScorerError as exc:
             if not self.listwise:
                 flight.partial = await run_work(_STEPS_PER_KEY * len(missing), _by_key, missing, exc.partial)
             raise
         await run_work(_STEPS_PER_KEY * len(missing), flight.take, missing, scored)
 
-    async def _look_up(self, work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, Entry]:
+    async def _look_up(self, work: Mapping[bytes, str]) -> dict[bytes, Entry]:
         try:
             with anyio.fail_after(self.cache_timeout):
                 found = await self.cache.get(list(work))
@@ -209,7 +207,7 @@ class _Flight:
     """One lookup and at most one call of the scorer, for all calls that wait for its keys.
 
     Attributes:
-        work: the texts of each key.
+        work: the text of each key.
         is_shared: whether other calls may join.
         waiting: how many calls wait.
         entries: what was found or scored.
@@ -221,7 +219,7 @@ class _Flight:
         task: does the work.
     """
 
-    work: Mapping[bytes, tuple[str, ...]]
+    work: Mapping[bytes, str]
     is_shared: bool = True
     waiting: int = 0
     entries: dict[bytes, Entry] = field(default_factory=dict)
@@ -232,19 +230,18 @@ class _Flight:
     consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
 
-    def missing(self) -> dict[bytes, tuple[str, ...]]:
+    def missing(self) -> Mapping[bytes, str]:
         """Return what was not found."""
-        return {key: part for key, part in self.work.items() if key not in self.entries}
+        return {key: text for key, text in self.work.items() if key not in self.entries}
 
-    def take(self, missing: Mapping[bytes, tuple[str, ...]], scored: Scored) -> None:
-        """Take the scorer's answer about what is missing."""
-        self.attempts, self.fresh = scored.attempts, frozenset(missing)
-        keys = [key for key, part in missing.items() for _ in part] if scored.left_out else []
-        self.left_out = frozenset(keys[slot] for slot in scored.left_out)
-        start = 0
-        for key, part in missing.items():
-            self.entries[key] = Entry.slice(scored, start, start + len(part))
-            start += len(part)
+    def take(self, keys: Iterable[bytes], scored: Scored) -> None:
+        """Take the scorer's answer about the texts of these keys."""
+        self.attempts, self.fresh = scored.attempts, frozenset(keys)
+        self.left_out = frozenset(key for slot, key in enumerate(keys) if slot in scored.left_out)
+        count = len(scored.scores)
+        passages, tiers = scored.passages or [None] * count, scored.tiers or [0] * count
+        for key, score, passage, tier in zip(keys, scored.scores, passages, tiers, strict=True):
+            self.entries[key] = Entry(score, passage, tier, scored.model)
 
     def to_values(self) -> dict[bytes, bytes]:
         """Return what is to be remembered."""
@@ -287,19 +284,24 @@ def _merge(
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
-    slots = [key for key, entry in zip(keys, found, strict=True) for _ in entry.scores]
-    cached = sum(len(entries[key].scores) for key in keys if key not in paid)
-    passages = [passage for entry in found for passage in entry.passages]
-    tiers = [tier for entry in found for tier in entry.tiers]
+    cached = sum(key not in paid for key in keys)
+    passages = [entry.passage for entry in found]
+    tiers = [entry.tier for entry in found]
     return Scored(
-        [score for entry in found for score in entry.scores],
+        [entry.score for entry in found],
         replace(consumed.usage, cached=consumed.usage.cached + cached),
         found[0].model,
         tuple(attempts),
         passages if any(passages) else (),
         tiers if any(tiers) else (),
-        frozenset(slot for slot, key in enumerate(slots) if key in left_out),
+        frozenset(slot for slot, key in enumerate(keys) if key in left_out),
     )
+
+
+def _add_text(hashed: blake2b, text: str) -> None:
+    content = text.encode(errors="surrogatepass")
+    hashed.update(len(content).to_bytes(8, "big"))
+    hashed.update(content)
 
 
 def _by_key(keys: Iterable[bytes], scores: Mapping[int, float]) -> dict[bytes, float]:
@@ -314,8 +316,7 @@ def _copy_error(
     copied = copy.copy(error)
     copied.__cause__ = error.__cause__
     if isinstance(copied, ScorerError):
-        known = {key: entry.scores[0] for key, entry in entries.items() if len(entry.scores) == 1}
-        known.update(flight.partial)
+        known = {key: entry.score for key, entry in entries.items()} | dict(flight.partial)
         copied.partial = {slot: known[key] for slot, key in enumerate(keys) if key in known}
         copied.usage = usage
     return copied

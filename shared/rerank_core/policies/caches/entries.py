@@ -3,67 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rerank_core.types import Passage, Scored
+from rerank_core.types import Passage
 
 __all__ = ["Entry", "read_entries", "to_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is remembered under one key: the answer for one text, or for a whole listwise call.
+    """What is remembered of one text.
 
     Attributes:
-        scores: in [0, 1].
-        passages: one per score, None for the whole text.
-        tiers: one per score.
+        score: in [0, 1].
+        passage: what the score is about, None for the whole text.
+        tier: as in :class:`rerank_core.Scored`.
         model: name of the scorer that answered.
     """
 
-    scores: Sequence[float]
-    passages: Sequence[Passage | None]
-    tiers: Sequence[int]
+    score: float
+    passage: Passage | None
+    tier: int
     model: str | None
-
-    @classmethod
-    def slice(cls, scored: Scored, start: int, stop: int) -> Entry:
-        """Return the part of a checked answer that is about these texts."""
-        return cls(
-            list(scored.scores[start:stop]),
-            list(scored.passages[start:stop]) if scored.passages else [None] * (stop - start),
-            list(scored.tiers[start:stop]) if scored.tiers else [0] * (stop - start),
-            scored.model,
-        )
 
 
 def to_bytes(entry: Entry) -> bytes:
     """Return an entry as JSON, which gives every float back exactly."""
-    return json.dumps([entry.scores, entry.passages, entry.tiers, entry.model], separators=(",", ":")).encode()
+    return json.dumps([entry.score, entry.passage, entry.tier, entry.model], separators=(",", ":")).encode()
 
 
-def read_entries(found: Mapping[bytes, bytes], work: Mapping[bytes, tuple[str, ...]]) -> dict[bytes, Entry]:
+def read_entries(found: Mapping[bytes, bytes], work: Mapping[bytes, str]) -> dict[bytes, Entry]:
     """Return the entries of those keys whose values are valid; others count as missing."""
     entries = ((key, _from_bytes(found[key], work[key])) for key in work if key in found)
     return {key: entry for key, entry in entries if entry is not None}
 
 
-def _from_bytes(value: bytes, texts: Sequence[str]) -> Entry | None:
-    """Return the entry of these texts; None if the value is no such entry, which counts as missing."""
+def _from_bytes(value: bytes, text: str) -> Entry | None:
+    """Return the entry of this text; None if the value is no such entry, which counts as missing."""
     try:
-        scores, passages, tiers, model = json.loads(value)
-        spans = [None if span is None else Passage(*span) for span in passages]
+        score, span, tier, model = json.loads(value)
+        passage = None if span is None else Passage(*span)
         is_valid = (
-            len(scores) == len(spans) == len(tiers) == len(texts)
-            and all(type(score) in (int, float) and 0.0 <= score <= 1.0 for score in scores)
-            and all(type(tier) is int for tier in tiers)
-            and all(
-                span is None or 0 <= span.start <= span.end <= len(text)
-                for span, text in zip(spans, texts, strict=True)
-            )
+            type(score) in (int, float)
+            and 0.0 <= score <= 1.0
+            and (passage is None or 0 <= passage.start <= passage.end <= len(text))
+            and type(tier) is int
             and (model is None or isinstance(model, str))
         )
     except (TypeError, ValueError):
         return None
-    return Entry([float(score) for score in scores], spans, tiers, model) if is_valid else None
+    return Entry(float(score), passage, tier, model) if is_valid else None

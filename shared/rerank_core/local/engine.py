@@ -41,13 +41,10 @@ class LocalModel(Protocol):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """A model that can be stopped in the middle of a batch."""
+    """A model whose ``forward`` another thread may end: the next one from ``arm`` on, by ``interrupt``."""
 
-    def arm(self) -> None:
-        """Prepare for the next ``forward``, which :meth:`interrupt` may end from now on."""
-
-    def interrupt(self) -> None:
-        """Make the ``forward`` that is running or about to begin raise; may be called from any thread."""
+    arm: Callable[[], None]
+    interrupt: Callable[[], None]
 
 
 class ModelJob(ABC, Generic[Item, Output]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,7 @@ class ModelFiles:
 
     def fetch(self, *patterns: str) -> Path:
         """Return the folder with the files of these names or patterns, and with those beside the weights."""
-        if self._folder is not None:
-            return self._folder
-        try:
-            return self._download([*_BESIDE, *patterns])
-        except Exception as exc:
-            raise unavailable(self.model) from exc
+        return self._folder or self._download(*_BESIDE, *patterns)
 
     def _list_repository(self) -> bool:
         try:
@@ -88,18 +82,17 @@ class ModelFiles:
 
     def _find_in_cache(self) -> Path:
         self.is_cached = True
+        # The file that every model has: without a name, a snapshot would have to be complete.
+        return self._download("config.json", local_files_only=True)
+
+    def _download(self, *patterns: str, **options: Any) -> Path:
+        download = self._hub.snapshot_download
         try:
-            # The file that every model has: without a name, a snapshot would have to be complete.
-            return self._download(["config.json"], local_files_only=True)
+            return Path(
+                download(self._repository, revision=self._revision, allow_patterns=list(patterns), **options)
+            )
         except Exception as exc:
             raise unavailable(self.model) from (self.error or exc)
-
-    def _download(self, patterns: Sequence[str], **options: Any) -> Path:
-        return Path(
-            self._hub.snapshot_download(
-                self._repository, revision=self._revision, allow_patterns=list(patterns), **options
-            )
-        )
 
 
 def is_hub_id(model: str) -> bool:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import logging
 import math
 import os
@@ -28,7 +27,6 @@ from rerank_core.errors import ConfigurationError
 __all__ = ["cache_folder", "fingerprint_files", "get_or_make"]
 
 _VARIABLE = "RERANK_BRIDGE_CACHE"
-_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 _logger = logging.getLogger("rerank_core")
 
@@ -113,10 +111,9 @@ def _make_entry(folder: Path, key: str, make: Callable[[Path], None]) -> None:
     except OSError as exc:
         if exc.errno is None:  # a library's, about something else
             raise
-        fix = "free some space there, or " if exc.errno in _FULL else ""
         raise ConfigurationError(
-            f"a model cannot be written to {folder} ({exc.strerror}): {fix}set {_VARIABLE} to a folder that can "
-            "be written"
+            f"a model cannot be written to {folder} ({exc.strerror}): set {_VARIABLE} to a folder that has room "
+            "and can be written"
         ) from exc
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from rerank_core._support.checks import check_amount, check_choice, check_count
 from rerank_core.errors import ConfigurationError
@@ -27,7 +27,6 @@ __all__ = [
     "Activation",
     "LocalOptions",
     "LocalScorer",
-    "PairModel",
     "PairOptions",
     "PairScorer",
     "logits_to_scores",
@@ -167,15 +166,11 @@ class PairOptions(LocalOptions):
         check_choice("activation", self.activation, get_args(Activation))
 
 
-class PairModel(LocalModel, Protocol):
-    """A model that reads query and text together and returns one number per pair."""
-
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
-        """Return the tokenised pairs, in order; their length is their number of tokens."""
-
-
 class PairScorer(LocalScorer):
     """A cross-encoder in this process.
+
+    Its model's ``tokenize`` returns the pairs of a query with texts, in order, whose length is their number of
+    tokens; its ``forward`` returns one number per pair.
 
     Attributes:
         model_facts: what is known of the model.
@@ -193,10 +188,6 @@ class PairScorer(LocalScorer):
         passed_on: Scale = "probability" if self.options.activation == "identity" else "logit"
         self.scale = self.options.score_scale or self.model_facts.scale or passed_on
         self.listwise = self.model_facts.listwise
-
-    @abstractmethod
-    def load(self) -> PairModel:
-        """Load the model; runs in the engine's thread."""
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score per text, on the scorer's scale."""
@@ -217,7 +208,7 @@ class _PairJob(ModelJob[Any, float]):
         self._query = query
         self._texts = texts
 
-    def encode(self, model: PairModel, start: int, stop: int) -> Sequence[tuple[int, Any]]:
+    def encode(self, model: Any, start: int, stop: int) -> Sequence[tuple[int, Any]]:
         items = model.tokenize(self._query, self._texts[start:stop])
         self.tokens += sum(map(len, items))
         return list(enumerate(items, start))

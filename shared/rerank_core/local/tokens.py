@@ -35,41 +35,30 @@ _LAST_TOKENS = 8
 """Tokens at the end of a beginning that may differ from the whole text's, where blanks follow one another."""
 
 
-def encode(tokenizer: Any, texts: Sequence[str], limit: int, *, special: bool = True) -> list[Any]:
-    """Return the tokenizer's encodings of texts, in order, truncated as the tokenizer is set to.
-
-    A tokenizer reads the whole text before it truncates, so it is given only the beginning of a very long one, up
-    to a blank, where no token is split. Where that makes too few tokens, the whole text is encoded.
-    """
-    ends = limit * _CHARACTERS_PER_TOKEN
-    beginnings = [_beginning(text, ends) for text in texts]
-    encodings: list[Any] = tokenizer.encode_batch(beginnings, add_special_tokens=special)
-    for index, text in enumerate(texts):
-        if len(beginnings[index]) < len(text) and len(encodings[index].ids) < limit:
-            (encodings[index],) = tokenizer.encode_batch([text], add_special_tokens=special)
-    return encodings
+def encode(tokenizer: Any, texts: Sequence[str], limit: int) -> list[Any]:
+    """Return the tokenizer's encodings of texts, in order, which it is set to truncate at ``limit`` tokens."""
+    return _encode_beginnings(tokenizer.encode_batch, texts, limit - _LAST_TOKENS)
 
 
 def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:
     """Return where the first tokens of texts end, in characters, as many as ``limit``."""
     usual = tokenizer.truncation
-    tokenizer.enable_truncation(limit)
+    tokenizer.enable_truncation(limit + _LAST_TOKENS)
     try:
-        return [offsets_to_ends(encoding.offsets) for encoding in encode(tokenizer, texts, limit, special=False)]
+        encode_batch = partial(tokenizer.encode_batch, add_special_tokens=False)
+        encodings = _encode_beginnings(encode_batch, texts, limit)
     finally:
         if usual is None:
             tokenizer.no_truncation()
         else:
             tokenizer.enable_truncation(usual["max_length"], strategy=usual["strategy"])
+    return [offsets_to_ends(encoding.offsets[:limit]) for encoding in encodings]
 
 
 def pair_room(limit: int, query: int, special: int) -> int:
     """Return how many tokens of a text are read beside a query, where the longer of the two is truncated first.
 
-    Args:
-        limit: tokens of a pair that are read.
-        query: tokens of a pair whose text is empty.
-        special: tokens of a pair that belong to neither.
+    The limit is a pair's; ``query`` are the tokens of a pair whose text is empty, ``special`` those of neither.
 
     >>> pair_room(64, 20, 3), pair_room(64, 64, 3)
     (44, 30)
@@ -195,7 +184,7 @@ class TemplateTokenizer(PairTokenizer):
 
     def __init__(self, tokenizer: Any, template: str, instruction: str, *, max_length: int, pad_id: int) -> None:
         super().__init__(tokenizer, max_length=max_length, pad_id=pad_id, token_types=False)
-        self._template = template
+        self._parsed = list(Formatter().parse(template))
         self._instruction = instruction
 
     def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
@@ -203,9 +192,8 @@ class TemplateTokenizer(PairTokenizer):
         before, after = self._around(query)
         most = self._max_length * _CHARACTERS_PER_TOKEN
         pairs = []
-        for text, encoding in zip(
-            texts, self._encode([before + text[:most] + after for text in texts]), strict=True
-        ):
+        encodings = self._encode([before + text[:most] + after for text in texts])
+        for text, encoding in zip(texts, encodings, strict=True):
             end = len(before) + len(text[:most])
             if len(text) > most and len(encoding.ids) <= self._max_length:
                 (encoding,) = self._encode([before + text + after])
@@ -235,14 +223,9 @@ class TemplateTokenizer(PairTokenizer):
     def _around(self, query: str) -> tuple[str, str]:
         """Return the prompt before and after the document."""
         filled = {"query": query, "instruction": self._instruction}
-        sides, side = ["", ""], 0
-        for literal, name, _, _ in Formatter().parse(self._template):
-            sides[side] += literal
-            if name == "document":
-                side = 1
-            elif name is not None:
-                sides[side] += filled[name]
-        return sides[0], sides[1]
+        parts = [literal + filled.get(name or "", "") for literal, name, _, _ in self._parsed]
+        document = [name for _, name, _, _ in self._parsed].index("document") + 1
+        return "".join(parts[:document]), "".join(parts[document:])
 
 
 def _beginning(text: str, ends: int) -> str:
@@ -255,11 +238,7 @@ def _encode_beginnings(
 ) -> list[Any]:
     """Return encodings of texts, in order; of a long text, only its beginning is encoded.
 
-    Args:
-        encode_batch: encodes whole texts.
-        texts: to encode.
-        enough: tokens at the beginning of each text that must be those of the whole text; a text with fewer
-            tokens is encoded to its end.
+    The first ``enough`` tokens of each are those of the whole text; a text with fewer is encoded to its end.
     """
     encodings: list[Any] = [None] * len(texts)
     left = list(range(len(texts)))
@@ -268,10 +247,7 @@ def _encode_beginnings(
         parts = [_beginning(texts[index], characters) for index in left]
         for index, encoding in zip(left, encode_batch(parts), strict=True):
             encodings[index] = encoding
-        left = [
-            index
-            for index, part in zip(left, parts, strict=True)
-            if len(part) < len(texts[index]) and len(encodings[index]) < enough + _LAST_TOKENS
-        ]
+        cut = [index for index, part in zip(left, parts, strict=True) if len(part) < len(texts[index])]
+        left = [index for index in cut if len(encodings[index]) < enough + _LAST_TOKENS]
         characters *= 4
     return encodings

@@ -148,7 +148,7 @@ def test_a_full_disk_says_what_to_do(folder: Path) -> None:
             disk.write(b"the other half")
 
     with pytest.raises(
-        ConfigurationError, match=r"No space left on device.*free some space there, or set RERANK_BRIDGE_CACHE"
+        ConfigurationError, match=r"No space left on device.*set RERANK_BRIDGE_CACHE to a folder that has room"
     ) as caught:
         get_or_make("key", make)
     assert isinstance(caught.value.__cause__, OSError)
@@ -161,7 +161,9 @@ def test_a_file_that_cannot_be_written_says_what_to_do() -> None:
     def make(part: Path) -> None:
         (part / "sub" / "model.onnx").write_bytes(b"")
 
-    with pytest.raises(ConfigurationError, match=r"No such file.*set RERANK_BRIDGE_CACHE to a folder that can be"):
+    with pytest.raises(
+        ConfigurationError, match=r"No such file.*set RERANK_BRIDGE_CACHE to a folder that has room and can be"
+    ):
         get_or_make("key", make)
 
 

@@ -35,18 +35,10 @@ _Array = npt.NDArray[Any]
 
 
 class Tensor(NamedTuple):
-    """A constant of a model.
-
-    Attributes:
-        name: in the graph.
-        type_number: as ``onnx.proto`` numbers types.
-        shape: its dimensions.
-        raw: its values; None where they are not stored as raw bytes in the file.
-        file: that holds its values, relative to the model's folder; None for the model itself.
-    """
+    """A constant of a model: its values as raw bytes, or the file beside the model that holds them, or neither."""
 
     name: str
-    type_number: int
+    type_number: int  # as onnx.proto numbers types
     shape: tuple[int, ...]
     raw: memoryview | None
     file: str | None
@@ -90,8 +82,11 @@ def _read_tensor(message: memoryview) -> Tensor:
                 shape.append(value)
             elif number == 2:
                 type_number = value
-        elif number == 1:
-            shape.extend(_packed_varints(value))
+        elif number == 1:  # several, packed
+            position = 0
+            while position < len(value):
+                size, position = _varint(value, position)
+                shape.append(size)
         elif number == 8:
             name = bytes(value).decode()
         elif number == 9:
@@ -127,13 +122,6 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise ValueError("not an ONNX model: it ends within a field")
         yield key >> 3, message[position : position + size]
         position += size
-
-
-def _packed_varints(packed: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(packed):
-        value, position = _varint(packed, position)
-        yield value
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

@@ -40,9 +40,6 @@ class TorchPairs:
         activation: how outputs become numbers.
         tokens_per_batch: padded tokens per batch on each device; None for what suits it.
         compiled: run them through ``torch.compile``.
-
-    Raises:
-        ConfigurationError: the model cannot be compiled.
     """
 
     def __init__(
@@ -72,11 +69,7 @@ class TorchPairs:
                 replica.compile(probe)
 
     def forward(self, items: Sequence[Any], /) -> Sequence[float]:
-        """Return one number per pair.
-
-        Raises:
-            Exception: whatever the first of the devices raised that failed, when all of them have ended.
-        """
+        """Return one number per pair; raises what the first device raised that failed, when all have ended."""
         import torch
 
         if self._pool is None:

@@ -34,8 +34,7 @@ _OPERATORS: dict[str, tuple[str, str]] = {
 class OrtGraph:
     """Writes the operators of a graph; values, (batch, tokens, width), are names in the model.
 
-    Args:
-        quantizer: makes matrices int8; None for single precision.
+    The quantizer makes matrices int8; None for single precision.
     """
 
     def __init__(self, quantizer: RowQuantizer | None) -> None:

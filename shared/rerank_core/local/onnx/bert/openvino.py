@@ -14,11 +14,7 @@ __all__ = ["OpenVinoGraph"]
 
 
 class OpenVinoGraph:
-    """Writes the operators of a graph, as :class:`OrtGraph` does; values are nodes.
-
-    Args:
-        quantizer: makes matrices int8; None for single precision.
-    """
+    """Writes the operators of a graph, as :class:`OrtGraph` does; values are nodes."""
 
     def __init__(self, quantizer: RowQuantizer | None) -> None:
         self._openvino = require_openvino()

@@ -168,7 +168,6 @@ def test_a_call_is_a_span_where_opentelemetry_is_configured(loopback: Loopback) 
         "gen_ai.operation.name": "rerank",
         "gen_ai.provider.name": "cohere",
         "gen_ai.request.model": "rerank-v3.5",
-        "rerank.retrieval_weight": 0.0,
         "gen_ai.response.model": "rerank-v3.5",
         "gen_ai.usage.input_tokens": 14,
         "input.value": "leak",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, ensure_config
@@ -119,16 +118,18 @@ class CompressorScorer(RerankerScorer):
     provider = "langchain"
 
     def __init__(self, model: Any, **options: Any) -> None:
-        if not isinstance(model, (BaseCrossEncoder, BaseDocumentCompressor)):
+        # langchain-core has the class since 1.3 only, and before that other packages had their own.
+        self._is_cross_encoder = any(kind.__name__ == "BaseCrossEncoder" for kind in type(model).__mro__)
+        if not (self._is_cross_encoder or isinstance(model, BaseDocumentCompressor)):
             raise ConfigurationError(
                 f"model is a {type(model).__name__}: give a BaseDocumentCompressor or a BaseCrossEncoder"
             )
         super().__init__(model, **options)
-        self.listwise = not (isinstance(model, BaseCrossEncoder) and self.options.scale is not None)
+        self.listwise = not (self._is_cross_encoder and self.options.scale is not None)
 
     def find_method(self) -> Method:
         """Return the compressor's own async method where it has one, else a function for a thread."""
-        if isinstance(self.wrapped, BaseCrossEncoder):
+        if self._is_cross_encoder:
             return self._score_pairs
         is_async = type(self.wrapped).acompress_documents is not BaseDocumentCompressor.acompress_documents
         return self._acompress if is_async else self._compress

@@ -15,7 +15,7 @@ from langchain_classic.retrievers.document_compressors import (
     DocumentCompressorPipeline,
     LLMListwiseRerank,
 )
-from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_classic.retrievers.document_compressors.cross_encoder import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, BaseDocumentTransformer, Document
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda

@@ -13,7 +13,7 @@ import httpx
 from pydantic import SecretStr
 
 from rerank_core._call.event_loop import run_work
-from rerank_core._support.extras import check_installed, require
+from rerank_core._support.extras import require
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError, RequestTooLargeError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price, price_of
@@ -83,11 +83,8 @@ class BedrockScorer(RemoteScorer):
     options: BedrockOptions
     provider = "bedrock"
     service = SERVICE
+    sdk = "boto3"
     options_without_effect_on_scores = RemoteScorer.options_without_effect_on_scores | {"profile", "region"}
-
-    def __init__(self, model: str = "", **options: Any) -> None:
-        check_installed("boto3", extra="bedrock", purpose="bedrock:")
-        super().__init__(model, **options)
 
     @property
     def price(self) -> Price | None:

@@ -170,10 +170,8 @@ class _ChatClient(HttpClient):
                 reply = await self.fetch(self._url, headers, _MAX_BYTES, content)
             except Exception as exc:
                 return failure_of(exc)
-            payload, status = (
-                await run_work(len(reply.body) // BYTES_PER_STEP, parse_json, reply.body),
-                reply.status,
-            )
+            payload = await run_work(len(reply.body) // BYTES_PER_STEP, parse_json, reply.body)
+            status = reply.status
             if 200 <= status < 300 and find_value(payload, "error") is None:
                 self._chosen = chosen
                 return _read_completion(payload, reply.headers, status)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice, check_count
-from rerank_core._support.extras import check_installed, require
+from rerank_core._support.extras import require
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.body import IDENTITY, ExpectedReply, fetch, max_reply_bytes
 from rerank_core.remote.client import HttpClient, failure_of, lower_names
@@ -95,10 +95,7 @@ class CohereScorer(RemoteScorer):
     options: CohereOptions
     provider = "cohere"
     service = SERVICE
-
-    def __init__(self, model: str = "", **options: Any) -> None:
-        check_installed("cohere", extra="cohere", purpose="cohere:")
-        super().__init__(model, **options)
+    sdk = "cohere"
 
     def open_transport(self) -> Transport:
         """Return a client of Cohere's SDK."""

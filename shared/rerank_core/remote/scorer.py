@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._call.reaper import clean_up_after
+from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
 from rerank_core.pricing import Price, price_of
@@ -56,6 +57,8 @@ class RemoteScorer(ConfiguredScorer):
     Options: ClassVar[type[RemoteOptions]] = RemoteOptions
     options: RemoteOptions
     service: Service
+    sdk: ClassVar[str] = ""
+    """The package that asks, of the extra that is called like the provider; empty for none."""
 
     options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset(
         {
@@ -70,6 +73,8 @@ class RemoteScorer(ConfiguredScorer):
     )
 
     def __init__(self, model: str = "", **options: Any) -> None:
+        if self.sdk:
+            check_installed(self.sdk, extra=self.provider, purpose=f"{self.provider}:")
         if isinstance(options.get("api_key"), str):
             options["api_key"] = SecretStr(options["api_key"])
         super().__init__(model, **options)

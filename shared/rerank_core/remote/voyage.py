@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice
-from rerank_core._support.extras import check_installed, require
+from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.body import IDENTITY, BodyReader, ExpectedReply, ReplyTooLargeError, max_reply_bytes
@@ -99,10 +99,7 @@ class VoyageScorer(RemoteScorer):
     options: VoyageOptions
     provider = "voyage"
     service = SERVICE
-
-    def __init__(self, model: str = "", **options: Any) -> None:
-        check_installed("voyageai", extra="voyage", purpose="voyage:")
-        super().__init__(model, **options)
+    sdk = "voyageai"
 
     def open_transport(self) -> Transport:
         """Return a client of Voyage AI's SDK."""

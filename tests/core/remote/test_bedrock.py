@@ -213,18 +213,18 @@ def test_credentials_that_cannot_be_fetched_are_an_authentication_error(
 def test_no_thread_waits_for_an_answer(loopback: Loopback) -> None:
     """A thread signs a request and is free again; a call that is cancelled ends its requests."""
     loopback.plan(delay=30.0, record=False)
-    reranker = Reranker(scorer_of("bedrock", loopback, max_concurrency=60, documents_per_request=1))
+    reranker = Reranker(scorer_of("bedrock", loopback, max_concurrency=45, documents_per_request=1))
 
     async def busy_threads() -> int:
         return anyio.to_thread.current_default_thread_limiter().borrowed_tokens
 
     async def cancelled() -> int:
-        call = asyncio.ensure_future(reranker.arerank(QUERY, [f"text {number}" for number in range(60)]))
-        await until(lambda: loopback.stats()["most_active"] == 60)
+        call = asyncio.ensure_future(reranker.arerank(QUERY, [f"text {number}" for number in range(45)]))
+        await until(lambda: loopback.stats()["most_active"] == 45, seconds=90.0)
         busy = await arun(busy_threads())
         call.cancel()
         await asyncio.wait({call})
-        await until(lambda: loopback.stats()["counts"].get("abandoned") == 60)
+        await until(lambda: loopback.stats()["counts"].get("abandoned") == 45, seconds=90.0)
         return busy
 
     assert asyncio.run(cancelled()) == 0

@@ -7,8 +7,7 @@ encodes the texts of one into a vector file.
 
 from rerank_tools.batch.job import BatchPlan, BatchReport, plan_file, rerank_file
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.ray.dataset import rerank_dataset
-from rerank_tools.batch.ray.precompute import precompute_dataset
+from rerank_tools.batch.ray.dataset import precompute_dataset, rerank_dataset
 from rerank_tools.batch.runner import Progress
 
 __all__ = [

@@ -195,7 +195,8 @@ def precompute_dataset(
 def _merge_parts(whole: VectorFile) -> None:
     for path in sorted(whole.path.parent.glob(f"{whole.path.name}.*{_PART_SUFFIX}")):
         whole.merge(path)
-        path.unlink()
+        for file in path.parent.glob(f"{path.name}*"):  # with SQLite's files beside it
+            file.unlink(missing_ok=True)
     whole.close()
 
 

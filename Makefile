@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt
 
-.PHONY: demo test lint docs compat peers bench bench-all bench-local clean
+.PHONY: demo test lint docs notebooks compat peers bench bench-all bench-local clean
 
 demo: $(VENV)/.demo  ## rerank real documents in a LangChain retriever and a LlamaIndex query engine, offline
 	$(BIN)/python notebooks/demo.py
@@ -20,6 +20,9 @@ lint: $(VENV)/.lint  ## static checks
 
 docs: $(VENV)/.docs  ## build the site into build/site; a broken link or an unknown name fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: $(VENV)/.test  ## run the notebooks again, and store their outputs
+	$(BIN)/python notebooks/execute.py
 
 compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions
 COMPAT := bedrock,cohere,embedded,langchain,llamaindex,voyage

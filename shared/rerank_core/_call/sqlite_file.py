@@ -43,7 +43,6 @@ class SqliteFile:
         header: the application's number in the file's header, and the format's version.
         schema: the statements that make the tables.
         table: the one with the columns ``key`` and ``used``, whose rows are dropped to make room.
-        page_bytes: what a new file is read and written by.
         pragmas: settings of each connection.
     """
 
@@ -51,7 +50,6 @@ class SqliteFile:
     header: ClassVar[tuple[int, int]]
     schema: ClassVar[Sequence[str]]
     table: ClassVar[str]
-    page_bytes: ClassVar[int] = 4096
     pragmas: ClassVar[Sequence[str]] = ()
 
     def __init__(self, path: Path) -> None:
@@ -144,7 +142,6 @@ class SqliteFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if _read_header(connection) != self.header:
-            connection.execute(f"PRAGMA page_size = {self.page_bytes}")
             with transaction(connection):
                 self._create(connection)
         connection.execute("PRAGMA journal_mode = WAL")

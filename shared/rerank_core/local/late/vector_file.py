@@ -69,7 +69,6 @@ class VectorFile(SqliteFile):
         "CREATE TRIGGER dropped AFTER DELETE ON documents BEGIN DELETE FROM vectors WHERE id = OLD.id; END",
     )
     table = "documents"
-    page_bytes = 16384
     pragmas = (f"journal_size_limit = {2**26}", f"mmap_size = {2**40}")  # SQLite takes as much as it can
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None) -> None:

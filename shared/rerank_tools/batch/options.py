@@ -112,12 +112,10 @@ class BatchOptions:
             fingerprint = scorer.cache_key()
         except ConfigurationError as exc:
             raise ConfigurationError(f"a later run could not tell whether it has the same scorer: {exc}") from None
+        names = ("query_column", "documents_column", "prefix", "rows_per_part")
         return {
             "model": scorer.name,
             "fingerprint of the model": fingerprint,
-            "query_column": self.query_column,
-            "documents_column": self.documents_column,
             "selection": asdict(self.selection),
-            "prefix": self.prefix,
-            "rows_per_part": self.rows_per_part,
+            **{name: getattr(self, name) for name in names},
         }

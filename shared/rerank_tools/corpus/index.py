@@ -105,7 +105,11 @@ class CorpusIndex:
             with suppress(Exception):  # whatever is odd about it: it is built anew
                 kept = _load(folder)
                 files = corpus.files()
-                unchanged = [name for name, status in files.items() if _is_current(corpus, name, status, kept)]
+                unchanged = [
+                    name
+                    for name, status in files.items()
+                    if name in kept.files and not corpus.has_changed(name, status, kept.files[name], kept.read_at)
+                ]
                 if unchanged == list(kept.files) == list(files):
                     return cls(kept, built=False, kept_at=folder)
                 known = _restore_files(kept, unchanged)
@@ -157,11 +161,6 @@ def _build(corpus: Corpus, known: _Files) -> _Kept:
     bm25 = build_bm25([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
     stamps = {name: stamp for name, (stamp, _) in files.items()}
     return _Kept(read_at, stamps, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
-
-
-def _is_current(corpus: Corpus, name: str, status: os.stat_result, kept: _Kept) -> bool:
-    stamp = kept.files.get(name)
-    return stamp is not None and not corpus.has_changed(name, status, stamp, kept.read_at)
 
 
 def _restore_files(kept: _Kept, names: Sequence[str]) -> _Files:

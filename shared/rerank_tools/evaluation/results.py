@@ -225,26 +225,26 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the rankings as plain values; no document's text is in it."""
+        names = ("dataset", "first_stage", "candidates", "test", "resumed")
+        of_system = (
+            "name",
+            "measures",
+            "intervals",
+            "p_values",
+            "latency_p50",
+            "latency_p95",
+            "failures",
+            "per_query",
+        )
         return {
-            "dataset": self.dataset,
+            **{name: getattr(self, name) for name in names},
             "queries": len(self.qrels),
-            "first_stage": self.first_stage,
-            "candidates": self.candidates,
-            "test": self.test,
-            "resumed": self.resumed,
             "measures": list(self.measures),
             "systems": [
                 {
-                    "name": system.name,
+                    **{name: getattr(system, name) for name in of_system},
                     "models": sorted({answer.model for answer in system.queries.values()}),
-                    "measures": dict(system.measures),
-                    "intervals": dict(system.intervals),
-                    "p_values": dict(system.p_values),
-                    "latency_p50": system.latency_p50,
-                    "latency_p95": system.latency_p95,
                     "usage": system.usage.to_dict(),
-                    "failures": system.failures,
-                    "per_query": {measure: dict(values) for measure, values in system.per_query.items()},
                 }
                 for system in self.systems
             ],

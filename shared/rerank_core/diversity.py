@@ -9,7 +9,7 @@ from itertools import pairwise
 from operator import mul
 from typing import Any, TypeVar
 
-from rerank_core._support.checks import check_count, check_fraction
+from rerank_core._support.checks import check_count, check_finite, check_fraction
 from rerank_core.errors import ConfigurationError
 from rerank_core.types import RankedDocument, Ranking
 
@@ -114,19 +114,11 @@ def _take(ranking: Ranking[D], count: int, weight: float, similarity: Similarity
         best = left.pop(max(left, key=value))  # the first of the best, and ``left`` is in the ranking's order
         if len(taken) + 1 < count:
             for slot, ranked in left.items():
-                nearest[slot] = max(nearest[slot], _check_similarity(similarity(best, ranked)))
+                nearest[slot] = max(
+                    nearest[slot], check_finite("the similarity of two documents", similarity(best, ranked))
+                )
         taken.append(best)
     return taken
-
-
-def _check_similarity(value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigurationError(f"the similarity of two documents is {value!r}: return a finite number")
-    return number
 
 
 def _normalise(row: Sequence[float]) -> list[float]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +46,7 @@ class CallReport:
     error: str | None = None
 
 
-_callbacks: tuple[Callable[[CallReport], None], ...] = ()
-_lock = threading.Lock()
+_callbacks: list[Callable[[CallReport], None]] = []
 
 
 def on_usage(callback: Callable[[CallReport], None]) -> Callable[[], None]:
@@ -70,21 +68,18 @@ def on_usage(callback: Callable[[CallReport], None]) -> Callable[[], None]:
     fake 1
     >>> stop()
     """
-    global _callbacks
-    with _lock:
-        _callbacks = (*_callbacks, callback)
+    _callbacks.append(callback)
 
     def stop() -> None:
-        global _callbacks
-        with _lock:
-            _callbacks = tuple(kept for kept in _callbacks if kept is not callback)
+        with suppress(ValueError):  # it was stopped before
+            _callbacks.remove(callback)
 
     return stop
 
 
 def report(call: CallReport, span: Any = None) -> None:
     """Tell the callbacks about a call that has ended, and set what it consumed on its OpenTelemetry span."""
-    for callback in _callbacks:
+    for callback in tuple(_callbacks):
         try:
             callback(call)
         except Exception as exc:

@@ -19,8 +19,6 @@ from rerank_core.wrapped import Method, RankedText, RerankerScorer, WrappedOptio
 
 __all__ = ["ChatModelScorer", "CompressorOptions", "CompressorScorer"]
 
-_REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
-
 
 class ChatModelScorer(ModelScorer):
     """Lets any LangChain chat model judge documents.
@@ -61,8 +59,7 @@ class ChatModelScorer(ModelScorer):
         return Reply(
             text=message.text,
             data=calls[0]["args"] if calls else None,
-            refused=finish if finish in _REFUSALS else "",
-            cut=finish in ("length", "max_tokens"),
+            finish=finish,
             logprobs={top["token"]: top["logprob"] for top in first.get("top_logprobs") or ()},
             input_tokens=usage.get("input_tokens"),
             output_tokens=usage.get("output_tokens"),

@@ -23,7 +23,6 @@ from rerank_core.wrapped import Method, RankedText, RerankerScorer
 
 __all__ = ["LLMScorer", "PostprocessorScorer"]
 
-_REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
 _Grade = create_model("Grade", id=(int, ...), grade=(int, ...))
 _ANSWERS: dict[str, type[BaseModel]] = {
     "grades": create_model("Grades", grades=(list[_Grade], ...)),
@@ -97,8 +96,7 @@ class LLMScorer(ModelScorer):
         return Reply(
             text=response.message.content or "",
             data=data,
-            refused=finish if finish in _REFUSALS else "",
-            cut=finish in ("length", "max_tokens"),
+            finish=finish,
             logprobs={top.token: top.logprob for top in (response.logprobs or [[]])[0]},
             input_tokens=None if tokens is None else int(tokens),
             output_tokens=None if output is None else int(output),

@@ -14,7 +14,7 @@ from rerank_core.policies import Breaker, Cached, Calibrated, Calibration, Casca
 from rerank_core.policies.caches import DiskCache, MemoryCache
 from rerank_core.policies.calibrated import CalibrationQuality
 from rerank_core.registry import known_providers, load_scorer
-from rerank_core.remote.options import RemoteOptions
+from rerank_core.remote.service import RemoteOptions
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import ConfiguredScorer
 from rerank_core.selection import Selection

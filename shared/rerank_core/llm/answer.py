@@ -20,6 +20,7 @@ Judged = list[tuple[int, float]]
 _Row = tuple["int | None", "float | None"]
 """An id and a grade in [0, 1]; None for what is none."""
 
+_REFUSALS = ("content_filter", "refusal", "safety", "SAFETY")
 _MAX_GRADE = 10
 _MAX_DIGIT = 9
 _MAX_CHARS = 50_000
@@ -44,8 +45,7 @@ class Reply:
     Attributes:
         text: as text.
         data: as parsed data, None where there is only text.
-        refused: why it did not answer, such as ``"content_filter"``; empty where it did.
-        cut: whether the answer was cut off for its length.
+        finish: why it stopped, as the service says it.
         logprobs: of the most likely first tokens, by token.
         input_tokens: that it read, as reported; None where they are not; the same of the next two.
         output_tokens: that it wrote.
@@ -54,12 +54,21 @@ class Reply:
 
     text: str = ""
     data: object = None
-    refused: str = ""
-    cut: bool = False
+    finish: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: float | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why it did not answer, such as ``"content_filter"``; empty where it did."""
+        return self.finish if self.finish in _REFUSALS else ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer was cut off for its length."""
+        return self.finish in ("length", "max_tokens")
 
 
 def read_answer(reply: Reply, mode: Mode, count: int) -> Judged:

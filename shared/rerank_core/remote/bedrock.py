@@ -20,7 +20,6 @@ from rerank_core.pricing import Price, price_of
 from rerank_core.remote.body import max_reply_bytes
 from rerank_core.remote.client import HttpClient, failure_of, first_variable
 from rerank_core.remote.failure import RequestFailure, find_value
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import (
     BYTES_PER_STEP,
     HttpReply,
@@ -30,7 +29,7 @@ from rerank_core.remote.response import (
     read_reply,
 )
 from rerank_core.remote.scorer import RemoteScorer
-from rerank_core.remote.service import Service, Transport
+from rerank_core.remote.service import RemoteOptions, Service, Transport
 from rerank_core.types import Scored
 
 __all__ = ["SERVICE", "BedrockOptions", "BedrockScorer"]

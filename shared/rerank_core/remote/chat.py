@@ -22,11 +22,10 @@ from rerank_core.model_facts import ModelFacts
 from rerank_core.remote.body import encode_json
 from rerank_core.remote.client import HttpClient, failure_of, first_variable, join_address
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import BYTES_PER_STEP, COST_HEADER, find_number, parse_json
 from rerank_core.remote.retries import send_with_retries
 from rerank_core.remote.scorer import RemoteScorer
-from rerank_core.remote.service import Service
+from rerank_core.remote.service import RemoteOptions, Service
 from rerank_core.usage import Usage
 
 __all__ = ["SERVICE", "ChatOptions", "ChatScorer"]
@@ -180,7 +179,7 @@ class _ChatClient(HttpClient):
                 status = int(code) if code is not None and 400 <= code < 600 else 502
             failure = read_refusal(status, reply.headers, payload)
             if find_value(payload, "error.code") == "content_filter":  # Azure, of the prompt
-                return Reply(refused="content_filter", output_tokens=0)
+                return Reply(finish="content_filter", output_tokens=0)
             field = self._field_to_blame(failure, payload, chosen, question)
             if field is None:
                 return failure
@@ -237,8 +236,7 @@ def _read_completion(payload: object, headers: Mapping[str, str], status: int) -
     cost = to_number(headers.get(COST_HEADER))
     return Reply(
         text=content or "",
-        refused="content_filter" if finish == "content_filter" else "refusal" if refusal and not content else "",
-        cut=finish == "length",
+        finish="refusal" if refusal and not content and finish != "content_filter" else str(finish or ""),
         logprobs=_read_logprobs(top),
         input_tokens=None if tokens is None else int(tokens),
         output_tokens=None if output is None else int(output),

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
 from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, fetch
 from rerank_core.remote.failure import RequestFailure
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import HttpReply
+from rerank_core.remote.service import RemoteOptions
 
 __all__ = [
     "HttpClient",

@@ -18,10 +18,9 @@ from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.body import IDENTITY, ExpectedReply, fetch, max_reply_bytes
 from rerank_core.remote.client import HttpClient, failure_of, lower_names
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, find_number, parse_json
 from rerank_core.remote.scorer import RemoteScorer
-from rerank_core.remote.service import Service, Transport
+from rerank_core.remote.service import RemoteOptions, Service, Transport
 from rerank_core.types import Passage
 
 if TYPE_CHECKING:

@@ -25,10 +25,9 @@ from rerank_core.remote.client import (
 from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, parse_json, read_reply
 from rerank_core.remote.scorer import RemoteScorer
-from rerank_core.remote.service import Transport
+from rerank_core.remote.service import RemoteOptions, Transport
 from rerank_core.scorer import Scale
 
 __all__ = ["HttpOptions", "HttpScorer"]

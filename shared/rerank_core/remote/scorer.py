@@ -21,10 +21,9 @@ from rerank_core.model_facts import ModelFacts, find_model_facts
 from rerank_core.pricing import Price, price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
 from rerank_core.remote.client import call_for_key, check_address, find_key, first_variable
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.scoring import RemoteCall
-from rerank_core.remote.service import ClientSession, Service, Transport
+from rerank_core.remote.service import ClientSession, RemoteOptions, Service, Transport
 from rerank_core.scorer import ConfiguredScorer
 from rerank_core.types import Scored
 
@@ -41,7 +40,7 @@ class RemoteScorer(ConfiguredScorer):
 
     Args:
         model: the model's name; one that is not known is used as it is, without limits or price of its own.
-        options: the fields of :class:`~rerank_core.remote.options.RemoteOptions` or of the class's own options.
+        options: the fields of :class:`~rerank_core.remote.service.RemoteOptions` or of the class's own options.
 
     Attributes:
         service: the provider, or the kind of server.

@@ -1,23 +1,35 @@
-"""What a provider is, and what one call needs of a scorer and of a client."""
+"""What a provider is, the options of a scorer that asks it, and what one call needs of both and of a client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import httpx
 from pydantic import SecretStr
 
+from rerank_core._support.checks import check_choice, check_count, check_seconds
+from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price
 from rerank_core.remote.failure import RequestFailure
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.response import ParsedReply
-from rerank_core.scorer import Scale
+from rerank_core.scorer import Scale, ScorerOptions
 
-__all__ = ["ClientSession", "RemoteModel", "Service", "Transport"]
+__all__ = ["ClientSession", "RemoteModel", "RemoteOptions", "Service", "Transport"]
+
+_COUNTS = {
+    "max_retries": 0,
+    "max_concurrency": 1,
+    "requests_per_minute": 1,
+    "tokens_per_minute": 1,
+    "documents_per_request": 1,
+}
+_SECRET_ENDINGS = ("authorization", "cookie", "key", "token", "secret")
+_OPTIONAL_COUNTS = ("requests_per_minute", "tokens_per_minute", "documents_per_request")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +57,93 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     default: ModelFacts = field(default_factory=ModelFacts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions(ScorerOptions):
+    """Options of a scorer that asks a service.
+
+    Attributes:
+        api_key: by default the provider's environment variable. A function that returns it, async or not, is
+            called for each request, as for tokens that expire (Entra, Google, IAM); it may block.
+        base_url: the service's address, where it is not the usual one; no password in it.
+        headers: further headers of each request. Pickles and dumps hold them, and are refused where one of these
+            names is usual for secrets: ``Authorization``, ``Cookie``, or one that ends in ``key``, ``token`` or
+            ``secret``.
+        body: further fields of each request; a value of None removes the field.
+        http_client: an ``httpx.AsyncClient`` to send by, for proxies, certificates and gateways; not closed.
+        timeout: seconds that one request may take, above 0; a request that takes longer is repeated.
+        max_retries: how often a request is repeated at most, at least 0, where that may help: after statuses
+            408, 409, 424, 425, 429 and from 500 on, a failed connection or a timeout. Waits grow exponentially
+            from 0.5 s to 20 s with full jitter, or last as long as the service asks (up to 60 s), and never go
+            beyond the call's deadline.
+        max_concurrency: requests under way at once, at least 1, of all calls together.
+        requests_per_minute: requests begun in any 60 seconds, at least 1; None for no limit.
+        tokens_per_minute: (estimated) tokens sent in any 60 seconds, at least 1; None for no limit.
+        documents_per_request: at least 1; by default what the provider takes or recommends.
+        instruction: what the model shall prefer, for models that follow an instruction.
+        allow_split: let a listwise model score more texts than it takes in one request, in several requests; the
+            scores of different requests are then not quite comparable.
+        missing: what an answer with fewer scores than texts means: ``"error"``, or ``"lowest"``: texts that it
+            leaves out come last, with the score 0.0 and a warning, for servers that leave some out. No scores at
+            all are always an error.
+        prices: prices that override or extend the list, by model: :class:`rerank_core.pricing.Price`, or a
+            dictionary of its fields.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    api_key: SecretStr | str | Callable[[], Any] | None = field(default=None, repr=False)
+    base_url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    http_client: httpx.AsyncClient | None = field(default=None, repr=False)
+    timeout: float = 60.0
+    max_retries: int = 4
+    max_concurrency: int = 16
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    documents_per_request: int | None = None
+    instruction: str | None = None
+    allow_split: bool = False
+    missing: Literal["error", "lowest"] = "error"
+    prices: Mapping[str, Price | Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_seconds("timeout", self.timeout)
+        for name, least in _COUNTS.items():
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL_COUNTS:
+                check_count(name, value, least=least)
+        if not (self.api_key is None or isinstance(self.api_key, (SecretStr, str)) or callable(self.api_key)):
+            raise ConfigurationError(
+                f"api_key is a {type(self.api_key).__name__}: give a string, a pydantic.SecretStr or a function"
+            )
+        if not isinstance(self.headers, Mapping) or not all(map(_is_header, self.headers.items())):
+            raise ConfigurationError("headers are no dictionary of printable ASCII strings")
+        if not isinstance(self.body, Mapping):
+            raise ConfigurationError(f"body is a {type(self.body).__name__}: give a dictionary of request fields")
+        if self.http_client is not None and not isinstance(self.http_client, httpx.AsyncClient):
+            raise ConfigurationError(
+                f"http_client is a {type(self.http_client).__name__}: give an httpx.AsyncClient"
+            )
+        check_choice("missing", self.missing, ("error", "lowest"))
+        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
+            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
+
+    def check_headers(self) -> None:
+        """Check that no header is likely to hold a secret, before the options are stored.
+
+        Raises:
+            ConfigurationError: one is; names it.
+        """
+        for name in self.headers:
+            if name.lower().endswith(_SECRET_ENDINGS):
+                raise ConfigurationError(
+                    f"headers= holds {name!r}, which may be a secret, so it is not stored: give it as api_key=, "
+                    "or make the scorer where it is used"
+                )
 
 
 class Transport(Protocol):
@@ -95,3 +194,7 @@ class ClientSession:
     transport: Transport
     limiter: RateLimiter
     scale_doubted: bool = False
+
+
+def _is_header(item: tuple[object, object]) -> bool:
+    return all(isinstance(part, str) and part.isascii() and part.isprintable() for part in item)

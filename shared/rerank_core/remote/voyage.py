@@ -23,7 +23,6 @@ from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.remote.body import IDENTITY, BodyReader, ExpectedReply, ReplyTooLargeError, max_reply_bytes
 from rerank_core.remote.client import failure_of, join_address, lower_names
 from rerank_core.remote.failure import RequestFailure, read_refusal
-from rerank_core.remote.options import RemoteOptions
 from rerank_core.remote.response import (
     BYTES_PER_STEP,
     HttpReply,
@@ -34,7 +33,7 @@ from rerank_core.remote.response import (
     read_reply,
 )
 from rerank_core.remote.scorer import RemoteScorer
-from rerank_core.remote.service import Service, Transport
+from rerank_core.remote.service import RemoteOptions, Service, Transport
 
 __all__ = ["SERVICE", "VoyageOptions", "VoyageScorer"]
 

@@ -14,7 +14,7 @@ from rerank_core.scorer import Scorer
 from rerank_tools.batch.options import BatchOptions
 
 if TYPE_CHECKING:
-    from rerank_core.remote.options import RemoteOptions
+    from rerank_core.remote.service import RemoteOptions
 
 __all__ = ["Worker", "count_workers", "map_arguments", "prepare_scorer"]
 

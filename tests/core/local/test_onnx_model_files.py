@@ -18,7 +18,9 @@ from support.scripts import run_script
 
 from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
 from rerank_core.local import cpu
-from rerank_core.local.onnx.model_files import GraphFile, find_model, quantize
+from rerank_core.local.checkpoint import Checkpoint
+from rerank_core.local.hub import ModelFiles
+from rerank_core.local.onnx.model_files import GraphFile, find_graph, quantize
 
 Build = Callable[[Shape], Path]
 
@@ -63,8 +65,10 @@ def folder_of(checkpoint: Build, graphs: dict[str, Path], target: Path, files: d
 
 def chosen(model: Path | str, precision: Any = "auto", file_name: str | None = None) -> str | None:
     """Return the name of the ONNX file that is chosen in a folder; None for the checkpoint itself."""
-    found, graph = find_model(str(model), file_name=file_name, precision=precision, revision=None, offline=False)
-    return None if graph is None else graph.path.relative_to(found.folder).as_posix()
+    files = ModelFiles(str(model), revision=None, offline=False)
+    checkpoint = Checkpoint(files.fetch())
+    graph = find_graph(files, checkpoint, file_name, precision)
+    return None if graph is None else graph.path.relative_to(checkpoint.folder).as_posix()
 
 
 def scores(folder: Path, texts: Any = TEXTS, **options: Any) -> list[float | None]:
@@ -210,7 +214,8 @@ def test_weights_beside_the_graph_are_found(checkpoint: Build, tmp_path: Path) -
     onnx.save(
         model, str(tmp_path / "model.onnx"), save_as_external_data=True, location="w.bin", size_threshold=100
     )
-    _, graph = find_model(str(tmp_path), file_name=None, precision="auto", revision=None, offline=True)
+    files = ModelFiles(str(tmp_path), revision=None, offline=True)
+    graph = find_graph(files, Checkpoint(tmp_path), None, "auto")
     assert graph is not None
     assert (graph.beside, graph.precision) == ([tmp_path / "w.bin"], "fp32")
     assert scores(tmp_path) == pytest.approx(scores(checkpoint("bert-1")), abs=1e-5)

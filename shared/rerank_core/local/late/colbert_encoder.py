@@ -18,7 +18,7 @@ from rerank_core.local.late.encoding import TokenEncoder, TokenIds, TokenVectors
 from rerank_core.local.late.forms import TextForm, read_forms
 from rerank_core.local.onnx.bert.graph import open_checkpoint
 from rerank_core.local.onnx.bert.int8 import largest_int8
-from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_model, quantize
+from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_graph, quantize
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions, open_session
 from rerank_core.local.tokens import encode
 
@@ -114,7 +114,7 @@ def load_encoder(model: str, options: Any) -> ColbertEncoder:
     files = ModelFiles(model, revision=options.revision, offline=options.local_files_only)
     checkpoint = Checkpoint(files.fetch("*_Dense/model.safetensors"))
     if options.device is None:
-        encoder = _load_without_torch(model, checkpoint, options, offline=files.is_cached)
+        encoder = _load_without_torch(files, checkpoint, options)
         if encoder is not None:
             return encoder
         if options.runtime != "auto" or options.precision == "int8" or options.file_name is not None:
@@ -142,17 +142,9 @@ def load_encoder(model: str, options: Any) -> ColbertEncoder:
     return encoder
 
 
-def _load_without_torch(
-    model: str, checkpoint: Checkpoint, options: Any, *, offline: bool
-) -> ColbertEncoder | None:
+def _load_without_torch(files: ModelFiles, checkpoint: Checkpoint, options: Any) -> ColbertEncoder | None:
     """Return the encoder on ONNX Runtime or OpenVINO; None where the files need torch."""
-    _, graph = find_model(
-        model,
-        file_name=options.file_name,
-        precision=options.precision,
-        revision=options.revision,
-        offline=offline,
-    )
+    graph = find_graph(files, checkpoint, options.file_name, options.precision)
     runtime = SessionOptions(options.runtime, options.precision, options.threads)
     if graph is not None:
         if options.precision == "int8" and graph.precision != "int8":

@@ -24,7 +24,7 @@ from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import Precision
 from rerank_core.local.torch.loading import quiet_transformers
 
-__all__ = ["GraphFile", "can_write_graph", "export", "find_model", "quantize", "read_graph"]
+__all__ = ["GraphFile", "can_write_graph", "export", "find_graph", "quantize", "read_graph"]
 
 _SAFETENSORS = "model.safetensors"
 _SINGLE = ("model.onnx", "onnx/model.onnx")
@@ -83,13 +83,14 @@ class GraphFile:
     precision: Literal["fp32", "fp16", "int8"]
 
 
-def find_model(
-    model: str, *, file_name: str | None, precision: Precision, revision: str | None, offline: bool
-) -> tuple[Checkpoint, GraphFile | None]:
-    """Return a model's folder, and the ONNX file in it that is to be used; None for the checkpoint's own weights.
+def find_graph(
+    files: ModelFiles, checkpoint: Checkpoint, file_name: str | None, precision: Precision
+) -> GraphFile | None:
+    """Return the ONNX file that is to be used; None for the checkpoint's own weights. What is used is fetched.
 
     Args:
-        model: as for :class:`ModelFiles`, as are ``revision`` and ``offline``.
+        files: the model's.
+        checkpoint: those of them that are beside the weights.
         file_name: the file to be used, an ONNX file or ``model.safetensors``; None to choose.
         precision: of the weights wanted; see :class:`rerank_core.local.onnx.scorer.OnnxScorer` for the choice.
 
@@ -97,15 +98,20 @@ def find_model(
         ConfigurationError: there is no file of the kind and precision.
         ScorerUnavailableError: the hub does not have it or cannot be reached.
     """
-    files = ModelFiles(model, revision=revision, offline=offline)
-    checkpoint = Checkpoint(files.fetch())
     chosen = _choose_file(files, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:
         files.fetch(chosen, *_WEIGHTS[chosen])
-        return checkpoint, None
+        return None
     graph = read_graph(files.fetch(chosen, f"{chosen}_data*", f"{chosen}.data*") / chosen)
-    _check_precision(graph, precision)
-    return checkpoint, graph
+    if graph.precision not in ("fp32", precision):
+        if precision != "auto":
+            raise ConfigurationError(
+                f"{graph.path} holds {graph.precision} weights, and precision={precision!r} needs "
+                f"{'int8 or ' if precision == 'int8' else ''}fp32 ones: give file_name= of such a file, or "
+                "precision='auto' to run this one"
+            )
+        _logger.info("%s is used, whose weights are %s", graph.path, graph.precision)
+    return graph
 
 
 def can_write_graph(checkpoint: Checkpoint) -> bool:
@@ -182,20 +188,6 @@ def read_graph(path: Path) -> GraphFile:
     if integers > _MIN_INTEGER_SHARE * (integers + half + counts[_FLOAT32]):
         return GraphFile(path, beside, "int8")
     return GraphFile(path, beside, "fp16" if half > counts[_FLOAT32] else "fp32")
-
-
-def _check_precision(graph: GraphFile, wanted: Precision) -> None:
-    """Refuse a file that is not of the precision asked for, nor can be made so."""
-    if graph.precision in ("fp32", wanted):
-        return
-    if wanted == "auto":
-        _logger.info("%s is used, whose weights are %s", graph.path, graph.precision)
-        return
-    raise ConfigurationError(
-        f"{graph.path} holds {graph.precision} weights, and precision={wanted!r} needs "
-        f"{'int8 or ' if wanted == 'int8' else ''}fp32 ones: give file_name= of such a file, or precision='auto' "
-        "to run this one"
-    )
 
 
 def export(checkpoint: Checkpoint, *, length: int) -> GraphFile:

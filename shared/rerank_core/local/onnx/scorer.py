@@ -9,7 +9,8 @@ from typing import ClassVar
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
-from rerank_core.local.onnx.model_files import can_write_graph, export, find_model, quantize
+from rerank_core.local.hub import ModelFiles
+from rerank_core.local.onnx.model_files import can_write_graph, export, find_graph, quantize
 from rerank_core.local.runtimes.session import (
     ModelSession,
     Precision,
@@ -86,13 +87,9 @@ class OnnxScorer(PairScorer):
 
     def load(self) -> OnnxModel:
         """Find the files, make what is missing, and load the model and its tokenizer."""
-        checkpoint, graph = find_model(
-            self.model,
-            file_name=self.options.file_name,
-            precision=self.options.precision,
-            revision=self.options.revision,
-            offline=self.options.local_files_only,
-        )
+        files = ModelFiles(self.model, revision=self.options.revision, offline=self.options.local_files_only)
+        checkpoint = Checkpoint(files.fetch())
+        graph = find_graph(files, checkpoint, self.options.file_name, self.options.precision)
         if graph is None or checkpoint.is_late():
             checkpoint.check_classifier()
         length = self.options.max_length or checkpoint.max_length()

@@ -114,9 +114,8 @@ def _take(ranking: Ranking[D], count: int, weight: float, similarity: Similarity
         best = left.pop(max(left, key=value))  # the first of the best, and ``left`` is in the ranking's order
         if len(taken) + 1 < count:
             for slot, ranked in left.items():
-                nearest[slot] = max(
-                    nearest[slot], check_finite("the similarity of two documents", similarity(best, ranked))
-                )
+                alike = check_finite("the similarity of two documents", similarity(best, ranked))
+                nearest[slot] = max(nearest[slot], alike)
         taken.append(best)
     return taken
 

@@ -113,7 +113,7 @@ def test_bad_options_are_named(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, "much", None])
 def test_a_similarity_must_be_a_number(value: Any) -> None:
     """The message shows what came instead."""
-    with pytest.raises(ConfigurationError, match="return a finite number"):
+    with pytest.raises(ConfigurationError, match="give a finite number"):
         diversify(ranked([0.5, 0.4]), similarity=lambda left, right: value)
 
 

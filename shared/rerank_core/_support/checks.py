@@ -92,6 +92,8 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 def _real(value: object) -> float:
     """Return a number as a float, NaN for what is none."""
+    if type(value) is float:
+        return value
     try:
         return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     except OverflowError:  # a whole number beyond all floats

@@ -176,6 +176,7 @@ def test_a_call_is_a_span_where_opentelemetry_is_configured(loopback: Loopback) 
         "rerank.documents": 3,
         "rerank.requests": 1,
         "rerank.retries": 0,
+        "rerank.retrieval_weight": 0.0,
         "rerank.search_units": 1.0,
         "reranker.model_name": "cohere:rerank-v3.5",
         "reranker.query": "leak",

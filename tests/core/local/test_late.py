@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import support.colbert
-from support.colbert import LAYOUTS, Layout, build_colbert, export_colbert, library_scores
+from support.colbert import LAYOUTS, WIDTH, Layout, build_colbert, export_colbert, library_scores
 from support.models import QUERY, TEXTS, quiet
 from support.scripts import run_script
 
@@ -93,6 +93,20 @@ def test_an_onnx_file_with_the_projection_is_used(
     assert cosines(rank(folder, runtime=runtime)) == pytest.approx(expected, abs=1e-4)
 
 
+def test_an_export_of_pylate_needs_no_other_files(colbert: Build, tmp_path: Path) -> None:
+    """``pylate-onnx-export`` writes the graph, the tokenizer and ``onnx_config.json``."""
+    folder = colbert("pylate")
+    export_colbert(folder, tmp_path / "model.onnx")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    mask = next(token["id"] for token in tokenizer["added_tokens"] if token["content"] == "[MASK]")
+    saved = json.loads((folder / "config_sentence_transformers.json").read_text())
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    (tmp_path / "onnx_config.json").write_text(
+        json.dumps({**saved, "model_type": "ColBERT", "mask_token_id": mask, "embedding_dim": WIDTH})
+    )
+    assert cosines(rank(tmp_path)) == pytest.approx(library_scores(folder, QUERY, TEXTS), abs=1e-4)
+
+
 def test_torch_is_not_imported_where_the_files_do_without(colbert: Build, tmp_path: Path) -> None:
     """From the weights of a BERT, and from an ONNX file."""
     folder = tmp_path / "model"
@@ -154,10 +168,12 @@ def test_what_changes_vectors_changes_the_key(colbert: Build, tmp_path: Path) ->
     assert rank(moved, vectors=file, max_length=10).usage.stored == 0
     assert rank(other, vectors=file).usage.stored == 0
     assert rank(colbert("pylate"), vectors=file).usage.stored == 0
+    (moved / "pytorch_model.bin").write_bytes(b"other weights beside")
+    assert rank(moved, vectors=file, threads=2).usage.stored == 0
     (moved / "model.safetensors").write_bytes(
         (colbert("stanford") / "model.safetensors").read_bytes()[:-1] + b"\1"
     )
-    assert rank(moved, vectors=file, threads=2).usage.stored == 0
+    assert rank(moved, vectors=file, threads=2, cache_bytes=0).usage.stored == 0
 
 
 def test_the_query_is_not_taken_for_a_document(colbert: Build) -> None:

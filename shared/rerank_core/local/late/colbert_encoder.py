@@ -68,7 +68,7 @@ class ColbertEncoder(TokenEncoder):
     def name(self) -> str:
         """Names the weights, wherever they lie, and how texts are read."""
         folder = self._checkpoint.folder
-        weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.glob("*.bin"))
+        weights = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.rglob(kind))
         files = weights if self._graph is None else [self._graph.path, *self._graph.beside]
         digests = [digest_file(path) for path in (*files, folder / "tokenizer.json")]
         return f"ColBERT, {digest(*digests)}, {self._options.precision}, {largest_int8()}, {self._document}"

@@ -75,8 +75,10 @@ def read_forms(checkpoint: Checkpoint, tokenizer: Any, max_length: int | None) -
     expansion = settings.get("query_expansion")
     if expansion is not None:
         token, filled = expansion.get("token"), int(expansion["length"])
-        named = tokenizer.token_to_id(token or "[MASK]")
-        fill_id = checkpoint.special_id(tokenizer, "mask_token", "eos_token") if token is None else named
+        if token is not None:
+            fill_id = tokenizer.token_to_id(token)
+        else:  # an ONNX export of PyLate's has the number, and no file with the token's name
+            fill_id = checkpoint.special_id(tokenizer, "mask_token", "eos_token") or whole.get("mask_token_id")
         if fill_id is None:
             raise ConfigurationError("queries are filled up with a token that tokenizer.json does not have")
         limit = filled if expansion["strategy"] == "fixed" else max(filled, query.limit)

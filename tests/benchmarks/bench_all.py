@@ -18,6 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
@@ -51,7 +52,7 @@ PARTS = {
     "embedded_speed": Part("The embedded model", minutes=2),
     "providers": Part("Services, against their own SDKs", minutes=3),
     "evaluation": Part("Quality", "CRANFIELD", minutes=5),
-    "stored": Part("Stored vectors", "CRANFIELD", minutes=8),
+    "stored": Part("Stored vectors", "CRANFIELD", minutes=20),
     "policies": Part("Policies", "CRANFIELD", minutes=15),
     "llm": Part("Language models as judges: ways to ask", "CRANFIELD", minutes=5),
     "local_speed": Part("Speed of local models", _RIVALS, minutes=25),
@@ -64,7 +65,7 @@ PARTS = {
 }
 
 
-def measure(name: str, folders: dict[str, str], further: str) -> dict[str, object] | None:
+def measure(name: str, folders: dict[str, str], further: str) -> dict[str, Any] | None:
     """Run a part; return what it found with the command, or None where it failed."""
     arguments = shlex.split(f"{PARTS[name].arguments} {further}")
     command = [sys.executable, str(HERE / f"{name}.py"), *(folders.get(each, each) for each in arguments)]
@@ -73,7 +74,7 @@ def measure(name: str, folders: dict[str, str], further: str) -> dict[str, objec
         run = subprocess.run([*command, "--json", str(file)])
         if run.returncode != 0 or not file.exists():
             return None
-        found: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     shown = shlex.join(["python", f"tests/benchmarks/{name}.py", *arguments])
     return {"title": PARTS[name].title, "command": shown, "date": date.today().isoformat(), **found}
 
@@ -118,9 +119,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def keep(name: str, found: dict[str, object]) -> None:
+def keep(name: str, found: dict[str, Any]) -> None:
     """Put a part's figures into the file, in the order of the parts, and write what follows from it."""
-    known = figures.read_parts() | {name: found}
+    known = figures.read_parts()
+    pending = {key: each for key, each in known.get(name, {}).get("figures", {}).items() if each["value"] is None}
+    known[name] = found | {"figures": pending | found["figures"]}
     ordered = {each: known[each] for each in PARTS if each in known}
     figures.FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     try:

@@ -122,16 +122,16 @@ def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     load_scorer("onnx:some/model")
     assert len(scans) == 0
     with pytest.raises(ConfigurationError, match="known are azure"):
-        load_scorer("late")
+        load_scorer("later")
     metadata = tmp_path / "late_scorers-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: late-scorers\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
-        f"[{ENTRY_POINT_GROUP}]\nlate = rerank_core.local.embedded.scorer:EmbeddedScorer\n"
+        f"[{ENTRY_POINT_GROUP}]\nlater = rerank_core.local.embedded.scorer:EmbeddedScorer\n"
     )
-    assert load_scorer("late").name == "embedded"
+    assert load_scorer("later").name == "embedded"
     seen = len(scans)
-    assert load_scorer("late").name == "embedded"
+    assert load_scorer("later").name == "embedded"
     assert len(scans) == seen
 
 

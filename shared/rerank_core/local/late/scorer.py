@@ -121,11 +121,10 @@ class LateScorer(LocalScorer):
             return await self._score_stored(self._vectors, query, texts)
         encoded: list[TokenVectors] = []
         await self.engine.run(EncodingJob([query], lambda _, vectors: encoded.append(vectors), queries=True))
-        comparison = _Comparison(encoded[0])
         scores = [0.0] * len(texts)
 
         def compare(position: int, document: TokenVectors) -> None:
-            scores[position] = self.combine(*comparison.compare(document))
+            scores[position] = self.combine(*_compare(encoded[0], document))
 
         job = EncodingJob(texts, compare)
         await self.engine.run(job)
@@ -167,21 +166,14 @@ class LateScorer(LocalScorer):
             await asyncio.to_thread(self._vectors.close)
 
 
-class _Comparison:
-    """A query, ready to be compared with documents."""
+def _compare(query: TokenVectors, document: TokenVectors) -> tuple[float, float]:
+    """Return the cosine of the means, and the weighted mean of the query tokens' best matches."""
+    import numpy as np
 
-    def __init__(self, query: TokenVectors) -> None:
-        self._tokens = query.tokens.astype("float32")
-        self._mean = query.mean
-        self._weights = query.weights
-
-    def compare(self, document: TokenVectors) -> tuple[float, float]:
-        import numpy as np
-
-        cosine = float(self._mean @ document.mean)
-        if not len(self._weights) or not len(document.tokens):
-            return cosine, 0.0
-        # Not the @ operator: the threads of its library spin for a while afterwards, on the cores that the next
-        # batch needs, which costs more than they save.
-        similarities = np.einsum("qd,td->qt", self._tokens, document.tokens.astype("float32"))
-        return cosine, float(self._weights @ similarities.max(axis=1))
+    cosine = float(query.mean @ document.mean)
+    if not len(query.weights) or not len(document.tokens):
+        return cosine, 0.0
+    # Not the @ operator: the threads of its library spin for a while afterwards, on the cores that the next
+    # batch needs, which costs more than they save.
+    tokens, found = query.tokens.astype("float32"), document.tokens.astype("float32")
+    return cosine, float(query.weights @ np.einsum("qd,td->qt", tokens, found).max(axis=1))

@@ -40,9 +40,6 @@ _BY_STATUS: dict[str, type[ScorerError]] = {
 }
 _FINAL = {"307", "400", "401", "403", "404", "413", "422"}
 _EXCEPTIONS = {
-    ("cohere", "index-float"): CORRECT,  # the SDK makes whole numbers of both
-    ("cohere", "index-string"): CORRECT,
-    ("voyage", "usage-missing"): InvalidResponseError.__name__,  # the SDK raises AttributeError
     ("vertex", "index-string"): CORRECT,  # ids are strings
     **{("deepinfra", fault): CORRECT for fault in ROW_FAULTS if fault.startswith("index-")},  # there is none
 }

@@ -30,7 +30,6 @@ _BASE_BYTES = 65_536
 _BYTES_PER_TEXT = 1024
 _ECHO_FACTOR = 3  # JSON escapes: "\u00e9" is six bytes for two
 _LARGEST_BYTES = 64 * 1024 * 1024
-_MAX_BYTES_FOR_SDK = 20_000
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -41,22 +40,17 @@ class ReplyTooLargeError(Exception):
 
 @dataclass(slots=True)
 class ExpectedReply:
-    """The reply to a request that an SDK sends for us; SDKs read theirs on the event loop, a result in 25 µs.
+    """The reply to a request that an SDK sends for us.
+
+    The SDK gets an empty one: it would read it on the event loop, a result in 25 µs, and checks no type.
 
     Attributes:
-        max_bytes: the most that it may have.
-        large: a body of success that was kept from the SDK, to be read beside the loop.
+        max_bytes: the most that the body of a success may have.
+        body: that body.
     """
 
     max_bytes: int
-    large: bytes = b""
-
-    def hand_on(self, body: bytes, instead: bytes) -> bytes:
-        """Return what the SDK shall read: a body of success, or something instead where it is large."""
-        if len(body) <= _MAX_BYTES_FOR_SDK:
-            return body
-        self.large = body
-        return instead
+    body: bytes = b""
 
 
 def max_reply_bytes(query: str, texts: Sequence[str]) -> int:

@@ -145,16 +145,14 @@ class _CohereTransport(HttpClient):
         expected = ExpectedReply(max_reply_bytes(query, texts))
         token = _expected.set(expected)
         try:
-            reply = await self._sdk.rerank(
+            await self._sdk.rerank(
                 model=self._model,
                 query=query,
                 documents=texts,
                 top_n=len(texts),
                 request_options=request_options,
             )
-            if expected.large:
-                return await run_work(len(expected.large) // BYTES_PER_STEP, _read_large, expected.large, texts)
-            return _read_reply(reply, texts)
+            return await run_work(len(expected.body) // BYTES_PER_STEP, _read_reply, expected.body, texts)
         except self._api_error as exc:
             return read_refusal(exc.status_code, lower_names(exc.headers), exc.body)
         except Exception as exc:
@@ -164,7 +162,7 @@ class _CohereTransport(HttpClient):
 
 
 class _LimitedTransport(httpx.AsyncBaseTransport):
-    """Sends by another client, and gives the SDK no reply that is larger than expected."""
+    """Sends by another client, and keeps successful replies from the SDK."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -173,28 +171,22 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
         expected = _expected.get()
         response, body = await fetch(self._client, request, expected.max_bytes)
         if response.is_success:
-            body = expected.hand_on(body, _EMPTY_REPLY)
+            expected.body, body = body, _EMPTY_REPLY
         headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
         return httpx.Response(response.status_code, headers=headers, content=body)
 
 
-def _read_large(body: bytes, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+def _read_reply(body: bytes, texts: Sequence[str]) -> ParsedReply | RequestFailure:
     payload = parse_json(body)
-    try:
-        return _read_reply(payload, texts)
-    except (AttributeError, TypeError):
+    results = find_value(payload, "results")
+    if not isinstance(results, list):
         return RequestFailure("invalid", 200, "the reply is not JSON, or has no list of results")
-
-
-def _read_reply(reply: Any, texts: Sequence[str]) -> ParsedReply:
-    """Read a reply as the SDK returns it, which checks no type, so that it may be anything; or as plain JSON."""
-    results = find_value(reply, "results")
-    tokens = find_number(reply, *_TOKENS)
+    tokens = find_number(payload, *_TOKENS)
     return ParsedReply(
         [(find_value(result, "index"), find_value(result, "relevance_score")) for result in results],
         tokens=None if tokens is None else int(tokens),
-        search_units=find_number(reply, "meta.billed_units.search_units"),
-        request_id=find_request_id({"x-request-id": find_value(reply, "id")}),
+        search_units=find_number(payload, "meta.billed_units.search_units"),
+        request_id=find_request_id({"x-request-id": find_value(payload, "id")}),
         passages=dict(_read_passages(results, texts)),
     )
 
@@ -202,12 +194,8 @@ def _read_reply(reply: Any, texts: Sequence[str]) -> ParsedReply:
 def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:
     """Return the best span of each result that has one within its text."""
     for result in results:
-        spans = find_value(result, "relevant_spans")
-        if isinstance(spans, list) and spans:
-            index, start, end = (
-                find_value(result, "index"),
-                find_value(spans[0], "start"),
-                find_value(spans[0], "end"),
-            )
+        index, spans = find_value(result, "index"), find_value(result, "relevant_spans")
+        if isinstance(index, int) and 0 <= index < len(texts) and isinstance(spans, list) and spans:
+            start, end = find_value(spans[0], "start"), find_value(spans[0], "end")
             if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[index]):
                 yield index, Passage(start, end)

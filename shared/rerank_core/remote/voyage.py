@@ -28,7 +28,6 @@ from rerank_core.remote.response import (
     HttpReply,
     ParsedReply,
     ResponseFormat,
-    find_number,
     parse_json,
     read_reply,
 )
@@ -138,7 +137,9 @@ async def _read_limited(response: Any) -> bytes:
         async for chunk in response.content.iter_any():
             reader.add(chunk)
         body = reader.finish()
-        return expected.hand_on(body, _EMPTY_REPLY) if response.status < 300 else body
+        if response.status < 300:
+            expected.body, body = body, _EMPTY_REPLY
+        return body
     except ReplyTooLargeError:
         if response.status < 300:
             raise
@@ -171,18 +172,14 @@ class _VoyageTransport:
         expected = ExpectedReply(max_reply_bytes(query, texts))
         limit = _expected.set(expected)
         try:
-            reply = await client.rerank(query, list(texts), top_k=len(texts), **self._options)
-            if expected.large:
-                body = HttpReply(200, {}, expected.large)
-                return await run_work(len(expected.large) // BYTES_PER_STEP, read_reply, body, _FORMAT)
-            rows = [(result.index, result.relevance_score) for result in reply.results]
+            await client.rerank(query, list(texts), top_k=len(texts), **self._options)
+            reply = HttpReply(200, {}, expected.body)
+            return await run_work(len(expected.body) // BYTES_PER_STEP, read_reply, reply, _FORMAT)
         except Exception as exc:
             return self._read_error(exc)
         finally:
             _expected.reset(limit)
             self._sdk.aiosession.reset(token)
-        tokens = find_number(reply, "total_tokens")
-        return ParsedReply(rows, None if tokens is None else int(tokens))
 
     async def aclose(self) -> None:
         session, self._session = self._session, None

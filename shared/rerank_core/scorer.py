@@ -20,7 +20,7 @@ from rerank_core.usage import Usage
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "check_option_names"]
+__all__ = ["ConfiguredScorer", "Scale", "Scorer", "ScorerOptions", "WrappingScorer", "check_option_names"]
 
 _SECRET = "api_key"  # noqa: S105 - the option's name
 _UNREADABLE = object()
@@ -168,6 +168,42 @@ class ConfiguredScorer(Scorer):
     def __repr__(self) -> str:
         # A traceback may show one that is half made.
         return f"<{type(self).__name__} {getattr(self, 'name', '')} {getattr(self, 'options', '')}>"
+
+
+class WrappingScorer(ConfiguredScorer):
+    """A scorer over an object of another framework, which copies and pickles keep.
+
+    Args:
+        model: the framework's object.
+        options: the fields of the class's ``Options``.
+
+    Attributes:
+        wrapped: the framework's object.
+    """
+
+    options_without_effect_on_scores: ClassVar[frozenset[str]] = frozenset({"model"})  # subclasses describe it
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        self.wrapped = model
+        super().__init__(self.find_name(model), **options)
+
+    @staticmethod
+    def find_name(model: Any) -> str:
+        """Return what the scorer's name calls the object: its class.
+
+        Raises:
+            ConfigurationError: the object is none that the scorer can wrap.
+        """
+        return type(model).__name__
+
+    def _options_by_name(self) -> dict[str, Any]:
+        return {**super()._options_by_name(), "model": self.wrapped}
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and self.wrapped is getattr(other, "wrapped", None)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
 
 
 def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from rerank_core._call.scores import validate_scores
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.remote.failure import errors_by_status
-from rerank_core.scorer import ConfiguredScorer, ScorerOptions
+from rerank_core.scorer import ScorerOptions, WrappingScorer
 from rerank_core.types import Scale, Scored
 
 __all__ = ["Method", "RankedText", "RerankerScorer", "WrappedOptions"]
@@ -58,29 +58,27 @@ class WrappedOptions(ScorerOptions):
             )
 
 
-class RerankerScorer(ConfiguredScorer):
+class RerankerScorer(WrappingScorer):
     """A scorer over another framework's reranker; subclasses say how it is called.
 
     The reranker gets texts only, each once. What it leaves out scores 0 and comes last; of what it returns twice
     the first one counts.
 
     Args:
-        model: the framework's object; a copy and a pickle keep it.
+        model: the framework's object.
         options: the fields of :class:`WrappedOptions` or of the class's own options.
 
     Attributes:
-        wrapped: the framework's object.
         ordinal: True once an answer had no scores, or others than ``scale`` says.
     """
 
     Options: ClassVar[type[WrappedOptions]] = WrappedOptions
     options: WrappedOptions
     listwise = True
-    options_without_effect_on_scores = frozenset({"max_concurrency", "model"})
+    options_without_effect_on_scores = WrappingScorer.options_without_effect_on_scores | {"max_concurrency"}
 
     def __init__(self, model: Any, **options: Any) -> None:
-        self.wrapped = model
-        super().__init__(type(model).__name__, **options)
+        super().__init__(model, **options)
         self._threads = anyio.CapacityLimiter(self.options.max_concurrency)
 
     @abstractmethod
@@ -150,12 +148,3 @@ class RerankerScorer(ConfiguredScorer):
         lowest, highest = scale
         shares = [(score - lowest) / (highest - lowest) for score in scores]  # type: ignore[operator]
         return validate_scores(shares, expected=len(scores), scale="probability")
-
-    def _options_by_name(self) -> dict[str, Any]:
-        return {**super()._options_by_name(), "model": self.wrapped}
-
-    def __eq__(self, other: object) -> bool:
-        return super().__eq__(other) and self.wrapped is getattr(other, "wrapped", None)
-
-    def __hash__(self) -> int:
-        return super().__hash__()

@@ -29,7 +29,7 @@ from rerank_core.llm.prompt import PROMPT, Question, build_messages, build_schem
 from rerank_core.llm.windows import count_questions, rank_by_pivot, rank_by_sliding
 from rerank_core.pricing import Price, price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
-from rerank_core.scorer import ConfiguredScorer
+from rerank_core.scorer import ConfiguredScorer, WrappingScorer
 from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
@@ -276,35 +276,12 @@ class _Call:
         return Usage(tokens=tokens, output_tokens=output, cost=cost, estimated=estimated)
 
 
-class ModelScorer(JudgeScorer):
-    """A judge over a framework's own object for a language model.
+class ModelScorer(WrappingScorer, JudgeScorer):
+    """A judge over a framework's own object for a language model."""
 
-    A copy and a pickle keep that object, with whatever its own pickle holds.
-
-    Args:
-        model: the framework's object.
-        options: the fields of the class's ``Options``.
-
-    Attributes:
-        wrapped: the framework's object.
-    """
-
-    options_without_effect_on_scores = JudgeScorer.options_without_effect_on_scores | {
-        "model"
-    }  # it describes itself
-
-    def __init__(self, model: Any, **options: Any) -> None:
-        self.wrapped = model
-        super().__init__(self.find_name(model), **options)
-
-    @staticmethod
-    @abstractmethod
-    def find_name(model: Any) -> str:
-        """Return the model's name.
-
-        Raises:
-            ConfigurationError: the object is no language model of the framework.
-        """
+    options_without_effect_on_scores = (
+        WrappingScorer.options_without_effect_on_scores | JudgeScorer.options_without_effect_on_scores
+    )
 
     @abstractmethod
     def describe_model(self) -> str:
@@ -313,6 +290,3 @@ class ModelScorer(JudgeScorer):
     def cache_key(self) -> str:
         """Return what a cache tells scorers apart by."""
         return digest(super().cache_key(), self.describe_model())
-
-    def _options_by_name(self) -> dict[str, Any]:
-        return {**super()._options_by_name(), "model": self.wrapped}

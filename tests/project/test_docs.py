@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from rerank_core import errors
 from rerank_core.registry import BUILT_IN
 from rerank_core.remote.endpoints import ENDPOINTS
+from rerank_tools.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -105,6 +108,18 @@ def test_the_page_of_errors_has_every_class() -> None:
     listed = {name: cells.split("|") for name, cells in rows if name[0].isupper()}
     assert listed.keys() == {name for name in errors.__all__ if name[0].isupper()}
     assert all(len(cells) == 3 and cells[0].strip() and cells[2].strip() for cells in listed.values())
+
+
+def test_commands_and_their_options_exist() -> None:
+    """What a page says to type is a command, with options that it has; all commands are on their page."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = "".join(block["text"] for path in PAGES for block in BLOCK.finditer(path.read_text(encoding="utf-8")))
+    for line in re.findall(r"^rerank-bridge (\S.*)$", text, re.M):
+        name, *words = shlex.split(line)
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == commands.keys()
 
 
 def test_the_framework_examples_of_the_readme_are_short() -> None:

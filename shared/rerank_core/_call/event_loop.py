@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -28,13 +29,12 @@ T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
 _MAX_STEPS_ON_LOOP = 2000
-_WORK_THREADS = 40
+_SMALL_STEPS = 500  # less than what a thread costs
+_LARGE_STEPS = 50_000
+_BURST_SECONDS = 0.01
+_WORK_THREADS = 2  # more would only take the interpreter's lock from the loop and from each other
 _STEPS_PER_TEXT = 4
 _CHARS_PER_STEP = 100
-
-
-_work_threads: RunVar[anyio.CapacityLimiter] = RunVar("rerank_core_work_threads")
-"""Not those that functions of the user's run in, which may block for ever."""
 
 
 def in_forked_children(act: Callable[[], object]) -> None:
@@ -81,13 +81,16 @@ async def run_work(steps: int, work: Callable[..., T], *arguments: Any) -> T:
             where the caller is cancelled meanwhile.
         arguments: of the work.
     """
-    if steps <= _MAX_STEPS_ON_LOOP:
+    if steps <= _SMALL_STEPS:
         return work(*arguments)
     try:
-        threads = _work_threads.get()
+        places = _work_places.get()
     except LookupError:
-        threads = anyio.CapacityLimiter(_WORK_THREADS)
-        _work_threads.set(threads)
+        places = _WorkPlaces()
+        _work_places.set(places)
+    if places.has_room_on_loop(steps):
+        return work(*arguments)
+    threads = places.for_large if steps > _LARGE_STEPS else places.for_medium
     return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True, limiter=threads)
 
 
@@ -97,6 +100,34 @@ async def run_text_work(work: Callable[..., T], texts: Sequence[str], *arguments
     if steps <= _MAX_STEPS_ON_LOOP:  # else summing up takes its time, too
         steps += sum(map(len, texts)) // _CHARS_PER_STEP
     return await run_work(steps, work, texts, *arguments)
+
+
+class _WorkPlaces:
+    """Where work of one event loop is done.
+
+    Attributes:
+        for_large: threads for work that takes long. Functions of the user's, which may wait for ever, have others.
+        for_medium: threads for work that shall not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.for_large = anyio.CapacityLimiter(_WORK_THREADS)
+        self.for_medium = anyio.CapacityLimiter(_WORK_THREADS)
+        self._burst_ends = 0.0
+        self._room = 0
+
+    def has_room_on_loop(self, steps: int) -> bool:
+        """Whether the loop may do so much now: what many requests bring at once would add up."""
+        now = monotonic()
+        if now >= self._burst_ends:
+            self._burst_ends, self._room = now + _BURST_SECONDS, _MAX_STEPS_ON_LOOP
+        if steps > self._room:
+            return False
+        self._room -= steps
+        return True
+
+
+_work_places: RunVar[_WorkPlaces] = RunVar("rerank_core_work_places")
 
 
 class _LoopCall(Generic[T]):

@@ -28,6 +28,7 @@ TEXT_NAMES = ("text", "page_content", "content")
 """Where dictionaries and objects may keep their text; the first that is there counts."""
 
 _PRECOMPUTED_AT_ONCE = 256
+_TEXTS_AT_ONCE = 10_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -188,7 +189,10 @@ def separate_distinct(texts: Sequence[str]) -> tuple[list[str], list[int | None]
     >>> separate_distinct(["b", " ", "a", "b"])
     (['b', 'a'], [0, None, 1, 0])
     """
-    distinct = [text for text in dict.fromkeys(texts) if text and not text.isspace()]
+    found: dict[str, None] = {}
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):  # else no other thread runs meanwhile
+        found.update(dict.fromkeys(texts[start : start + _TEXTS_AT_ONCE]))
+    distinct = [text for text in found if text and not text.isspace()]
     if len(distinct) == len(texts):
         return distinct, list(range(len(texts)))
     positions = {text: position for position, text in enumerate(distinct)}

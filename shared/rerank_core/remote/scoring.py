@@ -224,7 +224,7 @@ class RemoteCall:
         scores = scores_by_index(rows, expected=len(batch))
         self._doubt_scale(scores)
         validate_scores(scores, expected=len(batch), scale=self._scorer.scale)
-        return dict(zip(batch, map(float, scores), strict=True))  # type: ignore[arg-type]
+        return {position: float(score) for position, score in zip(batch, scores, strict=True)}  # type: ignore[arg-type]
 
     def _fill_in(self, batch: range, rows: Sequence[tuple[object, object]]) -> list[tuple[object, object]]:
         """Return the rows of a reply and, for each text that it leaves out, one with the lowest score."""

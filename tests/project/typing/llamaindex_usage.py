@@ -71,8 +71,6 @@ def retriever(index: VectorStoreIndex) -> BaseRetriever:
 def mistakes(index: VectorStoreIndex) -> None:
     """Check that mistakes are seen: each ignored error must be one, or the checker complains of the comment."""
     RerankPostprocessor(top_k=3)  # type: ignore[call-arg]
-    RerankRetriever(index, score_treshold=0.5)  # type: ignore[call-arg]
-    RerankRetriever(index, top_n="3")  # type: ignore[arg-type]
     RerankPostprocessor(score_key="score")  # type: ignore[call-arg]
     RerankPostprocessor().postprocess_nodes("text", query_str="query")  # type: ignore[arg-type]
     RerankPostprocessor().top_n.bit_length()  # type: ignore[union-attr]

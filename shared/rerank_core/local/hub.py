@@ -22,7 +22,8 @@ class ModelFiles:
     """Where a model's files are, and their names.
 
     Args:
-        model: a folder or a hub id; without an owner, sentence-transformers' own.
+        model: a folder or a hub id.
+        owner: whose repositories hub ids without an owner mean; None leaves such an id as it is.
         revision: branch, tag or commit on the hub.
         offline: never ask the hub; use what its cache on this machine has.
 
@@ -37,7 +38,9 @@ class ModelFiles:
         ScorerUnavailableError: the hub does not have the model or cannot be reached, nor does its cache have it.
     """
 
-    def __init__(self, model: str, *, revision: str | None, offline: bool) -> None:
+    def __init__(
+        self, model: str, *, revision: str | None, offline: bool, owner: str | None = "cross-encoder"
+    ) -> None:
         self.model = model
         self.error: Exception | None = None
         self.is_cached = False
@@ -45,7 +48,7 @@ class ModelFiles:
         self._folder: Path | None = None
         if is_hub_id(model):
             self._hub: Any = require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
-            self._repository = model if "/" in model else f"cross-encoder/{model}"
+            self._repository = model if owner is None or "/" in model else f"{owner}/{model}"
             if offline or not self._list_repository():
                 self._folder = self._find_in_cache()
         elif not model:

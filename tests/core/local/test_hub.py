@@ -123,5 +123,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(error: type[Exception], monkey
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     with pytest.raises(ScorerUnavailableError, match="could not be fetched") as caught:
         ModelFiles("some-model", revision="v1", offline=False)
-    assert asked == [("cross-encoder/some-model", "v1")]
+    with pytest.raises(ScorerUnavailableError, match="could not be fetched"):
+        ModelFiles("some-model", revision="v1", offline=False, owner=None)
+    assert asked == [("cross-encoder/some-model", "v1"), ("some-model", "v1")]
     assert caught.value.__cause__ is cause

@@ -111,7 +111,7 @@ def load_encoder(model: str, options: Any) -> ColbertEncoder:
         MissingExtraError: a package is not installed that the model needs.
         ScorerUnavailableError: the hub cannot be reached.
     """
-    files = ModelFiles(model, revision=options.revision, offline=options.local_files_only)
+    files = ModelFiles(model, revision=options.revision, offline=options.local_files_only, owner=None)
     checkpoint = Checkpoint(files.fetch("*_Dense/model.safetensors"))
     if options.device is None:
         encoder = _load_without_torch(files, checkpoint, options)

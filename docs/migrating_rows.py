@@ -48,7 +48,13 @@ def _options(top_n: int | str | None, options: str) -> str:
 _COMMUNITY, _CLASSIC = "langchain-community", "langchain-classic"
 ROWS: dict[str, list[Row]] = {
     "LangChain": [
-        _lc(_COMMUNITY, "DashScopeRerank", 3, "dashscope:qwen3-rerank", "`dashscope_api_key` → `api_key`"),
+        _lc(
+            _COMMUNITY,
+            "DashScopeRerank",
+            3,
+            "dashscope:qwen3-rerank",
+            "its default is `gte-rerank`; `dashscope_api_key` → `api_key`",
+        ),
         _lc(
             _COMMUNITY,
             "FlashrankRerank",
@@ -163,14 +169,14 @@ ROWS: dict[str, list[Row]] = {
             _CLASSIC,
             "LongContextReorder",
             None,
-            'RerankCompressor(order="edges")',
+            'RerankCompressor(order="edges", top_n=None)',
             "reranked first, and then the best at both ends",
         ),
         Row(
             _CLASSIC,
             "EmbeddingsRedundantFilter",
             None,
-            "RerankCompressor(collapse_duplicates=True)",
+            "RerankCompressor(collapse_duplicates=True, top_n=None)",
             "equal texts; of similar ones `diversity=` keeps few",
         ),
         _lc("langchain-cohere", "CohereRerank", 3, "cohere:rerank-v3.5", "`cohere_api_key` → `api_key`"),
@@ -201,9 +207,10 @@ ROWS: dict[str, list[Row]] = {
         _lc(
             "langchain-google-community",
             "VertexAIRank",
-            "",
+            10,
             "vertex:semantic-ranker-default-004",
-            "`project_id` → the variable `GOOGLE_CLOUD_PROJECT`; `credentials` → `api_key`, a function",
+            "its default is `semantic-ranker-512@latest`; `project_id` → the variable `GOOGLE_CLOUD_PROJECT`; "
+            "`credentials` → `api_key`, a function",
             "api_key=token",
         ),
         _lc(
@@ -216,26 +223,32 @@ ROWS: dict[str, list[Row]] = {
         _lc(
             "langchain-ibm",
             "WatsonxRerank",
-            "",
+            None,
             "watsonx:cross-encoder/ms-marco-minilm-l-12-v2",
             "`model_id` → `model`; `url`, `project_id` → the variables `WATSONX_URL`, `WATSONX_PROJECT_ID`; "
-            "`apikey` "
+            "`api_key` "
             "→ an IAM token as `api_key`, a function",
             "api_key=token",
         ),
-        _lc("langchain-contextual", "ContextualRerank", "", "contextual:ctxl-rerank-v2-instruct-multilingual"),
+        _lc(
+            "langchain-contextual",
+            "ContextualRerank",
+            None,
+            "contextual:ctxl-rerank-v2-instruct-multilingual",
+            "its default is v1",
+        ),
         _lc(
             "langchain-localai",
             "LocalAIRerank",
-            "",
+            3,
             "http:http://localhost:8080/v1#bge-reranker-v2-m3",
-            "any server with the endpoint `/v1/rerank`",
+            "any server with the endpoint `/v1/rerank`; `openai_api_base` → the address, with `/v1`",
         ),
         Row(
             "langchain-oci",
-            "OCIGenAI's rerank",
-            "",
-            "RerankCompressor(reranker=CompressorScorer(theirs))",
+            "OCIGenAIRerank",
+            3,
+            "RerankCompressor(reranker=CompressorScorer(theirs), top_n=3)",
             f"no scorer of ours signs for Oracle: {_ANY}",
         ),
     ],
@@ -259,8 +272,8 @@ ROWS: dict[str, list[Row]] = {
             "SentenceTransformerRerank",
             2,
             "cross-encoder:BAAI/bge-reranker-base",
-            "`keep_retrieval_score` the same; `device`, `trust_remote_code` and `max_length` → `model_options`; "
-            '`backend="onnx"` → `"onnx:…"`; `cache_folder` → the variable `HF_HOME`',
+            "its default is `cross-encoder/stsb-distilroberta-base`; `keep_retrieval_score` the same; `device`, "
+            "`trust_remote_code` → `model_options`",
         ),
         Row(
             "llama-index-core",
@@ -273,31 +286,39 @@ ROWS: dict[str, list[Row]] = {
             "llama-index-core",
             "LongContextReorder",
             None,
-            'RerankPostprocessor(order="edges")',
+            'RerankPostprocessor(order="edges", top_n=None)',
             "reranked first, and then the best at both ends",
         ),
         Row(
             "llama-index-postprocessor-alibabacloud-aisearch-rerank",
             "AlibabaCloudAISearchRerank",
-            "",
-            'RerankPostprocessor(model="dashscope:qwen3-rerank")',
+            3,
+            'RerankPostprocessor(model="dashscope:qwen3-rerank", top_n=3)',
             "the same company's other service; or `reranker=PostprocessorScorer(theirs)`",
         ),
         _li(
             "bedrock-rerank",
-            "AWSBedrockRerank",
+            "BedrockRerank",
             2,
             "bedrock:cohere.rerank-v3-5:0",
-            "`model_id` → `model`; `region_name` → `region`, by default the configuration's",
+            "once `AWSBedrockRerank`; `rerank_model_name` or `rerank_model_arn` → `model`; `region_name`, "
+            "`profile_name`, `max_retries` (10) → `region`, `profile`, `max_retries` (4) in `model_options`; keys "
+            "from the environment",
             'model_options={"region": "us-west-2"}',
         ),
-        _li("cohere-rerank", "CohereRerank", 2, "cohere:rerank-v3.5", "`max_retries` (10) → `model_options` (4)"),
+        _li(
+            "cohere-rerank",
+            "CohereRerank",
+            2,
+            "cohere:rerank-v3.5",
+            "its default is `rerank-english-v3.0`; `max_retries` (10) → `model_options` (4)",
+        ),
         Row(
             "llama-index-postprocessor-colbert-rerank",
             "ColbertRerank",
             5,
             "RerankPostprocessor(reranker=PostprocessorScorer(theirs))",
-            f"or the built-in late interaction, `RerankPostprocessor()`; {_ANY}",
+            f'{_ANY}; or `model="late:colbert-ir/colbertv2.0"`, which scores as ColBERT does, with its projection',
         ),
         _li(
             "contextual-rerank",
@@ -339,13 +360,13 @@ ROWS: dict[str, list[Row]] = {
         _li(
             "ibm",
             "WatsonxRerank",
-            "",
+            None,
             "watsonx:cross-encoder/ms-marco-minilm-l-12-v2",
             "`url`, `project_id` → the variables `WATSONX_URL`, `WATSONX_PROJECT_ID`; `apikey` → an IAM token as "
             "`api_key`, a function",
             "api_key=token",
         ),
-        _li("jinaai-rerank", "JinaRerank", 2, "jina:jina-reranker-v3.5"),
+        _li("jinaai-rerank", "JinaRerank", 2, "jina:jina-reranker-v3.5", "its default is v1"),
         _li(
             "mixedbreadai-rerank",
             "MixedbreadAIRerank",
@@ -363,7 +384,7 @@ ROWS: dict[str, list[Row]] = {
         _li(
             "openvino-rerank",
             "OpenVINORerank",
-            2,
+            3,
             "onnx:BAAI/bge-reranker-large",
             "`model_id_or_path` → `model`; needs the extra `openvino`",
             'model_options={"runtime": "openvino"}',
@@ -383,7 +404,13 @@ ROWS: dict[str, list[Row]] = {
             "RerankPostprocessor(reranker=LLMScorer(llm))",
             "or `reranker=PostprocessorScorer(theirs)` for its own checkpoints",
         ),
-        _li("sbert-rerank", "SentenceTransformerRerank", 2, "cross-encoder:BAAI/bge-reranker-base", "as above"),
+        _li(
+            "sbert-rerank",
+            "SentenceTransformerRerank",
+            2,
+            "cross-encoder:BAAI/bge-reranker-base",
+            "as above; `cross_encoder_kwargs` → `model_options`; `cache_folder` → the variable `HF_HOME`",
+        ),
         _li(
             "siliconflow-rerank",
             "SiliconFlowRerank",
@@ -397,7 +424,7 @@ ROWS: dict[str, list[Row]] = {
             5,
             "tei:http://127.0.0.1:8080",
             "reads no metadata by default, ours does: `metadata_mode=MetadataMode.NONE`; `auth_token` → "
-            "`api_key`; `timeout` (60) → `model_options`",
+            "`api_key`, without `Bearer`; `timeout` (60) → `model_options`",
         ),
         _li(
             "voyageai-rerank",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ class RerankerScorer(WrappingScorer):
 
     def _read_scores(self, scores: list[object]) -> list[float] | None:
         """Return scores in [0, 1], None where only their order counts."""
+        if any(map(_is_nan, scores)):  # the reranker could not sort by it either
+            raise InvalidResponseError("returned nan: a number was expected")
         scale = self.options.scale
         if scale is None:
             try:
@@ -148,3 +151,10 @@ class RerankerScorer(WrappingScorer):
         lowest, highest = scale
         shares = [(score - lowest) / (highest - lowest) for score in scores]  # type: ignore[operator]
         return validate_scores(shares, expected=len(scores), scale="probability")
+
+
+def _is_nan(score: object) -> bool:
+    try:
+        return math.isnan(score)  # type: ignore[arg-type]
+    except (OverflowError, TypeError, ValueError):
+        return False

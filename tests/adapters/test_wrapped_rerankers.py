@@ -225,6 +225,7 @@ def test_what_is_left_out_comes_last_and_what_comes_twice_counts_once() -> None:
         ([("a summary", 0.4)], {}, "rewrites documents cannot be a scorer"),
         ([("a leak", None)], {"scale": "logit"}, "without a score: leave out scale="),
         ([("a leak", 11)], {"scale": (0, 10)}, r"outside \[0, 1\]"),
+        ([("tea", float("nan")), ("a leak", 0.9)], {}, "returned nan"),
     ],
 )
 def test_an_answer_that_cannot_be_trusted_is_an_error(rows: Any, options: Any, message: str) -> None:

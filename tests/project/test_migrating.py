@@ -73,5 +73,5 @@ def test_what_the_page_says_to_write_can_be_made(
         "token": lambda: "token",
     }
     made = eval(row.code, names)
-    if hasattr(made, "selection") and row.top_n != "" and "order=" not in row.code:
-        assert made.selection().top_n in (row.top_n, 5 if "duplicates" in row.code else row.top_n)
+    if hasattr(made, "selection") and row.top_n != "":
+        assert made.selection().top_n == row.top_n

@@ -72,7 +72,7 @@ class Endpoint(Service, ResponseFormat):
         """
         if not model and "{model}" in self.path:
             raise ConfigurationError(f"names no model: give '{self.provider}:<model>'")
-        return self.path.format_map(_Values(model=quote(model, safe="/:")))
+        return _fill(self.path, _Values(model=quote(model, safe="/:")))
 
     def fill_headers(self) -> dict[str, str]:
         """Return the further headers.
@@ -80,7 +80,7 @@ class Endpoint(Service, ResponseFormat):
         Raises:
             ConfigurationError: they need an environment variable that is not set.
         """
-        return {name: value.format_map(_Values()) for name, value in self.headers.items()}
+        return {name: _fill(value, _Values()) for name, value in self.headers.items()}
 
     def make_fields(self, model: str, instruction: str | None, more: Mapping[str, Any]) -> dict[str, Any]:
         """Return the request fields that are the same in every request; of ``more``, None removes one.
@@ -92,7 +92,7 @@ class Endpoint(Service, ResponseFormat):
         values = _Values(model=model)
         for name, value in self.body.items():
             if isinstance(value, str) and name not in more:
-                fields[name] = value.format_map(values)
+                fields[name] = _fill(value, values)
         if self.model and model:
             fields = {self.model: model, **fields}
         if self.instruction and instruction is not None:
@@ -119,6 +119,17 @@ def _wrap(wrapper: str, value: str) -> object:
     if wrapper == "[]":
         return [value]
     return {wrapper: value} if wrapper else value
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    try:
+        return template.format_map(values)
+    except ConfigurationError:
+        raise
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"{template!r} has braces around something else than a name: write {{{{ and }}}} for braces"
+        ) from None
 
 
 class _Values(dict[str, str]):

@@ -97,6 +97,7 @@ _HOSTED = (
         "contextual",
         "https://api.contextual.ai",
         "CONTEXTUAL_API_KEY",
+        "CONTEXTUAL_AI_API_KEY",
         address_variables=("CONTEXTUAL_AI_BASE_URL",),
         instruction="instruction",
         limits=Limits(tokens=400_000, pair=8_000),

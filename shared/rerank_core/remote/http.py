@@ -36,6 +36,12 @@ _logger = logging.getLogger("rerank_core")
 
 _REPLY_BYTES_PER_STEP = 1000  # that a reply may have, for what is written of its request in a microsecond
 _MAX_MODELS_BYTES = 1_000_000
+_FORMAT = tuple(
+    field.name
+    for field in fields(Endpoint)
+    if isinstance(field.default, str) and field.name not in ("own_path", "provider", "scale")
+)
+"""What ``format`` may change; other options are for the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,9 @@ class HttpOptions(RemoteOptions):
     Attributes:
         endpoint: how to talk to the server: a name or a row of
             :data:`~rerank_core.remote.endpoints.ENDPOINTS`.
-        format: what differs from that row: fields of :class:`~rerank_core.remote.endpoint.Endpoint`, such as
-            ``{"path": "/v2/rerank", "documents": "passages", "results": "data"}``.
+        format: what differs from that row: fields of :class:`~rerank_core.remote.endpoint.Endpoint` that are
+            strings, such as ``{"path": "/v2/rerank", "documents": "passages", "results": "data"}``. No key: in
+            ``auth``, ``{key}`` stands for it.
         score_scale: what the server returns: ``"probability"``, ``"logit"`` or ``"cosine"``; by default what is
             known of the model and the server.
         listwise: whether a score depends on the other texts of the request, so that a call is never split
@@ -156,6 +163,19 @@ class _HttpTransport(HttpClient):
         return {**secret, **self._endpoint_headers}
 
 
+def _check_format(changes: object) -> dict[str, Any]:
+    if not isinstance(changes, Mapping):
+        raise ConfigurationError(f"format is a {type(changes).__name__}: give a dictionary of strings")
+    if not set(changes) <= set(_FORMAT):
+        raise ConfigurationError(f"format holds {', '.join(map(str, changes))}: give some of {', '.join(_FORMAT)}")
+    for name, value in changes.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"format[{name!r}] is a {type(value).__name__}: give a string")
+    if "{key}" not in changes.get("auth", "{key}"):
+        raise ConfigurationError("format['auth'] is without {key}: give 'Header: {key}', and the key as api_key=")
+    return dict(changes)
+
+
 def _find_endpoint(options: dict[str, Any]) -> Endpoint:
     """Return the row that the options name, with the fields that ``format`` changes."""
     row = options.get("endpoint", "http")
@@ -163,10 +183,7 @@ def _find_endpoint(options: dict[str, Any]) -> Endpoint:
         if row not in ENDPOINTS:
             raise ConfigurationError(f"endpoint is {row!r}: give one of {', '.join(ENDPOINTS)}")
         row = ENDPOINTS[row]
-    changes = dict(options.get("format", {}))
-    known = [field.name for field in fields(Endpoint)]
-    if not set(changes) <= set(known):
-        raise ConfigurationError(f"format holds {', '.join(changes)}: give some of {', '.join(known)}")
+    changes: dict[str, Any] = _check_format(options.get("format", {}))
     if row.own_path:
         address = options.get("base_url") or first_variable(row.address_variables)
         if address and check_address(address) != row.base_url:

@@ -191,6 +191,23 @@ def test_http_takes_what_differs_as_options(loopback: Loopback) -> None:
         load_scorer(f"http:{loopback.url('mixedbread')}", format={"document_key": "input"})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"headers": {"X-Key": "sk-1"}}, "format holds headers: give some of results, "),
+        ({"auth": "X-Key: sk-1"}, "and the key as api_key="),
+        ({"results": None}, r"format\['results'\] is a NoneType: give a string"),
+        ({"path": "/{"}, "has braces around something else than a name"),
+        (None, "format is a NoneType: give a dictionary of strings"),
+    ],
+)
+def test_a_format_holds_names_and_no_key(given: Any, message: str) -> None:
+    """It is shown, dumped and pickled."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load_scorer("http:http://127.0.0.1:9", format=given)
+    assert "sk-1" not in str(caught.value)
+
+
 def test_http_takes_logits(loopback: Loopback) -> None:
     """``score_scale="logit"`` has the sigmoid applied, once."""
     loopback.plan()

@@ -13,7 +13,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.policies import Breaker, Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
 from rerank_core.policies.caches import DiskCache, MemoryCache
 from rerank_core.policies.calibrated import CalibrationQuality
-from rerank_core.registry import known_providers, load_scorer
+from rerank_core.registry import find_factory, known_providers, load_scorer
 from rerank_core.remote.service import RemoteOptions
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import ConfiguredScorer
@@ -66,7 +66,7 @@ def restore_reranker(data: Mapping[str, Any]) -> Reranker:
 
 def _dump(value: Any) -> Any:
     kind: type = type(value)
-    if isinstance(value, ConfiguredScorer) and value.provider in known_providers():
+    if isinstance(value, ConfiguredScorer) and value.provider in known_providers() and _is_made_by_name(value):
         if isinstance(value.options, RemoteOptions):
             value.options.check_headers()
         options = {
@@ -89,6 +89,13 @@ def _dump(value: Any) -> Any:
     if isinstance(value, Mapping) and not any(str(key).startswith("$") for key in value):
         return {str(key): _dump(part) for key, part in value.items()}
     raise ConfigurationError(f"a {kind.__name__} cannot be written as data")
+
+
+def _is_made_by_name(scorer: ConfiguredScorer) -> bool:
+    """Tell whether the scorer's name stands for its class, and not for one that it is a subclass of."""
+    factory = find_factory(scorer.provider)
+    kind = getattr(factory, "func", factory)
+    return kind is type(scorer) or not isinstance(kind, type)
 
 
 def _default(field: Any) -> Any:

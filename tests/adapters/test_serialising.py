@@ -17,7 +17,8 @@ from support.keyed_provider import KEY
 from langchain_rerankers import RerankCompressor, RerankRetriever
 from llamaindex_rerankers import RerankPostprocessor
 from rerank_core import ConfigurationError, Reranker, Selection, load_scorer
-from rerank_core.policies import Breaker, Cached, Cascade, Fallback, Hedged, Windowed
+from rerank_core.local.embedded.scorer import EmbeddedScorer
+from rerank_core.policies import Breaker, Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
 from rerank_core.policies.caches import DiskCache
 from rerank_core.serialization import dump_reranker, restore_reranker
 from rerank_core.testing import FakeScorer
@@ -165,3 +166,25 @@ def test_a_key_stays_out() -> None:
     """Of every scorer, however deep."""
     scorer = Fallback([Windowed(load_scorer("cohere:rerank-v3.5", api_key=SecretStr(KEY)))])
     assert KEY not in json.dumps(dump_reranker(Reranker(scorer)))
+
+
+def test_a_subclass_is_not_taken_for_what_it_inherits() -> None:
+    """Its name would bring back another scorer's scores."""
+
+    class Contrary(EmbeddedScorer):
+        def combine(self, cosine: Any, best: Any) -> Any:
+            return -super().combine(cosine, best)
+
+    with pytest.raises(ConfigurationError, match="a Contrary cannot be written as data"):
+        dump_reranker(Reranker(Contrary()))
+
+
+def test_a_calibration_is_the_same_after_json() -> None:
+    """Also for a cache, which would score everything anew otherwise."""
+    curve = Calibration(model="embedded", method="isotonic", knots=((0.1, 0.2), (0.5, 0.9)))
+    scorer = Calibrated("embedded", curve)
+    restored = restore_reranker(json.loads(json.dumps(dump_reranker(Reranker(scorer))))).scorer
+    assert isinstance(restored, Calibrated)
+    assert restored.calibration == curve
+    assert hash(restored.calibration) == hash(curve)
+    assert restored.cache_key() == scorer.cache_key()

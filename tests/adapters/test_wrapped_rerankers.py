@@ -46,8 +46,9 @@ from rerank_core import (
     load_scorer,
 )
 from rerank_core.policies import Cached, Cascade, Fallback
-from rerank_core.policies.caches import MemoryCache
+from rerank_core.policies.caches import DiskCache, MemoryCache
 from rerank_core.testing import FakeScorer, ScorerContract
+from rerank_tools.evaluation import Dataset, evaluate
 
 QUERY = "find a memory leak"
 TEXTS = ["tea", "a leak", "snow", "a memory leak", "Paris"]
@@ -204,6 +205,29 @@ def test_without_a_scale_only_the_order_counts(rows: Any) -> None:
             with pytest.raises(ConfigurationError, match="score_threshold means nothing.*only say the order"):
                 ranked(scorer, score_threshold=0.5)
         assert scorer.ordinal
+
+
+def test_what_only_orders_is_remembered_as_such(tmp_path: Path) -> None:
+    """A cache that has all scores says so of a scorer that was never asked; an evaluation that goes on, too."""
+    given = [(text, None) for text in TEXTS]
+
+    def cached() -> Cached:
+        return Cached(CompressorScorer(Rows(rows=given), identity="1"), DiskCache(tmp_path / "cache"))
+
+    first, again = cached(), cached()
+    scores = [float(place) for place in range(len(TEXTS))]
+    expected = Reranker(first, retrieval_weight=0.5).rerank(QUERY, TEXTS, retrieval_scores=scores)
+    ranking = Reranker(again, retrieval_weight=0.5).rerank(QUERY, TEXTS, retrieval_scores=scores)
+    assert ranking.usage.cached == len(TEXTS)
+    assert [each.index for each in ranking] == [each.index for each in expected]
+    with pytest.raises(ConfigurationError, match="score_threshold means nothing"):
+        Reranker(cached(), selection=Selection(score_threshold=0.5)).rerank(QUERY, TEXTS)
+    documents = {str(at): text for at, text in enumerate(TEXTS)}
+    data = Dataset(documents, {"q": QUERY}, {"q": {"0": 1}})
+    for resumed in (0, 1):
+        scorer = CompressorScorer(Rows(rows=given), identity="1")
+        found = evaluate({"one": scorer}, data, first_stage=lambda *_: list(documents), save_to=tmp_path / "kept")
+        assert (found.resumed, found["one"].ordinal) == (resumed, True)
 
 
 def test_what_is_left_out_comes_last_and_what_comes_twice_counts_once() -> None:

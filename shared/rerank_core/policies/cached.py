@@ -80,6 +80,12 @@ class Cached(Policy):
         self._flights: dict[bytes, _Flight] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_failing = False
+        self._is_ordinal = False
+
+    @property
+    def ordinal(self) -> bool:  # type: ignore[override]
+        """Whether the scorer's scores only say the order, or what was remembered of it did."""
+        return self._is_ordinal or super().ordinal
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return scores from the cache, and the scorer's for what is not there."""
@@ -137,6 +143,7 @@ class Cached(Policy):
             with Consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
                 steps = _STEPS_PER_KEY * len(flight.work)
                 flight.entries = await self._look_up(flight.work)
+                self._is_ordinal = self._is_ordinal or any(one.ordinal for one in flight.entries.values())
                 missing = await run_work(steps, flight.missing)
                 if missing and self.listwise:
                     missing = flight.work
@@ -154,7 +161,7 @@ class Cached(Policy):
             if not self.listwise:
                 flight.partial = await run_work(_STEPS_PER_KEY * len(missing), _by_key, missing, exc.partial)
             raise
-        await run_work(_STEPS_PER_KEY * len(missing), flight.take, missing, scored)
+        await run_work(_STEPS_PER_KEY * len(missing), flight.take, missing, scored, self.scorer)
 
     async def _look_up(self, work: Mapping[bytes, str]) -> dict[bytes, Entry]:
         try:
@@ -234,14 +241,14 @@ class _Flight:
         """Return what was not found."""
         return {key: text for key, text in self.work.items() if key not in self.entries}
 
-    def take(self, keys: Iterable[bytes], scored: Scored) -> None:
-        """Take the scorer's answer about the texts of these keys."""
+    def take(self, keys: Iterable[bytes], scored: Scored, scorer: Scorer) -> None:
+        """Take a scorer's answer about the texts of these keys."""
         self.attempts, self.fresh = scored.attempts, frozenset(keys)
         self.left_out = frozenset(key for slot, key in enumerate(keys) if slot in scored.left_out)
         count = len(scored.scores)
         passages, tiers = scored.passages or [None] * count, scored.tiers or [0] * count
         for key, score, passage, tier in zip(keys, scored.scores, passages, tiers, strict=True):
-            self.entries[key] = Entry(score, passage, tier, scored.model)
+            self.entries[key] = Entry(score, passage, tier, scored.model, scorer.ordinal)
 
     def to_values(self) -> dict[bytes, bytes]:
         """Return what is to be remembered."""

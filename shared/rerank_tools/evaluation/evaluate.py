@@ -180,7 +180,7 @@ def _ask_all(
             ranking = reranker.rerank(
                 data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=scores
             )
-            answer = _make_answer(tuple(texts), ranking)
+            answer = _make_answer(tuple(texts), ranking, ordinal=reranker.scorer.ordinal)
             if journal is not None and answer.error is None:  # what failed is asked again next time
                 journal.append({"question": question, **asdict(answer)})
         else:
@@ -190,7 +190,7 @@ def _ask_all(
     return answers, resumed
 
 
-def _make_answer(candidates: tuple[str, ...], ranking: Ranking[str]) -> QueryResult:
+def _make_answer(candidates: tuple[str, ...], ranking: Ranking[str], *, ordinal: bool) -> QueryResult:
     return QueryResult(
         candidates=candidates,
         scores=ranking.scores,
@@ -200,6 +200,7 @@ def _make_answer(candidates: tuple[str, ...], ranking: Ranking[str]) -> QueryRes
         usage=ranking.usage,
         model=ranking.model,
         error=None if ranking.error is None else type(ranking.error).__name__,
+        ordinal=ordinal,
     )
 
 
@@ -237,7 +238,8 @@ def _compare(
                 usage=reduce(add, (answer.usage for answer in queries.values()), Usage()),
                 queries=queries,
                 listwise=name in scorers and scorers[name].listwise,
-                ordinal=name in scorers and scorers[name].ordinal,
+                ordinal=(name in scorers and scorers[name].ordinal)
+                or any(answer.ordinal for answer in queries.values()),
             )
         )
     return tuple(systems)

@@ -36,6 +36,7 @@ class QueryResult:
         usage: what the call consumed.
         model: who answered.
         error: why nothing was scored (``on_error="passthrough"``), else None.
+        ordinal: True where the scores only say the order.
     """
 
     candidates: tuple[str, ...]
@@ -46,6 +47,7 @@ class QueryResult:
     usage: Usage
     model: str
     error: str | None = None
+    ordinal: bool = False
 
     @property
     def run(self) -> dict[str, float]:

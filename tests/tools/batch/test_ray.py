@@ -88,8 +88,8 @@ def test_a_dataset_gets_three_columns(cluster: None) -> None:
 def test_workers_fill_one_vector_file(cluster: None, tmp_path: Path) -> None:
     """Each text is encoded once, also in a second run; what an interrupted one has left is taken in."""
     texts = [f"document {number}" for number in range(40)]
-    path = tmp_path / "rerank.vectors"
-    Reranker(load_scorer("embedded", vectors=path.with_name("rerank.vectors.old.part"))).precompute(texts[:5])
+    path = tmp_path / "rerank[1].vectors"  # which is a pattern, too
+    Reranker(load_scorer("embedded", vectors=f"{path}.old.part")).precompute(texts[:5])
     dataset = ray.data.from_items([{"text": text, "id": at} for at, text in enumerate(texts)])
     usage = precompute_dataset(dataset, path, batch_size=10, workers=2)
     assert (usage.documents, usage.stored) == (35, 5)
@@ -100,6 +100,8 @@ def test_workers_fill_one_vector_file(cluster: None, tmp_path: Path) -> None:
     assert Reranker(load_scorer("embedded", vectors=path)).rerank("document 7", texts).usage.stored == 40
     with pytest.raises(ConfigurationError, match="stores no vectors"):
         precompute_dataset(dataset, path, "cohere:rerank-v3.5", model_options={"api_key": KEY})
+    with pytest.raises(Exception, match=r"documents\[1\] is None"):
+        precompute_dataset(ray.data.from_items([{"text": "a leak"}, {"text": None}]), path)
 
 
 def test_the_cap_is_the_clusters(cluster: None) -> None:

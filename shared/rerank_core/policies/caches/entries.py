@@ -20,17 +20,20 @@ class Entry:
         passage: what the score is about, None for the whole text.
         tier: as in :class:`rerank_core.Scored`.
         model: name of the scorer that answered.
+        ordinal: whether its scores only say the order, which some scorers know only by their answers.
     """
 
     score: float
     passage: Passage | None
     tier: int
     model: str | None
+    ordinal: bool = False
 
 
 def to_bytes(entry: Entry) -> bytes:
     """Return an entry as JSON, which gives every float back exactly."""
-    return json.dumps([entry.score, entry.passage, entry.tier, entry.model], separators=(",", ":")).encode()
+    values = [entry.score, entry.passage, entry.tier, entry.model, *([True] if entry.ordinal else [])]
+    return json.dumps(values, separators=(",", ":")).encode()
 
 
 def read_entries(found: Mapping[bytes, bytes], work: Mapping[bytes, str]) -> dict[bytes, Entry]:
@@ -42,7 +45,7 @@ def read_entries(found: Mapping[bytes, bytes], work: Mapping[bytes, str]) -> dic
 def _from_bytes(value: bytes, text: str) -> Entry | None:
     """Return the entry of this text; None if the value is no such entry, which counts as missing."""
     try:
-        score, span, tier, model = json.loads(value)
+        score, span, tier, model, *ordinal = json.loads(value)
         passage = None if span is None else Passage(*span)
         is_valid = (
             type(score) in (int, float)
@@ -50,7 +53,8 @@ def _from_bytes(value: bytes, text: str) -> Entry | None:
             and (passage is None or 0 <= passage.start <= passage.end <= len(text))
             and type(tier) is int
             and (model is None or isinstance(model, str))
+            and ordinal in ([], [True])
         )
     except (TypeError, ValueError):
         return None
-    return Entry(float(score), passage, tier, model) if is_valid else None
+    return Entry(float(score), passage, tier, model, bool(ordinal)) if is_valid else None

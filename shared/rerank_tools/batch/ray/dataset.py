@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -193,9 +194,10 @@ def precompute_dataset(
 
 
 def _merge_parts(whole: VectorFile) -> None:
-    for path in sorted(whole.path.parent.glob(f"{whole.path.name}.*{_PART_SUFFIX}")):
+    beside = f"{escape(whole.path.name)}.*{_PART_SUFFIX}"
+    for path in sorted(whole.path.parent.glob(beside)):
         whole.merge(path)
-        for file in path.parent.glob(f"{path.name}*"):  # with SQLite's files beside it
+        for file in path.parent.glob(f"{escape(path.name)}*"):  # with SQLite's files beside it
             file.unlink(missing_ok=True)
     whole.close()
 
@@ -213,7 +215,8 @@ class _PrecomputeWorker(Worker):
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[int]]:
         """Return how many texts were encoded, and how many were there."""
         with self.reranker:  # closed after each batch, so that all of it is in the file and nothing beside it
-            usage = self.reranker.precompute(list(map(str, batch[self._text_column])))
+            texts = [text if text is None else str(text) for text in batch[self._text_column]]  # numpy's strings
+            usage = self.reranker.precompute(texts)
         return {"documents": [usage.documents], "stored": [usage.stored], "tokens": [usage.tokens or 0]}
 
 

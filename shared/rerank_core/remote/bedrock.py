@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,6 +68,10 @@ class BedrockOptions(RemoteOptions):
                 "AWS signs requests with credentials, so there is no api_key=: set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or give profile="
             )
+        try:
+            json.dumps(dict(self.body), allow_nan=False)
+        except (TypeError, ValueError):
+            raise ConfigurationError("body holds what JSON cannot: give strings, numbers, lists, …") from None
 
 
 class BedrockScorer(RemoteScorer):
@@ -203,7 +208,7 @@ class _BedrockTransport(HttpClient):
             if isinstance(page, RequestFailure):
                 return page.without_quotes(httpx.Headers(signed.headers).get("x-amz-security-token", ""), ())
             rows += page.rows
-            if not token or not page.rows or len(rows) >= len(texts):
+            if not token or token == fields.get("nextToken") or not page.rows or len(rows) >= len(texts):
                 return replace(page, rows=rows, requests=requests)
             fields["nextToken"] = token
 

@@ -15,6 +15,7 @@ from support.waiting import until
 from rerank_core import (
     AuthenticationError,
     ConfigurationError,
+    InvalidResponseError,
     MissingKeyError,
     RateLimitError,
     RequestTooLargeError,
@@ -118,6 +119,20 @@ def test_32000_characters_of_a_text_are_sent_and_a_longer_query_is_refused(loopb
     assert ranking.usage.truncated == 1
     with pytest.raises(RequestTooLargeError, match="query of 32000 characters, and got 32001"):
         Reranker(scorer_of("bedrock", loopback)).rerank("q" * 32_001, TEXTS)
+
+
+def test_a_page_that_names_itself_as_the_next_one_ends_the_answer(loopback: Loopback) -> None:
+    """Not one request for each text."""
+    loopback.plan(reply={"results": [{"index": 0, "relevanceScore": 0.5}], "nextToken": "again"})
+    with pytest.raises(InvalidResponseError):
+        rank(loopback, texts=[f"text {number}" for number in range(50)])
+    assert loopback.stats()["counts"]["requests"] == 2
+
+
+def test_fields_that_json_cannot_hold_are_no_matter_of_credentials() -> None:
+    """As boto3's error of another class made them."""
+    with pytest.raises(ConfigurationError, match="body holds what JSON cannot"):
+        load_scorer("bedrock:cohere.rerank-v3-5:0", body={"top_k": object()})
 
 
 def test_pages_are_followed(loopback: Loopback) -> None:

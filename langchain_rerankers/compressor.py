@@ -117,6 +117,8 @@ class RerankCompressor(RerankSettings, BaseDocumentCompressor):
             ConfigurationError: no such model, or this compressor has a ``reranker``, which brings its own.
             MissingExtraError: the model needs a package that is not installed.
         """
+        if self.reranker is not None:
+            raise ConfigurationError(f"there is a reranker=, which brings its own model: it cannot be {model!r}")
         update: dict[str, Any] = {"model": model}
         if model.partition(":")[0] != self.model.partition(":")[0]:
             update |= {"api_key": None, "base_url": None, "model_options": {}}

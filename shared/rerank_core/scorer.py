@@ -171,7 +171,7 @@ class ConfiguredScorer(Scorer):
 
 
 class WrappingScorer(ConfiguredScorer):
-    """A scorer over an object of another framework, which copies and pickles keep.
+    """A scorer over an object of another framework, which copies and pickles keep, with the keys that it holds.
 
     Args:
         model: the framework's object.

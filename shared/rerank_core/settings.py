@@ -67,7 +67,15 @@ _EQUIVALENTS = {
 def _restore(value: Any) -> Any:
     if isinstance(value, Scorer):
         return Reranker(value, selection=Selection(top_n=_TOP_N))
-    return restore_reranker(value) if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return restore_reranker(value)
+    if value is None or isinstance(value, Reranker):
+        return value
+    hint = ", or its name as model=" if isinstance(value, str) else ""
+    raise ConfigurationError(
+        f"reranker is a {type(value).__name__}: give a Reranker, a scorer or a policy{hint}; CompressorScorer and "
+        "PostprocessorScorer make scorers of other rerankers"
+    )
 
 
 def _hide(key: Any) -> Any:
@@ -79,9 +87,10 @@ class RerankSettings(RankingOptions):
 
     The scorer is made at once, so a wrong name or a missing key raises here; weights are loaded and connections
     opened by the first call. A changed option applies from the next call on. Copies share the scorer or the
-    ``reranker``. Pickles and dumps never hold a key; what is made from one reads the environment. A dump holds
-    the ``reranker`` if that is made of scorers with names, in any policies; what a dump cannot hold is named in it
-    (``not_serialized``), and loading it raises until that is given again.
+    ``reranker``. Pickles and dumps never hold a key, except that a pickle holds other frameworks' objects as they
+    are; what is made from one reads the environment. A dump holds the ``reranker`` if that is made of scorers with
+    names, in any policies; what a dump cannot hold is named in it (``not_serialized``), and loading it raises until
+    that is given again.
 
     Raises:
         pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.

@@ -408,6 +408,25 @@ def test_the_adapters_take_a_scorer_or_a_policy_for_a_reranker() -> None:
         assert len(postprocessor.postprocess_nodes(nodes, query_str=QUERY)) == 3
 
 
+@pytest.mark.parametrize("given", ["embedded", CrossEncoderReranker(model=SharedWords())])
+def test_what_is_no_reranker_is_refused_with_what_to_give(given: Any) -> None:
+    """In both adapters."""
+    for adapter in (RerankCompressor, RerankPostprocessor):
+        with pytest.raises(ValueError, match="reranker is a .*: give a Reranker, a scorer or a policy"):
+            adapter(reranker=given)
+
+
+@pytest.mark.parametrize("model", ["embedded", "onnx:some/model"])
+def test_a_rerankers_model_cannot_be_replaced_by_name(model: str) -> None:
+    """Not even by the default's, which was ignored."""
+    compressor = RerankCompressor(reranker=FakeScorer())
+    runnable = compressor.as_runnable().configurable()
+    with pytest.raises(ConfigurationError, match="a reranker=, which brings its own model"):
+        compressor.with_model(model)
+    with pytest.raises(ConfigurationError, match="a reranker=, which brings its own model"):
+        runnable.invoke({"query": "a", "documents": []}, {"configurable": {"rerank_model": model}})
+
+
 def test_the_retriever_takes_any_compressor_or_pipeline() -> None:
     """Which keeps its own options; ours beside it are refused."""
     first = RunnableLambda(lambda query: [Document(text) for text in TEXTS])

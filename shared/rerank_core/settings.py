@@ -89,8 +89,8 @@ class RerankSettings(RankingOptions):
     opened by the first call. A changed option applies from the next call on. Copies share the scorer or the
     ``reranker``. Pickles and dumps never hold a key, except that a pickle holds other frameworks' objects as they
     are; what is made from one reads the environment. A dump holds the ``reranker`` if that is made of scorers with
-    names, in any policies; what a dump cannot hold is named in it (``not_serialized``), and loading it raises until
-    that is given again.
+    names, in any policies; what a dump cannot hold is named in it (``not_serialized``), and loading it raises
+    until that is given again.
 
     Raises:
         pydantic.ValidationError: (also ValueError) an option is unknown or out of its range.

@@ -186,6 +186,10 @@ class SqliteFile:
         self.path.replace(aside)
         for suffix in ("-wal", "-shm"):  # of the old file: SQLite would play them into the new one
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self._salvage(aside)
+
+    def _salvage(self, damaged: Path) -> None:
+        """Take over what is whole of a damaged file, where that is worth it."""
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

@@ -178,7 +178,10 @@ class _Worker:
         try:
             outputs = model.forward([item for _, _, item in batch])
             for (place, position, _), output in zip(batch, outputs, strict=True):
-                place.owner.job.accept(position, output)
+                try:
+                    place.owner.job.accept(position, output)
+                except BaseException as exc:  # the other calls of the batch go on
+                    self._fail([place.owner], exc)
         except BaseException as exc:
             self._fail(calls, exc)
         with self._lock:

@@ -302,8 +302,8 @@ def test_an_error_while_encoding_fails_that_call_alone(engine: Engine, model: Mo
     assert good.outputs == good.expected
 
 
-def test_an_error_while_accepting_fails_the_call(engine: Engine) -> None:
-    """Instead of leaving it to wait for ever."""
+def test_an_error_while_accepting_fails_the_call(engine: Engine, model: Model) -> None:
+    """Instead of leaving it to wait for ever; the other calls of its batch go on."""
 
     class Choosy(Words):
         def accept(self, position: int, output: int) -> None:
@@ -311,6 +311,10 @@ def test_an_error_while_accepting_fails_the_call(engine: Engine) -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(engine, Choosy("a"))
+    good = Words("b", "c")
+    results = run_behind(engine, model, Choosy("a"), good)
+    assert [type(result) for result in results] == [ZeroDivisionError, type(None)]
+    assert good.outputs == good.expected
 
 
 def test_a_model_that_returns_too_little_fails_the_call(engine: Engine, model: Model) -> None:

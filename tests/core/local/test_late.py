@@ -249,7 +249,7 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, name: str, changes: A
     if message == "has no projection":
         (folder / "modules.json").write_text(json.dumps(modules[:1]))
     with pytest.raises(ConfigurationError, match=message):
-        rank(folder, **({"device": "cpu", "max_length": 8} if "truncation" in str(changes) else {}))
+        rank(folder, **({"device": "cpu", "max_length": 18} if "truncation" in str(changes) else {}))
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,7 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, name: str, changes: A
         ({"device": "no-such-device"}, "cannot be loaded as a MultiVectorEncoder"),
         ({"pooling": 4}, "pooling"),
         ({"max_length": 0}, "max_length"),
+        *(({"max_length": length}, "leaves no token of a document") for length in (1, 2, 3)),
         ({"runtime": "torch"}, "runtime"),
         ({"file_name": "model.onnx"}, "has no model.onnx"),
     ],

@@ -11,12 +11,15 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rerank_core import ConfigurationError, Reranker, ScorerUnavailableError, load_scorer
+from rerank_core import ConfigurationError, InvalidResponseError, Reranker, ScorerUnavailableError, load_scorer
+from rerank_core.local.embedded.encoder import Encoder
 from rerank_core.local.embedded.scorer import EmbeddedScorer
+from rerank_core.local.late.encoding import TokenVectors
 from rerank_core.local.late.token_records import RecordProduct, pack_record, pool_tokens
 from rerank_core.policies import Cached, Cascade, Windowed
 from rerank_core.serialization import dump_reranker, restore_reranker
@@ -186,6 +189,27 @@ def test_one_product_gives_each_records_best_matches() -> None:
     for row, (_, stored) in zip(best.T, records, strict=True):
         expected = (tokens @ stored.T).max(axis=1) if len(stored) else np.zeros(7)
         assert row == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("pooling", [1, 2])
+def test_vectors_that_are_no_numbers_are_an_error_and_are_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: int
+) -> None:
+    """Instead of a middling score, now and whenever they are found again."""
+    finish = Encoder.finish
+
+    def spoilt(self: Encoder, item: Any, vectors: Any) -> TokenVectors:
+        if len(item) > 6:
+            vectors = np.where(np.arange(len(item))[:, None] == 2, np.nan, vectors)
+        return finish(self, item, vectors)
+
+    monkeypatch.setattr(Encoder, "finish", spoilt)
+    model = reranker(tmp_path / "a", pooling=pooling, cache_bytes=0)
+    with pytest.raises(InvalidResponseError, match="no numbers for text 1$"):
+        model.rerank("leak", ["tea", "a text of more than six tokens"])
+    assert VectorFile(tmp_path / "a").stats().documents == 0
+    with pytest.raises(InvalidResponseError, match="no numbers for the query"):
+        model.rerank("a query of more than six tokens", ["tea"])
 
 
 def test_similar_tokens_are_pooled() -> None:

@@ -188,6 +188,23 @@ def test_a_damaged_file_is_moved_aside(tmp_path: Path, caplog: pytest.LogCapture
     assert (tmp_path / "a.damaged").read_bytes() == content
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_damaged_file_the_whole_records_stay(tmp_path: Path, seed: int) -> None:
+    """All but the few that a page belongs to."""
+    path = tmp_path / "a"
+    open_with(path).close()
+    pages = path.stat().st_size // 4096
+    content = bytearray(path.read_bytes())
+    start = 4096 * random.Random(seed).randrange(pages // 2, pages)
+    content[start : start + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    found = read(VectorFile(path))
+    assert len(found) >= len(RECORDS) - 2
+    assert found.items() <= RECORDS.items()
+    assert read(VectorFile(path)) == found
+    assert VectorFile(path).forget(f"text {number}" for number in range(50)) >= len(found)
+
+
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     """They wait for each other, and nothing is lost."""
     path = tmp_path / "a"

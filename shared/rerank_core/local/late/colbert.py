@@ -27,7 +27,7 @@ class ColbertOptions(LateOptions):
     """The options of :class:`ColbertScorer`, besides those of every late-interaction scorer.
 
     Attributes:
-        max_length: tokens of a document that are read, with its marker, at least 1; by default the model's own
+        max_length: tokens of a document that are read, with what the model adds to it; by default the model's own
             limit. How much of a query is read, the model says.
         runtime: without torch: ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: OpenVINO on x86 CPUs where it is
             installed.

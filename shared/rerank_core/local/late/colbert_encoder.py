@@ -63,6 +63,11 @@ class ColbertEncoder(TokenEncoder):
             cache_bytes=options.cache_bytes,
             pad_id=checkpoint.pad_id(tokenizer),
         )
+        if not self.max_text_tokens(""):
+            raise ConfigurationError(
+                f"max_length={self._document.limit} leaves no token of a document beside what the model adds: "
+                "give a larger one, or leave it out"
+            )
 
     @cached_property
     def name(self) -> str:

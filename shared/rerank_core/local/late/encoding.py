@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rerank_core.errors import ScorerUnavailableError
+from rerank_core.errors import InvalidResponseError, ScorerUnavailableError
 from rerank_core.local.engine import ModelJob
 from rerank_core.local.late.token_records import RECORD_FORMAT, RecordProduct, pack_record, pool_tokens
 from rerank_core.local.late.vector_file import VectorFile, record_key
@@ -251,9 +251,11 @@ class StoringJob(EncodingJob):
             self._finish_piece()
 
     def _take_query(self, _: int, vectors: TokenVectors) -> None:
+        _check_finite(vectors, "the query")
         self._query.append(vectors)
 
     def _take(self, position: int, vectors: TokenVectors) -> None:
+        _check_finite(vectors, f"text {position}")
         tokens = pool_tokens(vectors.tokens.astype(np.float32), self._pooling)
         record = pack_record(vectors.mean, tokens)
         self._records[position] = self._unwritten[self._keys[position]] = record
@@ -320,6 +322,11 @@ class VectorCache:
 def name_records(encoder: str, pooling: int) -> str:
     """Return what the records of an encoder are known by: all that one depends on besides its text."""
     return f"{encoder}, {RECORD_FORMAT}, pooling {pooling}"
+
+
+def _check_finite(vectors: TokenVectors, what: str) -> None:
+    if not np.isfinite(vectors.mean).all():  # which it is not where one token is not
+        raise InvalidResponseError(f"returned vectors that are no numbers for {what}")
 
 
 def normalise(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -106,4 +106,4 @@ class RecordProduct:
         cosines = products[0, starts] * steps[0]
         products[:, starts] = -np.inf  # a mean is no token
         best = np.maximum.reduceat(products[1:], starts, axis=1) * steps[1:]
-        return cosines, np.where(np.isfinite(best), best, np.float32(0))
+        return cosines, np.where(np.isneginf(best), np.float32(0), best)

@@ -6,8 +6,10 @@ import os
 import sqlite3
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import time_ns
 from typing import Any
 
@@ -46,7 +48,8 @@ class VectorFile(SqliteFile):
 
     A record is found by a digest of the model, its options and the text, so an edited text is encoded anew, and
     another model never gets these vectors. The file is a SQLite database in WAL mode: a writer that is killed
-    loses its last batch at most. A damaged record counts as missing. The file is made when it is first written
+    loses its last batch at most. A damaged record counts as missing; of a damaged file a new one keeps the records
+    that are whole. The file is made when it is first written
     to or read, for this user alone: token vectors can be turned back into text, so protect it as you protect the
     documents. It must not lie on a network drive.
 
@@ -150,12 +153,7 @@ class VectorFile(SqliteFile):
         """
 
         def work(connection: sqlite3.Connection) -> dict[bytes, memoryview]:
-            found = {}
-            for key, stored in select(connection, _SELECT, keys):
-                if isinstance(stored, bytes):
-                    record = memoryview(stored)[_CHECKSUM.size :]
-                    if stored[: _CHECKSUM.size] == _checksum(key, record):
-                        found[key] = record
+            found = _read_whole(connection, keys)
             if self.max_bytes is not None:
                 self._note_uses(found)
             return found
@@ -187,6 +185,20 @@ class VectorFile(SqliteFile):
 
         self._run(work)
 
+    def _salvage(self, damaged: Path) -> None:
+        """Take over the records that are whole."""
+        with closing(sqlite3.connect(f"{damaged.as_uri()}?immutable=1", uri=True)) as connection:
+            try:
+                names, keys = _list_content(connection)
+            except sqlite3.DatabaseError:
+                return
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                whole: dict[bytes, memoryview] = {}
+                for key in keys[start : start + KEYS_PER_QUERY]:
+                    with suppress(sqlite3.DatabaseError):
+                        whole |= _read_whole(connection, [key])
+                self.write(whole, names)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, VectorFile):
             return NotImplemented
@@ -205,6 +217,17 @@ class VectorFile(SqliteFile):
 def record_key(encoder: str, text: str) -> bytes:
     """Return the key of a text's record: a digest of what encoded it, with all its options, and of the text."""
     return bytes.fromhex(digest(encoder, text))
+
+
+def _read_whole(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, memoryview]:
+    """Return the records of the keys that are there, without damaged ones."""
+    found = {}
+    for key, stored in select(connection, _SELECT, keys):
+        if isinstance(stored, bytes):
+            record = memoryview(stored)[_CHECKSUM.size :]
+            if stored[: _CHECKSUM.size] == _checksum(key, record):
+                found[key] = record
+    return found
 
 
 def _delete(connection: sqlite3.Connection, keys: Iterable[bytes]) -> int:

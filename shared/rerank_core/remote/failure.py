@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
+from rerank_core._support.tables import UNSAFE_CHARACTERS
 from rerank_core.errors import (
     AuthenticationError,
     InvalidResponseError,
@@ -256,13 +257,13 @@ def find_value(payload: Any, path: str) -> Any:
 
 
 def _message(payload: object) -> str:
-    """Return what an error's body says, where it says it in one of the usual places."""
+    """Return what an error's body says in one of the usual places, without what could control a terminal."""
     for key in ("message", "detail", "error"):
         value = payload.get(key) if isinstance(payload, dict) else None
         if isinstance(value, dict):
             value = value.get("message")
         if isinstance(value, str) and value.strip():
-            return " ".join(value.split())[:_MAX_MESSAGE_CHARS]
+            return UNSAFE_CHARACTERS.sub("\ufffd", " ".join(value.split()))[:_MAX_MESSAGE_CHARS]
     return ""
 
 

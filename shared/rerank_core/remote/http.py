@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, cast, get_args
@@ -42,6 +43,7 @@ _FORMAT = tuple(
     if isinstance(field.default, str) and field.name not in ("own_path", "provider", "scale")
 )
 """What ``format`` may change; other options are for the rest."""
+_AUTH = re.compile(r"[!-9;-~]+: [ -~]*\{key\}[ -~]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,11 @@ class HttpScorer(RemoteScorer):
         self.name = f"{self.provider}:{given or self.base_url}"
         self.scale = self.options.score_scale or self.model_facts.scale or self.endpoint.scale_of(given)
         self.url = join_address(self.base_url or "", self.endpoint.fill_path(given))
+        if self.options.missing == "lowest" and not self.endpoint.score:
+            raise ConfigurationError(
+                "missing='lowest' needs answers that say whose scores they hold; this server's are bare lists: "
+                "leave it out"
+            )
         self.headers = {**self.endpoint.fill_headers(), **self.options.headers}
         self.fields = self.endpoint.make_fields(given, self.options.instruction, self.options.body)
         self._context_asked = not self.endpoint.context_path
@@ -171,8 +178,8 @@ def _check_format(changes: object) -> dict[str, Any]:
     for name, value in changes.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"format[{name!r}] is a {type(value).__name__}: give a string")
-    if "{key}" not in changes.get("auth", "{key}"):
-        raise ConfigurationError("format['auth'] is without {key}: give 'Header: {key}', and the key as api_key=")
+    if not _AUTH.fullmatch(changes.get("auth", Endpoint.auth)):
+        raise ConfigurationError("format['auth'] names no header: give 'Header: {key}', and the key as api_key=")
     return dict(changes)
 
 
@@ -188,4 +195,8 @@ def _find_endpoint(options: dict[str, Any]) -> Endpoint:
         address = options.get("base_url") or first_variable(row.address_variables)
         if address and check_address(address) != row.base_url:
             changes = {"path": row.own_path, "key_required": False, **changes}
-    return replace(row, **changes)
+    row = replace(row, **changes)
+    names = [name for name in (row.model, row.query, row.documents, row.top, row.instruction) if name]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"format has one name for two fields of the request: {', '.join(names)}")
+    return row

@@ -20,6 +20,7 @@ from rerank_core import (
     MissingExtraError,
     RequestTooLargeError,
     Reranker,
+    ScorerError,
     load_scorer,
 )
 from rerank_core._call import event_loop
@@ -196,6 +197,8 @@ def test_http_takes_what_differs_as_options(loopback: Loopback) -> None:
     [
         ({"headers": {"X-Key": "sk-1"}}, "format holds headers: give some of results, "),
         ({"auth": "X-Key: sk-1"}, "and the key as api_key="),
+        ({"auth": "{key}"}, "names no header: give 'Header: {key}'"),
+        ({"documents": "query"}, "one name for two fields of the request: model, query, query, top_n"),
         ({"results": None}, r"format\['results'\] is a NoneType: give a string"),
         ({"path": "/{"}, "has braces around something else than a name"),
         (None, "format is a NoneType: give a dictionary of strings"),
@@ -206,6 +209,20 @@ def test_a_format_holds_names_and_no_key(given: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         load_scorer("http:http://127.0.0.1:9", format=given)
     assert "sk-1" not in str(caught.value)
+
+
+def test_a_bare_list_of_scores_cannot_say_what_it_leaves_out() -> None:
+    """Or the last texts would lose what others lack."""
+    with pytest.raises(ConfigurationError, match="bare lists"):
+        load_scorer("http:http://127.0.0.1:9", format={"score": ""}, missing="lowest")
+
+
+def test_a_servers_message_controls_no_terminal(loopback: Loopback) -> None:
+    """It may reach one in a log line."""
+    loopback.plan(always="400", message="bad \x1b]0;title\x07 \x9b31m input")
+    with pytest.raises(ScorerError, match="bad") as caught:
+        Reranker(load_scorer(f"http:{loopback.url('http')}#m")).rerank(QUERY, TEXTS)
+    assert not {"\x1b", "\x07", "\x9b"} & set(str(caught.value))
 
 
 def test_http_takes_logits(loopback: Loopback) -> None:

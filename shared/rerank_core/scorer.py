@@ -133,7 +133,7 @@ class ConfiguredScorer(Scorer):
         self.name = f"{self.provider}:{model}" if model else self.provider
         with name_scorer(self.name):
             check_option_names(type(self), options)
-            self.options = self.Options(**options)
+            self.options = self.Options(**{name: _copy(value) for name, value in options.items()})
 
     def with_options(self, **changes: Any) -> Self:
         """Return a copy with some options changed.
@@ -226,6 +226,13 @@ def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -
         raise ConfigurationError(
             f"takes no option {', '.join(map(repr, unknown))}: {hint}it takes {', '.join(sorted(known)) or 'none'}"
         )
+
+
+def _copy(value: Any) -> Any:
+    """Copy dictionaries and lists, so that the caller may change its own: a cache key must not change."""
+    if type(value) is dict:
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if type(value) is list else value
 
 
 def _canonical(option: str, value: object) -> object:

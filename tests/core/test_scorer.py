@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from rerank_core import ConfigurationError, Scored
+from rerank_core import ConfigurationError, Scored, load_scorer
 from rerank_core.scorer import ConfiguredScorer, ScorerOptions
 
 
@@ -115,6 +115,17 @@ def test_the_cache_key_knows_what_changes_scores() -> None:
     known = Guess("wild", seed=7).cache_key()
     assert Guess("wild", seed=7, timeout=1.0, api_key=KEY).cache_key() == known
     assert len({known, Guess("wild", seed=8).cache_key(), Guess("mild", seed=7).cache_key()}) == 3
+
+
+def test_a_callers_dictionary_may_change_afterwards() -> None:
+    """Else a cache would give one scorer's scores for another's, when both were made from one dictionary."""
+    body = {"limits": [1]}
+    scorer = load_scorer("jina:jina-reranker-m0", api_key=KEY, body=body)
+    known = scorer.cache_key()
+    body["limits"].append(2)
+    body["more"] = [3]
+    assert scorer.cache_key() == known
+    assert scorer.cache_key() != load_scorer("jina:jina-reranker-m0", api_key=KEY, body=body).cache_key()
 
 
 def test_an_option_that_means_nothing_in_another_process_has_no_cache_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.entries = read_journal(path, key)
         self._file = path.open("a+b", buffering=0)
+        self._is_torn = False
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
@@ -53,7 +55,11 @@ class Journal:
         Raises:
             OSError: the file cannot be written.
         """
-        self._file.write(_render_entry(entry, self._key))
+        line = (b"\n" if self._is_torn else b"") + _render_entry(entry, self._key)
+        self._is_torn = True
+        if self._file.write(line) < len(line):  # a disk that is nearly full takes a part of it without an error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._is_torn = False
         if self._sync:
             os.fsync(self._file.fileno())
 

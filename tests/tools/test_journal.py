@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import run_script
 
 from rerank_tools.journal import Journal, read_journal
 
@@ -53,3 +55,27 @@ def test_one_entry_takes_the_place_of_all(tmp_path: Path) -> None:
     with Journal(path, "job") as journal:
         journal.append(FIRST)
     assert read_journal(path, "job") == [SECOND, FIRST]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+def test_an_entry_for_which_the_disk_has_no_room_is_an_error(tmp_path: Path) -> None:
+    """The system writes a part of it without one; and what is written once there is room again is read."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from rerank_tools.journal import Journal, read_journal
+
+        path = Path(sys.argv[1])
+        with Journal(path, "job") as journal:
+            journal.append({"row": 0})
+            limit = path.stat().st_size + 10
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                journal.append({"row": 1})
+            except OSError as error:
+                print(type(error).__name__)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            journal.append({"row": 2})
+        print([entry["row"] for entry in read_journal(path, "job")])
+    """
+    assert run_script(script, str(tmp_path / "journal")).split("\n")[:2] == ["OSError", "[0, 2]"]

@@ -280,15 +280,15 @@ def test_a_run_can_be_interrupted_before_and_while_it_runs(tmp_path: Path, runti
     session.arm()
     ids = np.full((3000, 40), 5)
     large = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    begin = time.perf_counter()
+    begin = time.process_time()
     fed(session, large)
-    full = time.perf_counter() - begin
+    full = time.process_time() - begin
     timer = threading.Timer(full / 10, session.interrupt)
     timer.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(Exception, match="(?i)terminate|interrupt|cancel"):
         fed(session, large)
-    assert time.perf_counter() - begin < full
+    assert time.process_time() - begin < full
     timer.join()
     session.arm()
     np.testing.assert_array_equal(fed(session, batch), once)

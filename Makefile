@@ -25,7 +25,7 @@ notebooks: $(VENV)/.test  ## run the notebooks again, and store their outputs
 	$(BIN)/python notebooks/execute.py
 
 compat: compat-lowest compat-newest  ## run the marked tests with the lowest and with the newest versions
-COMPAT := bedrock,cohere,embedded,langchain,llamaindex,voyage
+COMPAT := bedrock,cohere,embedded,langchain,llamaindex,oci,voyage
 
 # In an environment of its own; the frameworks' own warnings about newer packages are not ours to mend.
 # make compat COMPAT=…,local installs torch and sentence-transformers too.

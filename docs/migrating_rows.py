@@ -197,6 +197,16 @@ ROWS: dict[str, list[Row]] = {
             'model_options={"region": "us-west-2"}',
         ),
         _lc(
+            "langchain-oci",
+            "OCIGenAIRerank",
+            3,
+            "oci:cohere.rerank-v4.0-fast",
+            "`model_id` → `model`; `service_endpoint` → `base_url`; `compartment_id`, `auth_profile`, "
+            "`auth_file_location`, `max_tokens_per_document` → `compartment_id`, `profile`, `config_file`, "
+            "`max_tokens_per_doc` in `model_options`; for `auth_type`s but `API_KEY` `CompressorScorer(theirs)`",
+            'model_options={"compartment_id": "ocid1.compartment.oc1..…"}',
+        ),
+        _lc(
             "langchain-nvidia-ai-endpoints",
             "NVIDIARerank",
             5,
@@ -243,13 +253,6 @@ ROWS: dict[str, list[Row]] = {
             3,
             "http:http://localhost:8080/v1#bge-reranker-v2-m3",
             "any server with the endpoint `/v1/rerank`; `openai_api_base` → the address, with `/v1`",
-        ),
-        Row(
-            "langchain-oci",
-            "OCIGenAIRerank",
-            3,
-            "RerankCompressor(reranker=CompressorScorer(theirs), top_n=3)",
-            f"no scorer of ours signs for Oracle: {_ANY}",
         ),
     ],
     "LlamaIndex": [

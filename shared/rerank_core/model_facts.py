@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -88,6 +88,10 @@ class ModelFacts:
     temperature: float = 1.0
     unsupported: str | None = None
     caution: str | None = None
+
+    def cut_at(self, document: int | None) -> ModelFacts:
+        """Return the facts where no more than this many tokens of a document are read; None changes nothing."""
+        return self if document is None else replace(self, limits=replace(self.limits, document=document))
 
 
 _QWEN3 = ModelFacts(

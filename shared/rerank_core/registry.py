@@ -27,6 +27,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "embedded": "rerank_core.local.embedded.scorer:EmbeddedScorer",
         "late": "rerank_core.local.late.colbert:ColbertScorer",
         "llm": "rerank_core.remote.chat:ChatScorer",
+        "oci": "rerank_core.remote.oci:OciScorer",
         "onnx": "rerank_core.local.onnx.scorer:OnnxScorer",
         "voyage": "rerank_core.remote.voyage:VoyageScorer",
     }

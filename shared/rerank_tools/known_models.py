@@ -64,6 +64,7 @@ def known_models() -> list[KnownModel]:
     from rerank_core.remote.bedrock import SERVICE as BEDROCK
     from rerank_core.remote.cohere import SERVICE as COHERE
     from rerank_core.remote.endpoints import ENDPOINTS
+    from rerank_core.remote.oci import SERVICE as OCI
     from rerank_core.remote.voyage import SERVICE as VOYAGE
 
     local = [
@@ -82,7 +83,7 @@ def known_models() -> list[KnownModel]:
         if facts.unsupported is None and "-" in model  # without one it is a class, not a name
     ]
     remote = [
-        model for service in (BEDROCK, COHERE, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)
+        model for service in (BEDROCK, COHERE, OCI, VOYAGE, *ENDPOINTS.values()) for model in _of_service(service)
     ]
     listed = {model.provider for model in (*local, *remote)}
     others = sorted(set(known_providers()) - listed)

@@ -15,7 +15,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import ValidationError
 from support.loopback import Loopback, score
-from support.providers import KEY, MODELS, TOLERANCES
+from support.providers import KEY, MODELS, SIGNED, TOLERANCES
 
 from langchain_rerankers import RerankCompressor, RerankRetriever
 from llamaindex_rerankers import RerankPostprocessor
@@ -38,7 +38,7 @@ def options(provider: str, loopback: Loopback) -> dict[str, Any]:
     """Return the adapter's options for a provider on loopback."""
     return {
         "model": f"{provider}:{MODELS[provider]}",
-        **({} if provider == "bedrock" else {"api_key": KEY}),
+        **({} if provider in SIGNED else {"api_key": KEY}),
         "base_url": loopback.url(provider),
         "model_options": {"max_retries": 1},
         "top_n": 3,

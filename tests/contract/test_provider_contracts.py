@@ -41,6 +41,12 @@ class TestCohere(ProviderContract):
     provider, key_variable = "cohere", "CO_API_KEY"
 
 
+class TestOci(ProviderContract):
+    """Signed by Oracle's SDK."""
+
+    provider, key_variable = "oci", "OCI_COMPARTMENT_ID"
+
+
 class TestVoyage(ProviderContract):
     """Voyage AI's SDK."""
 

@@ -50,9 +50,10 @@ def test_what_the_page_says_to_write_can_be_made(
     from rerank_core.remote.bedrock import SERVICE as BEDROCK
     from rerank_core.remote.cohere import SERVICE as COHERE
     from rerank_core.remote.endpoints import ENDPOINTS
+    from rerank_core.remote.oci import SERVICE as OCI
     from rerank_core.remote.voyage import SERVICE as VOYAGE
 
-    for service in (BEDROCK, COHERE, VOYAGE, *ENDPOINTS.values()):
+    for service in (BEDROCK, COHERE, OCI, VOYAGE, *ENDPOINTS.values()):
         for name in service.key_variables:
             if not name.endswith("_PATH"):
                 monkeypatch.setenv(name, "key")

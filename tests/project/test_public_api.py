@@ -41,6 +41,7 @@ NOT_LOADED = {
     "langchain_core",
     "llama_index",
     "numpy",
+    "oci",
     "onnxruntime",
     "pydantic",
     "sentence_transformers",

@@ -6,28 +6,42 @@ The first part of a path says which format: ``http://127.0.0.1:<port>/cohere`` i
 from __future__ import annotations
 
 import asyncio
+import atexit
+import base64
 import contextlib
 import gzip
 import hashlib
 import hmac
 import json
 import math
+import os
 import random
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-__all__ = ["AWS_KEY", "AWS_SECRET", "FAULTS", "Loopback", "running", "score"]
+__all__ = ["AWS_KEY", "AWS_SECRET", "FAULTS", "Loopback", "oci_folder", "running", "score"]
 
 AWS_KEY, AWS_SECRET = "AKIAEXAMPLE", "aws-Zq7PvT4mXw9LrB2n"
 """Credentials whose signatures the Bedrock format takes."""
+
+OCI_KEY_ID = "ocid1.tenancy.oc1..aaaatest/ocid1.user.oc1..aaaatest/20:3b:97:13:55:1c:5b:0d:d3:37:d8:50:4e:c5:3a:34"
+"""Whose key signs in the OCI format, see :func:`oci_folder`."""
+OCI_SIGNED = {"(request-target)", "content-length", "content-type", "date", "host", "x-content-sha256"}
+"""What a signature of that format covers."""
 
 STATUS_FAULTS = (
     "307",
@@ -77,12 +91,13 @@ RESULTS = {
     "fireworks": "data",
     "mixedbread": "data",
     "nvidia": "rankings",
+    "oci": "documentRanks",
     "pinecone": "data",
     "vertex": "records",
     "voyage": "data",
 }
 """Where an answer has its results, if not under ``results``; sglang and tei answer with a bare list."""
-SCORES = {"bedrock": "relevanceScore", "nvidia": "logit"} | dict.fromkeys(
+SCORES = {"bedrock": "relevanceScore", "nvidia": "logit", "oci": "relevanceScore"} | dict.fromkeys(
     ("isaacus", "mixedbread", "pinecone", "sglang", "tei", "vertex", "watsonx"), "score"
 )
 LOGITS = ("llamacpp", "nvidia", "watsonx")
@@ -197,7 +212,8 @@ class _Service:
         shape = path.split("/")[1]
         request = json.loads(body)
         query, texts = _query_and_texts(request)
-        if shape == "bedrock" and not _is_signed(path, headers, body):
+        signed = {"bedrock": _is_signed, "oci": _is_signed_for_oci}.get(shape)
+        if signed is not None and not signed(path, headers, body):
             _send(writer, 403, b'{"message": "The request signature we calculated does not match"}')
             return True
         fault = self.fault(texts)
@@ -301,7 +317,7 @@ def _query_and_texts(request: dict[str, Any]) -> tuple[str, list[str]]:
         return request["queries"][0]["textQuery"]["text"], [
             source["inlineDocumentSource"]["textDocument"]["text"] for source in request["sources"]
         ]
-    query = request.get("query") or request["queries"][0]
+    query = request.get("query") or (request["input"] if "servingMode" in request else request["queries"][0])
     documents = next((request[key] for key in DOCUMENT_KEYS if key in request), [])
     texts = [
         text if isinstance(text, str) else text["text"] if "text" in text else text["content"]
@@ -327,6 +343,53 @@ def _is_signed(path: str, headers: dict[str, str], body: bytes) -> bool:
     for part in (*scope[1:], f"{kind}\n{headers['x-amz-date']}\n{'/'.join(scope[1:])}\n{digest}"):
         key = hmac.new(key, part.encode(), "sha256").digest()
     return key.hex() == fields["Signature"]
+
+
+def _is_signed_for_oci(path: str, headers: dict[str, str], body: bytes) -> bool:
+    """Check a request's OCI signature, version 1, by the public key of :func:`oci_folder`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', headers.get("authorization", "")))
+    names = fields.get("headers", "").split()
+    if fields.get("keyId") != OCI_KEY_ID or not set(names) >= OCI_SIGNED:
+        return False
+    if headers["x-content-sha256"] != base64.b64encode(hashlib.sha256(body).digest()).decode():
+        return False
+    target = {"(request-target)": f"post {path}"}
+    signed = "\n".join(f"{name}: {target.get(name) or headers[name]}" for name in names)
+    public: Any = load_pem_public_key((Path(sys.argv[1]) / "public.pem").read_bytes())
+    try:
+        public.verify(base64.b64decode(fields["signature"]), signed.encode(), PKCS1v15(), SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+@cache
+def oci_folder() -> Path:
+    """Return a folder with a new OCI configuration and its keys, which ``OCI_CONFIG_FILE`` names from now on."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if find_spec("cryptography") is not None:  # comes with the extra oci
+        from cryptography.hazmat.primitives import serialization as forms
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        key, pem = rsa.generate_private_key(65537, 2048), forms.Encoding.PEM
+        private = key.private_bytes(pem, forms.PrivateFormat.TraditionalOpenSSL, forms.NoEncryption())
+        public = key.public_key().public_bytes(pem, forms.PublicFormat.SubjectPublicKeyInfo)
+        (folder / "key.pem").write_bytes(private)
+        (folder / "public.pem").write_bytes(public)
+        tenancy, user, fingerprint = OCI_KEY_ID.split("/")
+        (folder / "config").write_text(
+            f"[DEFAULT]\ntenancy={tenancy}\nuser={user}\nfingerprint={fingerprint}\n"
+            f"key_file={folder / 'key.pem'}\nregion=us-chicago-1\n",
+            encoding="utf-8",
+        )
+    os.environ["OCI_CONFIG_FILE"] = str(folder / "config")
+    return folder
 
 
 def _rows(shape: str, request: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
@@ -374,6 +437,7 @@ def _usage(shape: str, documents: int) -> dict[str, Any]:
         "deepinfra": {"input_tokens": tokens, "inference_status": {"status": "succeeded", "cost": 0.0021}},
         "elasticsearch": {},
         "isaacus": {"usage": {"input_tokens": tokens}},
+        "oci": {},
         "nvidia": {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}},
         "openrouter": {"usage": {"cost": 0.0042, "search_units": units, "total_tokens": tokens}},
         "pinecone": {"usage": {"rerank_units": units}},
@@ -462,7 +526,7 @@ class Loopback:
 def running() -> Iterator[Loopback]:
     """Start the service, and stop it at the end."""
     # Isolated, so that the modules beside this one hide none of the standard library.
-    process = subprocess.Popen([sys.executable, "-I", __file__], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-I", __file__, str(oci_folder())], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         yield Loopback(int(process.stdout.readline()))

@@ -9,7 +9,7 @@ from support.loopback import AWS_KEY, AWS_SECRET, Loopback
 
 from rerank_core import Scorer, load_scorer
 
-__all__ = ["KEY", "MODELS", "TOLERANCES", "scorer_of"]
+__all__ = ["KEY", "MODELS", "SIGNED", "TOLERANCES", "scorer_of"]
 
 KEY = "key-Zq7PvT4mXw9LrB2n"
 """What the tests use for a key: no piece of it may show anywhere."""
@@ -32,6 +32,7 @@ MODELS = {
     "mixedbread": "mxbai-rerank-large-v2",
     "novita": "baai/bge-reranker-v2-m3",
     "nvidia": "nvidia/llama-nemotron-rerank-1b-v2",
+    "oci": "cohere.rerank-v4.0-fast",
     "openrouter": "cohere/rerank-v3.5",
     "pinecone": "bge-reranker-v2-m3",
     "scaleway": "any-model",
@@ -57,9 +58,13 @@ os.environ.update(
         "AWS_DEFAULT_REGION": "us-west-2",
         "AWS_EC2_METADATA_DISABLED": "true",
         "GOOGLE_CLOUD_PROJECT": "my-project",
+        "OCI_COMPARTMENT_ID": "ocid1.compartment.oc1..aaaatest",
         "WATSONX_PROJECT_ID": "my-project-id",
     }
 )
+
+SIGNED = {"bedrock", "oci"}
+"""Providers that have credentials in place of a key."""
 
 TOLERANCES = {"vertex": 0.006}
 """How far a provider's scores may be from the service's, where it rounds them."""
@@ -67,7 +72,7 @@ TOLERANCES = {"vertex": 0.006}
 
 def scorer_of(provider: str, loopback: Loopback, model: str | None = None, **options: Any) -> Scorer:
     """Return a provider's scorer that asks the loopback service."""
-    if provider != "bedrock":
+    if provider not in SIGNED:
         options = {"api_key": KEY, **options}
     name = f"{provider}:{MODELS[provider] if model is None else model}"
     return load_scorer(name, **{"base_url": loopback.url(provider), "timeout": 20.0, **options})

@@ -141,12 +141,14 @@ class HttpClient:
         Raises:
             ReplyTooLargeError: a body of success has more than ``most`` bytes.
         """
-        kind = {} if content is None else {"Content-Type": "application/json"}
+        together = httpx.Headers(IDENTITY)
+        for further in ({} if content is None else {"Content-Type": "application/json"}, headers, self._headers):
+            together.update(further)  # whatever the case of their names
         request = self.client.build_request(
             "GET" if content is None else "POST",
             url,
             content=content,
-            headers={**IDENTITY, **kind, **headers, **self._headers},
+            headers=together,
             timeout=self._timeout,
         )
         response, body = await fetch(self.client, request, most)

@@ -101,10 +101,7 @@ class CohereScorer(RemoteScorer):
         return _CohereTransport(self)
 
     def _find_model_facts(self) -> ModelFacts:
-        facts = super()._find_model_facts()
-        if self.options.max_tokens_per_doc is None:
-            return facts
-        return replace(facts, limits=replace(facts.limits, document=self.options.max_tokens_per_doc))
+        return super()._find_model_facts().cut_at(self.options.max_tokens_per_doc)
 
 
 class _CohereTransport(HttpClient):

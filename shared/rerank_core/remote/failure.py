@@ -37,7 +37,7 @@ __all__ = [
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id", "x-amzn-requestid")
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id", "x-amzn-requestid", "opc-request-id")
 _REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
 _MAX_MESSAGE_CHARS = 200
 _QUOTE_CHARS = 12

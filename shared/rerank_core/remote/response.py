@@ -85,6 +85,7 @@ class ParsedReply:
         request_id: the service's name for the request.
         passages: by index, the passage that the score is about.
         requests: how many it took, where a reply comes in pages.
+        next_page: the token that asks for the next page, None for the last one.
     """
 
     rows: Sequence[tuple[object, object]]
@@ -94,6 +95,7 @@ class ParsedReply:
     request_id: str | None = None
     passages: Mapping[int, Passage] = field(default_factory=dict)
     requests: int = 1
+    next_page: object = None
 
 
 def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestFailure:
@@ -132,6 +134,7 @@ def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestF
         search_units=find_number(payload, *_SEARCH_UNITS),
         cost=find_number(payload, *_COSTS) if cost is None else cost,
         request_id=request_id,
+        next_page=find_value(payload, "nextToken"),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.loopback import Loopback, score
-from support.providers import KEY, MODELS, TOLERANCES, scorer_of
+from support.providers import KEY, MODELS, SIGNED, TOLERANCES, scorer_of
 
 from rerank_core import (
     AuthenticationError,
@@ -80,7 +80,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 AUTHORIZATION = {"elasticsearch": f"ApiKey {KEY}", "pinecone": None}
 
 
-@pytest.mark.parametrize("provider", sorted(set(MODELS) - {"bedrock"}))  # see test_bedrock.py
+@pytest.mark.parametrize("provider", sorted(set(MODELS) - SIGNED))  # see test_bedrock.py, test_oci.py
 def test_each_provider_gets_its_own_format(loopback: Loopback, provider: str) -> None:
     """Path, key, query, documents and how many results, under the provider's names, and nothing else."""
     loopback.plan()

@@ -12,7 +12,7 @@ from tenacity import wait_random
 from rerank_core.remote import retries
 
 # One provider for each format; tests/benchmarks/faults.py prints the table of all of them.
-PROVIDERS = ("bedrock", "cohere", "voyage", "jina", "tei", "llamacpp", "deepinfra", "nvidia", "vertex")
+PROVIDERS = ("bedrock", "cohere", "voyage", "jina", "tei", "llamacpp", "deepinfra", "nvidia", "oci", "vertex")
 
 
 @pytest.fixture(scope="module")

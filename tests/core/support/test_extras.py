@@ -61,6 +61,7 @@ def test_checking_finds_what_is_missing_without_importing() -> None:
         ("cross-encoder:some/model", "sentence_transformers", "local"),
         ("bedrock:amazon.rerank-v1:0", "boto3", "bedrock"),
         ("cohere:rerank-v3.5", "cohere", "cohere"),
+        ("oci:cohere.rerank-v4.0-fast", "oci", "oci"),
         ("voyage:rerank-2.5", "voyageai", "voyage"),
     ],
 )

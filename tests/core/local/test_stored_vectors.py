@@ -212,6 +212,15 @@ def test_vectors_that_are_no_numbers_are_an_error_and_are_not_stored(
         model.rerank("a query of more than six tokens", ["tea"])
 
 
+def test_a_text_is_forgotten_as_it_was_given(tmp_path: Path) -> None:
+    """Also where a lone surrogate was replaced before it was encoded."""
+    with reranker(tmp_path / "a") as model:
+        model.precompute(["a leak\ud800"])
+    assert VectorFile(tmp_path / "a").forget(["a leak\ud800"]) == 1
+    with pytest.raises(ConfigurationError, match=r"documents\[0\] is None"):
+        VectorFile(tmp_path / "a").forget([None])  # type: ignore[list-item]
+
+
 def test_similar_tokens_are_pooled() -> None:
     """Three bundles of vectors become three unit vectors, each within its bundle."""
     generator = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rerank_core._call.request import read_texts
 from rerank_core._call.sqlite_file import KEYS_PER_QUERY, SqliteFile, read_number, select, transaction
 from rerank_core._support.checks import check_count
 from rerank_core._support.files import absolute_file, digest
@@ -93,12 +94,12 @@ class VectorFile(SqliteFile):
         Their bytes may stay in the file until :meth:`compact`.
 
         Raises:
-            ConfigurationError: it is no vector file, or ``texts`` is a single string.
+            ConfigurationError: it is no vector file, or ``texts`` is a single string or holds something else.
             ScorerUnavailableError: it cannot be written.
         """
         if isinstance(texts, str):
             raise ConfigurationError("texts is a single string: give a list of texts")
-        wanted = list(texts)
+        wanted = read_texts(list(texts), None)
 
         def work(connection: sqlite3.Connection) -> int:
             with transaction(connection):

@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,58 @@ KEYS_PER_QUERY = 500
 """SQLite's limit was 999 variables for long."""
 _HEADER = b"SQLite format 3\0"
 _BUSY_SECONDS = 5.0
+_FORK_SECONDS = 2 * _BUSY_SECONDS
 _MAX_USES = 10_000
 _EVICTED_PART = 8  # an eighth, so that evicting is rare
 
 _logger = logging.getLogger("rerank_core")
+
+
+class _ForkGate:
+    """Keeps threads out of SQLite while the process forks: a child would wait for ever for locks they hold.
+
+    A fork waits until all other threads are out, but not longer than ten seconds. SQLite's memory has one lock
+    for all files, so there is one gate.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):  # Windows has none
+            os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: Counter[int] = Counter()
+        self._forks = 0
+
+    def _close(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: self._inside.keys() <= {me}, _FORK_SECONDS)
+
+    def _open(self) -> None:
+        with self._changed:
+            self._forks -= 1
+            self._changed.notify_all()
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            if me not in self._inside:
+                self._changed.wait_for(lambda: not self._forks)
+            self._inside[me] += 1
+
+    def __exit__(self, *error: object) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            self._inside[me] -= 1
+            if self._inside[me] <= 0:
+                del self._inside[me]
+                self._changed.notify_all()
+
+
+_fork_gate = _ForkGate()
 
 
 class SqliteFile:
@@ -120,7 +169,7 @@ class SqliteFile:
     def _locked(self) -> Iterator[None]:
         if self._process != os.getpid():
             self._reset()  # in a forked child: the connection is the parent's, and even closing it would do harm
-        with self._lock:
+        with _fork_gate, self._lock:
             yield
 
     def _open(self) -> sqlite3.Connection:
@@ -137,7 +186,7 @@ class SqliteFile:
                 connection.close()
                 raise
             self._connection = connection
-            clean_up_after(self, connection.close)
+            clean_up_after(self, _close, connection)
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -195,6 +244,11 @@ class SqliteFile:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with _fork_gate:
+        connection.close()
 
 
 @contextmanager

@@ -140,3 +140,36 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
     )
     assert output.split() == ["2", "1", "3"]
     assert whole(tmp_path / "cache.db")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_waits_until_no_thread_is_inside_sqlite(tmp_path: Path) -> None:
+    """The child would inherit locks that nobody opens, and wait for ever at its first use of any file."""
+    output = run_script(
+        """
+        import os, sys, threading, time, warnings
+        from pathlib import Path
+        from rerank_core.policies.caches.score_file import ScoreFile
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        entered, steps = threading.Event(), []
+
+        def work(connection):
+            entered.set()
+            time.sleep(0.3)
+            steps.append("worked")
+
+        first, second = ScoreFile(Path(sys.argv[1], "a")), ScoreFile(Path(sys.argv[1], "b"))
+        thread = threading.Thread(target=first._run, args=(work,))
+        thread.start()
+        entered.wait()
+        child = os.fork()
+        steps.append("forked")
+        if child == 0:
+            os._exit(0 if first._run(lambda connection: 5) == second._run(lambda connection: 5) else 1)
+        thread.join()
+        print(steps, os.waitpid(child, 0)[1], second._run(lambda connection: 7))
+        """,
+        str(tmp_path),
+    )
+    assert output == "['worked', 'forked'] 0 7\n"

@@ -7,8 +7,6 @@ from typing import Any
 
 from rerank_core._support.extras import require
 
-__all__ = ["build_bm25", "search_bm25"]
-
 
 def build_bm25(texts: Sequence[list[str]], *, k1: float, b: float) -> Any:
     """Return an index of texts, a ``bm25s.BM25``.

@@ -12,8 +12,6 @@ from typing import Any
 
 from rerank_core._support.files import digest, write_atomically
 
-__all__ = ["Journal", "read_journal"]
-
 _CHECKSUM = "checksum"
 
 

@@ -14,18 +14,6 @@ from typing import Any, Literal, get_args
 from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
 
-__all__ = [
-    "FORMATS",
-    "Record",
-    "RecordFormat",
-    "decode",
-    "parse_json",
-    "parse_json_object",
-    "parse_records",
-    "read_lines",
-    "read_records",
-]
-
 RecordFormat = Literal["auto", "json", "jsonl", "csv", "tsv", "lines"]
 
 FORMATS: Mapping[str, RecordFormat] = MappingProxyType(

@@ -1,8 +1,7 @@
 """The public names of every module, and what importing the package loads.
 
-The rule: a module without a leading underscore anywhere in its path lists in ``__all__`` every name that it
-defines without a leading underscore (type variables apart). So a helper for the module alone has an underscore,
-and one for other modules is listed. Every ``__all__``, of private modules too, is sorted and can be imported.
+The rule: a module with ``__all__`` is public and documented. It lists every name that it defines without a leading
+underscore (type variables apart), sorted. A module without one is for this project's own modules.
 """
 
 from __future__ import annotations
@@ -33,6 +32,9 @@ MODULES = [
         *(found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")),
     )
 ]
+
+PUBLIC = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
+REPOSITORY = Path(__file__).parents[2]
 
 NOT_LOADED = {
     "boto3",
@@ -76,11 +78,11 @@ def _is_type_variable(value: ast.expr) -> bool:
     return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "TypeVar"
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_all_is_sorted_and_every_name_is_there(name: str) -> None:
     """A star import works, and a diff of ``__all__`` shows what changed."""
     module = importlib.import_module(name)
-    listed = getattr(module, "__all__", [])
+    listed = module.__all__
     # Constants, classes, functions, as isort sorts them: INT8 before INT32.
     assert listed == sorted(
         set(listed), key=lambda name: (not name.isupper(), re.sub(r"\d+", lambda number: number[0].zfill(9), name))
@@ -88,11 +90,25 @@ def test_all_is_sorted_and_every_name_is_there(name: str) -> None:
     assert [entry for entry in listed if not hasattr(module, entry)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "._" not in name])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_all_is_complete(name: str) -> None:
     """Every name without an underscore is listed in a public module: what is not meant for others has one."""
     module = importlib.import_module(name)
-    assert public_names(module) - set(getattr(module, "__all__", [])) == set()
+    assert public_names(module) - set(module.__all__) == set()
+
+
+def test_what_the_pages_import_is_public() -> None:
+    """README, documentation and notebooks teach names of public modules only."""
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("notebooks/*")]
+    names = "|".join(package.__name__ for package in PACKAGES)
+    taught = {
+        found[1]
+        for page in pages
+        if page.is_file()
+        for found in re.finditer(rf"\bfrom ((?:{names})[\w.]*) import", page.read_text(encoding="utf-8"))
+    }
+    assert taught >= {"rerank_core", "rerank_core.policies", "langchain_rerankers"}
+    assert taught - set(PUBLIC) == set()
 
 
 def test_the_package_lists_what_it_imports() -> None:

@@ -16,8 +16,6 @@ from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, n
 from rerank_core.scorer import Scorer
 from rerank_core.types import Scored
 
-__all__ = ["answer_deadline", "call_scorer", "translate_errors"]
-
 T = TypeVar("T")
 
 

@@ -10,8 +10,6 @@ from contextvars import ContextVar, Token
 
 from rerank_core.usage import Usage
 
-__all__ = ["Consumption", "add_consumption"]
-
 
 class Consumption:
     """Counts what is consumed inside a ``with`` block, also in tasks that are started inside.

@@ -23,8 +23,6 @@ from anyio.lowlevel import RunVar
 
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["arun", "in_forked_children", "run", "run_text_work", "run_work"]
-
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0

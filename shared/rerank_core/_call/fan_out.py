@@ -10,8 +10,6 @@ import anyio
 
 from rerank_core._support.extras import require
 
-__all__ = ["fan_out", "show_progress"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from rerank_core._call.event_loop import in_forked_children
 
-__all__ = ["clean_up_after"]
-
 _EXIT_SECONDS = 5.0
 
 

@@ -18,8 +18,6 @@ from rerank_core.selection import Selection, check_selection
 from rerank_core.types import Passage, RankedDocument, Ranking, Scored
 from rerank_core.usage import Usage
 
-__all__ = ["TEXT_NAMES", "Request", "check_query", "read_pieces", "read_texts", "separate_distinct"]
-
 D = TypeVar("D")
 S = TypeVar("S")
 TextFn = Callable[[D], str]

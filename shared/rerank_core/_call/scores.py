@@ -12,8 +12,6 @@ from rerank_core._support.checks import check_finite
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.scorer import Scale
 
-__all__ = ["find_ranks", "mix_scores", "read_scores", "sigmoid", "stretch", "validate_scores"]
-
 K = TypeVar("K", bound=Hashable)
 
 _ROUNDING = 1e-6

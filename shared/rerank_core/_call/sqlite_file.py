@@ -16,8 +16,6 @@ from typing import Any, ClassVar, TypeVar
 from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["KEYS_PER_QUERY", "SqliteFile", "read_number", "select", "transaction"]
-
 T = TypeVar("T")
 
 KEYS_PER_QUERY = 500

@@ -12,8 +12,6 @@ from numbers import Real
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["check_amount", "check_choice", "check_count", "check_finite", "check_fraction", "check_seconds"]
-
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
     """Return a whole number of at least ``least``, and at most ``most`` unless that is None.

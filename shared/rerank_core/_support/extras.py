@@ -8,8 +8,6 @@ from typing import Any
 
 from rerank_core.errors import MissingExtraError
 
-__all__ = ["check_installed", "require"]
-
 
 def require(module: str, *, extra: str, purpose: str) -> Any:
     """Import an optional module by its dotted name.

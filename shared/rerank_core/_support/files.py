@@ -14,16 +14,6 @@ from typing import IO
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 
-__all__ = [
-    "absolute_file",
-    "digest",
-    "digest_file",
-    "find_cache_folder",
-    "lock_file",
-    "make_private",
-    "write_atomically",
-]
-
 _CACHE_VARIABLE = "RERANK_BRIDGE_CACHE"
 
 _BLOCK_BYTES = 2**20

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-__all__ = ["UNSAFE_CHARACTERS", "Cell", "Column", "Table", "movement", "one_line"]
-
 _CELL_CHARS = 160
 _AROUND_CHARS = 40  # shown before and after a mark
 _LINE_CHARS = 400

@@ -12,8 +12,6 @@ from typing import Any
 from rerank_core.errors import InvalidResponseError
 from rerank_core.llm.prompt import Mode
 
-__all__ = ["Judged", "Reply", "complete", "expect_grade", "merge_samples", "read_answer"]
-
 Judged = list[tuple[int, float]]
 """Positions of documents in the question, best first, with their relevance in [0, 1]."""
 

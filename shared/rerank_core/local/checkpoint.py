@@ -12,8 +12,6 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import ModelFacts, find_model_facts
 
-__all__ = ["Checkpoint", "find_local_facts"]
-
 _NO_LIMIT = 1_000_000
 """A tokenizer without a limit says about 1e30 tokens."""
 _DEFAULT_LENGTH = 512

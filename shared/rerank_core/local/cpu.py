@@ -6,8 +6,6 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_cores", "cpu_features", "multiplies_bytes", "usable_threads"]
-
 _CPUINFO = Path("/proc/cpuinfo")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _FEATURES = _VNNI | {"avx2", "avx512f"}

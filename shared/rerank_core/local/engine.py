@@ -21,8 +21,6 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from rerank_core._call.event_loop import in_forked_children
 from rerank_core.local.scheduler import Place, Schedule
 
-__all__ = ["Engine", "Interruptible", "LocalModel", "ModelJob", "shared_engine"]
-
 Item = TypeVar("Item", bound=Sized)
 Output = TypeVar("Output")
 

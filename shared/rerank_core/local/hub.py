@@ -9,8 +9,6 @@ from typing import Any
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
 
-__all__ = ["ModelFiles", "is_hub_id", "unavailable"]
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PROBE_SECONDS = 10.0
 """How long the hub may take for its list of files; its own client retries for a minute."""

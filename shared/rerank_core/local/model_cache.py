@@ -24,8 +24,6 @@ from pathlib import Path
 from rerank_core._support.files import digest, find_cache_folder, lock_file
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["cache_folder", "fingerprint_files", "get_or_make"]
-
 _VARIABLE = "RERANK_BRIDGE_CACHE"
 
 _logger = logging.getLogger("rerank_core")

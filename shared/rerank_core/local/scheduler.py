@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import neg
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Place", "Schedule", "batch_end"]
-
 Owner = TypeVar("Owner")
 
 _CHUNK = 512

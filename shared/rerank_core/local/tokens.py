@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = [
-    "Pair",
-    "PairTokenizer",
-    "TemplateTokenizer",
-    "check_template",
-    "encode",
-    "padded",
-    "pair_room",
-    "token_ends",
-]
-
 _CHARACTERS_PER_TOKEN = 20
 """More than nearly any text has."""
 _USUAL_CHARACTERS_PER_TOKEN = 8

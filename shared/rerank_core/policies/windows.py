@@ -14,8 +14,6 @@ from functools import partial
 
 from rerank_core.types import Passage
 
-__all__ = ["cut_windows", "piece_ends", "sentence_ends"]
-
 _CLOSERS = r"""[\])}"'”’»」』）】》]*"""
 # Every alternative matches wherever it begins, so that the time is linear in the length of the text.
 _SENTENCE = re.compile(rf"(?P<full>[。！？｡।॥۔]+{_CLOSERS}\s*)|(?P<stop>[.!?…؟]+)(?:{_CLOSERS}\s*)|\n\s*")

@@ -12,17 +12,6 @@ from typing import Any
 import anyio
 import httpx
 
-__all__ = [
-    "IDENTITY",
-    "BodyReader",
-    "ExpectedReply",
-    "ReplyTooLargeError",
-    "encode_json",
-    "fetch",
-    "max_reply_bytes",
-    "read_body",
-]
-
 IDENTITY = {"Accept-Encoding": "identity"}
 """Asks for replies that are not compressed: few bytes could hold any number of them."""
 

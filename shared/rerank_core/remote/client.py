@@ -19,18 +19,6 @@ from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import HttpReply
 from rerank_core.remote.service import RemoteOptions
 
-__all__ = [
-    "HttpClient",
-    "call_for_key",
-    "check_address",
-    "check_key",
-    "failure_of",
-    "find_key",
-    "first_variable",
-    "join_address",
-    "lower_names",
-]
-
 
 def first_variable(names: Sequence[str]) -> str | None:
     """Return the value of the first of these environment variables that is set and not blank."""

@@ -24,17 +24,6 @@ from rerank_core.errors import (
     ScorerUnavailableError,
 )
 
-__all__ = [
-    "RequestFailure",
-    "errors_by_status",
-    "find_request_id",
-    "find_value",
-    "quotes_key",
-    "read_refusal",
-    "read_retry_after",
-    "to_number",
-]
-
 _RETRIED = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id", "x-amzn-requestid", "opc-request-id")

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-__all__ = ["RateLimiter"]
-
 _WINDOW_SECONDS = 60.0
 
 

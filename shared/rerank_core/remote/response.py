@@ -11,18 +11,6 @@ from rerank_core.errors import InvalidResponseError
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
 from rerank_core.types import Passage
 
-__all__ = [
-    "BYTES_PER_STEP",
-    "COST_HEADER",
-    "HttpReply",
-    "ParsedReply",
-    "ResponseFormat",
-    "find_number",
-    "parse_json",
-    "read_reply",
-    "scores_by_index",
-]
-
 _TOKENS = (
     "usage.total_tokens",
     "usage.input_tokens",

@@ -13,8 +13,6 @@ from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.service import RemoteModel
 
-__all__ = ["send_with_retries"]
-
 T = TypeVar("T")
 
 _logger = logging.getLogger("rerank_core")

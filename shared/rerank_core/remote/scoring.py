@@ -26,8 +26,6 @@ from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.types import Passage, Scale, Scored
 from rerank_core.usage import Usage
 
-__all__ = ["RemoteCall"]
-
 _logger = logging.getLogger("rerank_core")
 
 _LOWEST: Mapping[Scale, float] = {"probability": 0.0, "logit": -1000.0, "cosine": -1.0}

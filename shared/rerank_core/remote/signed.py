@@ -19,8 +19,6 @@ from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, ResponseFor
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import RemoteOptions
 
-__all__ = ["SignedOptions", "SignedScorer", "SignedTransport", "raise_signed"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SignedOptions(RemoteOptions):

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from rerank_core.model_facts import Limits
 
-__all__ = ["count_search_units", "split"]
-
 _UNIT_DOCUMENTS = 100
 _UNIT_DOCUMENT_TOKENS = 500
 

@@ -23,8 +23,6 @@ from rerank_core.scorer import Scorer
 if TYPE_CHECKING:
     from rerank_core.remote.scorer import RemoteScorer
 
-__all__ = ["SpendingCap", "max_row_cost", "row_cost"]
-
 _KNOWN_POLICIES = (Cached, Calibrated, Cascade, Fallback, Hedged, Windowed)
 """Policies of which it is known what they send: each text, or each window, once to each scorer (Hedged: twice)."""
 

@@ -29,8 +29,6 @@ from rerank_tools.batch.rows import Outcome, usage_to_dict
 from rerank_tools.batch.sources import Source
 from rerank_tools.journal import Journal, read_journal
 
-__all__ = ["BatchFolder", "PartJournal", "PartState"]
-
 _VERSION = 3
 _WAIT_SECONDS = 10.0
 """Workers outlive a driver that was killed for about a second."""

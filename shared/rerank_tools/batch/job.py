@@ -20,8 +20,6 @@ from rerank_tools.batch.rows import subtract_usage
 from rerank_tools.batch.runner import JobProgress, PartRunner, Progress
 from rerank_tools.batch.sources import Source, open_source
 
-__all__ = ["BatchPlan", "BatchReport", "plan_file", "rerank_file"]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:

@@ -14,8 +14,6 @@ from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection, check_selection
 from rerank_tools.batch.rows import Columns
 
-__all__ = ["BatchEngine", "BatchOptions"]
-
 BatchEngine = Literal["auto", "process", "ray"]
 """Where a batch runs: ``"auto"`` is Ray where more than one worker is asked for."""
 

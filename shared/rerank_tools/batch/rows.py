@@ -12,19 +12,6 @@ from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
-__all__ = [
-    "Columns",
-    "Outcome",
-    "Row",
-    "add_columns",
-    "check_columns",
-    "check_row",
-    "describe_clash",
-    "read_table",
-    "subtract_usage",
-    "usage_to_dict",
-]
-
 
 class Columns(NamedTuple):
     """Names of columns: those that are read, and those that are added, for indices, scores and usage."""

@@ -21,8 +21,6 @@ from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.rows import Outcome, Row, subtract_usage
 from rerank_tools.batch.sources import Source
 
-__all__ = ["JobProgress", "PartRunner", "Progress", "score_row"]
-
 _PARTS_AT_ONCE = 2
 """The next part begins while the last rows of one are under way; more would only take more memory."""
 

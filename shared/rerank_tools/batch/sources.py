@@ -27,8 +27,6 @@ from rerank_tools.batch.rows import (
 )
 from rerank_tools.records import parse_json_object
 
-__all__ = ["JsonLinesSource", "ParquetSource", "Source", "open_source"]
-
 _ROWS_AT_ONCE = 1024
 
 

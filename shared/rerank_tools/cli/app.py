@@ -16,8 +16,6 @@ from rerank_tools.cli.jobs import batch, precompute, serve
 from rerank_tools.cli.output import OutputClosedError, note, prepare_streams
 from rerank_tools.cli.ranking import query, rerank
 
-__all__ = ["app", "run"]
-
 # Click's exceptions, wherever typer takes them from: its own copy, or the installed package.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]

@@ -20,8 +20,6 @@ from rerank_tools.cli.output import Output, note, write_results, write_table, wr
 from rerank_tools.known_models import KnownModel, known_models
 from rerank_tools.records import Record
 
-__all__ = ["compare", "evaluate", "models"]
-
 _Rankings = Mapping[str, Ranking[Record]]
 
 

@@ -19,8 +19,6 @@ from rerank_tools.batch.options import BatchEngine
 from rerank_tools.cli import options
 from rerank_tools.cli.output import Output, note, write_results, write_text
 
-__all__ = ["batch", "precompute", "serve"]
-
 
 def batch(
     *,

@@ -14,26 +14,6 @@ from rerank_core.reranker import Reranker
 from rerank_tools.cli.output import Output, note
 from rerank_tools.records import FORMATS, Record, RecordFormat, parse_records, read_records
 
-__all__ = [
-    "AdaptiveRatio",
-    "BaseUrl",
-    "Candidates",
-    "DocumentsFile",
-    "Format",
-    "Instruction",
-    "Model",
-    "Models",
-    "OutputOption",
-    "Query",
-    "TextField",
-    "Threshold",
-    "Timeout",
-    "TopN",
-    "Vectors",
-    "make_reranker",
-    "read_documents",
-]
-
 _MODEL_HELP = "The scorer, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.5[/]; see the command models."
 
 Query = Annotated[str, typer.Option("--query", "-q", help="The question.", show_default=False)]

@@ -16,17 +16,6 @@ from rerank_core._support.tables import UNSAFE_CHARACTERS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = [
-    "Output",
-    "OutputClosedError",
-    "TerminalFilter",
-    "note",
-    "prepare_streams",
-    "write_results",
-    "write_table",
-    "write_text",
-]
-
 
 class Output(str, Enum):
     """How results are written."""

@@ -21,8 +21,6 @@ from rerank_tools.cli.output import Output, note, write_results
 from rerank_tools.corpus import CorpusIndex, Hit
 from rerank_tools.records import Record
 
-__all__ = ["query", "rerank"]
-
 
 def rerank(
     *,

@@ -12,8 +12,6 @@ from typing import Any
 
 from rerank_core._support.extras import require
 
-__all__ = ["MAX_CHARS", "SUFFIXES", "Chunk", "chunk_file"]
-
 MAX_CHARS = 1000
 """The most characters of a chunk: about the 256 tokens that a small model reads."""
 

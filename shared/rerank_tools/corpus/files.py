@@ -18,8 +18,6 @@ from rerank_core.errors import ConfigurationError
 from rerank_tools.corpus.chunks import SUFFIXES, Chunk, chunk_file
 from rerank_tools.records import FORMATS, decode, parse_records
 
-__all__ = ["Corpus", "Stamp"]
-
 _NEVER_INDEXED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 _RECORD_SUFFIXES = frozenset(suffix for suffix, name in FORMATS.items() if name in ("jsonl", "csv", "tsv"))
 _MAX_BYTES = 4 * 2**20

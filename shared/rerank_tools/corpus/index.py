@@ -28,8 +28,6 @@ from rerank_tools.bm25 import build_bm25, search_bm25
 from rerank_tools.corpus.chunks import Chunk
 from rerank_tools.corpus.files import Corpus, Stamp
 
-__all__ = ["CorpusIndex", "Hit"]
-
 _VERSION = 4
 _LOCK_SECONDS = 30.0
 

@@ -16,8 +16,6 @@ from rerank_core.reranker import Reranker
 from rerank_core.scorer import Scorer
 from rerank_core.types import Ranking
 
-__all__ = ["acalibrate", "calibrate", "fit_isotonic", "fit_platt", "measure_quality"]
-
 _Groups = dict[str, list[tuple[str, bool]]]  # texts and labels, by query
 
 _MIN_OF_EACH_LABEL = 10

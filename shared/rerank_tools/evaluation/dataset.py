@@ -10,8 +10,6 @@ from pathlib import Path
 from rerank_core.errors import ConfigurationError
 from rerank_tools.records import parse_json_object, read_lines
 
-__all__ = ["Dataset", "Run", "load_dataset", "read_run"]
-
 Run = Mapping[str, Mapping[str, float]]
 """Query id, document id, score."""
 

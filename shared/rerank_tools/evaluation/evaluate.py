@@ -25,8 +25,6 @@ from rerank_tools.evaluation.first_stage import Candidates, FirstStage, retrieve
 from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult, make_file_name
 from rerank_tools.journal import Journal
 
-__all__ = ["evaluate"]
-
 _FORMAT = 2
 """Of the kept answers; those of another one are asked again."""
 

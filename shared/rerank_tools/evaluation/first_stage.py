@@ -13,8 +13,6 @@ from rerank_core.errors import ConfigurationError
 from rerank_tools.bm25 import build_bm25, search_bm25
 from rerank_tools.evaluation.dataset import Dataset, Run, read_run
 
-__all__ = ["Candidates", "FirstStage", "Search", "retrieve"]
-
 Search = Callable[[str, int], Iterable[str] | Mapping[str, float]]
 """Takes a query's text and how many documents to find; returns their ids, best first, or ids with scores."""
 

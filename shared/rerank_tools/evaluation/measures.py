@@ -9,18 +9,6 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_tools.evaluation.dataset import Run
 
-__all__ = [
-    "TEST",
-    "correct_p_values",
-    "list_default_measures",
-    "make_decreasing",
-    "mean_interval",
-    "measure_run",
-    "paired_p_value",
-    "parse_measures",
-    "ratio_interval",
-]
-
 _RESAMPLES = 2000
 _PERMUTATIONS = 9999
 _SEED = 0

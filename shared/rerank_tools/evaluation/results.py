@@ -18,8 +18,6 @@ from rerank_tools.evaluation.measures import make_decreasing
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["EvaluationResult", "QueryResult", "SystemResult", "make_file_name"]
-
 _LEVEL = 0.05
 
 

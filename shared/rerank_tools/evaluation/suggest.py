@@ -17,18 +17,6 @@ from rerank_tools.evaluation.measures import (
 )
 from rerank_tools.evaluation.results import EvaluationResult
 
-__all__ = [
-    "CandidatesPoint",
-    "CandidatesSuggestion",
-    "Suggestion",
-    "ThresholdPoint",
-    "ThresholdSuggestion",
-    "find_few_queries",
-    "measure_order",
-    "suggest_candidates",
-    "suggest_threshold",
-]
-
 _Scores = Mapping[str, Sequence[tuple[str, float]]]
 _Qrels = Mapping[str, Mapping[str, int]]
 

@@ -11,8 +11,6 @@ from rerank_tools.evaluation.measures import mean_interval, parse_measures
 from rerank_tools.evaluation.results import EvaluationResult
 from rerank_tools.evaluation.suggest import Suggestion, find_few_queries, measure_order
 
-__all__ = ["WeightPoint", "WeightSuggestion", "suggest_retrieval_weight"]
-
 _STEPS = 20
 
 

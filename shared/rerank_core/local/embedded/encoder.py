@@ -24,8 +24,6 @@ from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
 from rerank_core.local.runtimes.session import SessionOptions
 from rerank_core.local.tokens import encode
 
-__all__ = ["Encoder"]
-
 _SPECIAL_TOKENS = 2
 """[CLS] before and [SEP] after a text."""
 _DATA = Path(__file__).parent

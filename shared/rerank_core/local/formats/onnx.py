@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT", "INT8", "INT32", "INT64", "UINT8", "GraphBuilder", "Tensor", "read_tensors", "read_weights"]
-
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("u1"),

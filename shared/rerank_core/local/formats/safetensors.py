@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["Weights", "has_weights"]
-
 _SINGLE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _LENGTH = 8

@@ -25,8 +25,6 @@ from rerank_core.local.tokens import encode
 if TYPE_CHECKING:
     from rerank_core.local.torch.multi_vector import MultiVectorSession
 
-__all__ = ["ColbertEncoder", "load_encoder"]
-
 _PROBE = "How is THIS read (again)? Über 3 words, at least."
 _TOLERANCE = 0.02
 

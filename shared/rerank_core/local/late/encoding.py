@@ -23,17 +23,6 @@ from rerank_core.local.tokens import padded, token_ends
 if TYPE_CHECKING:
     from rerank_core.local.torch.multi_vector import MultiVectorSession
 
-__all__ = [
-    "EncodingJob",
-    "StoringJob",
-    "TokenEncoder",
-    "TokenIds",
-    "TokenVectors",
-    "VectorCache",
-    "name_records",
-    "normalise",
-]
-
 _RECORDS_PER_WRITE = 32
 """What a killed process loses at most."""
 

@@ -12,8 +12,6 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 
-__all__ = ["TextForm", "read_forms"]
-
 _MODULES = ("Transformer", "Dense", "MultiVectorMask", "Normalize")
 """Those of the library that ColBERT checkpoints have; the last one makes vectors of length 1."""
 _FILLED = 32

@@ -13,8 +13,6 @@ from rerank_core._support.extras import require
 from rerank_core.local.formats.onnx import FLOAT, INT8, UINT8, GraphBuilder
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 
-__all__ = ["RECORD_FORMAT", "RecordProduct", "pack_record", "pool_tokens"]
-
 _Floats = npt.NDArray[np.float32]
 
 RECORD_FORMAT = "int8/1"

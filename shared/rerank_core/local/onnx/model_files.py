@@ -24,8 +24,6 @@ from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import Precision
 from rerank_core.local.torch.loading import quiet_transformers
 
-__all__ = ["GraphFile", "can_write_graph", "export", "find_graph", "quantize", "read_graph"]
-
 _SAFETENSORS = "model.safetensors"
 _SINGLE = ("model.onnx", "onnx/model.onnx")
 _COLBERT = "vespa_colbert.onnx"

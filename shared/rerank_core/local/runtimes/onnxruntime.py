@@ -11,8 +11,6 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import usable_threads
 
-__all__ = ["OrtSession"]
-
 
 class OrtSession:
     """A model on ONNX Runtime: one run at a time, which another thread may end.

@@ -14,8 +14,6 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.cpu import usable_threads
 
-__all__ = ["OpenVinoSession", "require_openvino"]
-
 _DEVICE = "CPU"
 _HINTS = {"auto": "f32", "fp32": "f32", "int8": "f32", "bf16": "bf16"}
 """What is not in int8 weights stays in single precision; the device's own default may be bfloat16."""

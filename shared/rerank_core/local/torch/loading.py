@@ -15,15 +15,6 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import usable_threads
 
-__all__ = [
-    "check_trained",
-    "keep_class_unpatched",
-    "quiet_transformers",
-    "set_threads",
-    "to_chat_template",
-    "use_template",
-]
-
 _ROLES = {"query": "query", "document": "document", "instruction": "system"}
 
 

@@ -16,8 +16,6 @@ from rerank_core.local.torch.loading import keep_class_unpatched
 from rerank_core.local.torch.readers import Features, Reader
 from rerank_core.reading import estimate_token_ends, estimate_tokens
 
-__all__ = ["ListwiseJob", "ListwiseModel", "Replica", "TorchPairs", "choose_tokens_per_batch"]
-
 _PURPOSE = "a model that ranks all texts together"
 
 _CPU_TOKENS = 1024

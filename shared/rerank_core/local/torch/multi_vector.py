@@ -10,8 +10,6 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.torch.loading import quiet_transformers, set_threads
 from rerank_core.local.torch.model import choose_tokens_per_batch
 
-__all__ = ["MultiVectorSession"]
-
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
 _PURPOSE = "a ColBERT checkpoint on torch"
 

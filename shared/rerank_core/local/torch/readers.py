@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Features", "Reader", "choose_reader"]
-
 Features = dict[str, Any]
 """What a model's ``forward`` takes: arrays or tensors of shape (pairs, tokens), and values for the whole batch."""
 

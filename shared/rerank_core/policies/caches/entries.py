@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from rerank_core.types import Passage
 
-__all__ = ["Entry", "read_entries", "to_bytes"]
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -10,8 +10,6 @@ from time import time_ns
 
 from rerank_core._call.sqlite_file import SqliteFile, select, transaction
 
-__all__ = ["ScoreFile"]
-
 
 class ScoreFile(SqliteFile):
     """Values by key; blocking.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pyarrow
     import ray.data
 
-__all__ = ["DatasetWorker", "OnRowError", "precompute_dataset", "rerank_dataset"]
-
 _PART_SUFFIX = ".part"
 
 OnRowError = Literal["raise", "column"]

@@ -20,8 +20,6 @@ from rerank_tools.batch.ray.worker import Worker, map_arguments
 from rerank_tools.batch.runner import JobProgress, PartRunner
 from rerank_tools.batch.sources import Source
 
-__all__ = ["PartWorker", "run_on_ray", "start_cap"]
-
 _MAX_CALLS = 10_000
 
 

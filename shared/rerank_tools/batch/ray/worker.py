@@ -16,8 +16,6 @@ from rerank_tools.batch.options import BatchOptions
 if TYPE_CHECKING:
     from rerank_core.remote.service import RemoteOptions
 
-__all__ = ["Worker", "count_workers", "map_arguments", "prepare_scorer"]
-
 
 class Worker:
     """A scorer in a process of its own; a subclass's ``__call__`` puts it to work."""

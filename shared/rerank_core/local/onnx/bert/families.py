@@ -8,8 +8,6 @@ from typing import Any
 
 from rerank_core.errors import ConfigurationError
 
-__all__ = ["BertShape", "LayerNames", "read_shape", "supports"]
-
 
 @dataclass(frozen=True)
 class LayerNames:

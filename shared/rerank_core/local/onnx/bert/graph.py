@@ -18,8 +18,6 @@ from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
 from rerank_core.local.onnx.bert.openvino import OpenVinoGraph
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions, choose_runtime
 
-__all__ = ["BertWriter", "open_checkpoint"]
-
 _WORDS = "embeddings.word_embeddings.weight"
 
 

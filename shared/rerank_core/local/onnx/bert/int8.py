@@ -13,16 +13,6 @@ import numpy.typing as npt
 from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
 
-__all__ = [
-    "LARGEST_INT8",
-    "Array",
-    "QuantizedRows",
-    "RowQuantizer",
-    "cached_quantizer",
-    "largest_int8",
-    "quantize_rows",
-]
-
 Array = npt.NDArray[np.float32]
 
 

@@ -12,8 +12,6 @@ from rerank_core.local.onnx.bert.int8 import Array, QuantizedRows, RowQuantizer
 from rerank_core.local.runtimes.onnxruntime import OrtSession
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
-__all__ = ["OrtGraph"]
-
 _FUSED = "com.microsoft"
 # A quantised row is unsigned bytes around 128, in steps of 1 / 127 of the row's largest magnitude.
 _STEP = np.array(1 / 127, np.float32)

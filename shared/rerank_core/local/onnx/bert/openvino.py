@@ -10,8 +10,6 @@ from rerank_core.local.onnx.bert.int8 import Array, QuantizedRows, RowQuantizer
 from rerank_core.local.runtimes.openvino import OpenVinoSession, require_openvino
 from rerank_core.local.runtimes.session import ModelSession, SessionOptions
 
-__all__ = ["OpenVinoGraph"]
-
 
 class OpenVinoGraph:
     """Writes the operators of a graph, as :class:`OrtGraph` does; values are nodes."""

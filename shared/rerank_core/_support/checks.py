@@ -1,6 +1,7 @@
-"""Checks of options: each returns the value as a plain Python one, or raises an error that says what to give.
+"""Checks of options, which raise a ConfigurationError that names the value and says what to give.
 
-The first argument is the option's name, which begins the error's message; the second is the value.
+The first argument is the option's name, the second its value. All but :func:`check_choice` return the value as a
+plain Python one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,7 @@ from rerank_core.errors import ConfigurationError
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number of at least ``least``, and at most ``most`` unless that is None.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
+    """Check a whole number of at least ``least``, and at most ``most`` unless that is None."""
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -30,11 +27,7 @@ def check_count(name: str, value: object, *, least: int = 1, most: int | None = 
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Return a number of seconds, above 0.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
+    """Check a number of seconds, above 0; infinity passes."""
     number = _real(value)
     if not number > 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give seconds above 0")
@@ -42,11 +35,7 @@ def check_seconds(name: str, value: object) -> float:
 
 
 def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
-    """Return a number of at least 0, such as a price; the message says what ``unit`` it counts.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
+    """Check a number of at least 0, such as a price; infinity passes."""
     number = _real(value)
     if not number >= 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give {unit}, at least 0")
@@ -54,11 +43,7 @@ def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
 
 
 def check_finite(name: str, value: object) -> float:
-    """Return a number that is neither NaN nor infinite.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
+    """Check a number that is neither NaN nor infinite."""
     number = _real(value)
     if not math.isfinite(number):
         raise ConfigurationError(f"{name} is {value!r}: give a finite number")
@@ -66,11 +51,7 @@ def check_finite(name: str, value: object) -> float:
 
 
 def check_fraction(name: str, value: object, *, above_0: bool = False, below_1: bool = False) -> float:
-    """Return a number from 0.0 to 1.0; ``above_0`` refuses 0.0, and ``below_1`` refuses 1.0.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
+    """Check a number from 0.0 to 1.0; ``above_0`` refuses 0.0, and ``below_1`` refuses 1.0."""
     number = _real(value)
     if not 0.0 <= number <= 1.0 or (above_0 and number == 0.0) or (below_1 and number == 1.0):
         range_ = f"{'above' if above_0 else 'from'} 0.0 {'and below' if below_1 else 'to'} 1.0"
@@ -78,12 +59,15 @@ def check_fraction(name: str, value: object, *, above_0: bool = False, below_1: 
     return number
 
 
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Check that a value is one of those that there are, such as ``get_args`` of a Literal.
+def check_text(name: str, value: object) -> str:
+    """Check a text that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{name} is {value!r}: give a text that is not blank")
+    return value
 
-    Raises:
-        ConfigurationError: it is another one; names the choices.
-    """
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Check that a value is one of those that there are, such as ``get_args`` of a Literal."""
     if value not in choices:
         raise ConfigurationError(f"{name} is {value!r}: give one of {', '.join(map(str, choices))}")
 

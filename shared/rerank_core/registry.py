@@ -25,7 +25,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "cohere": "rerank_core.remote.cohere:CohereScorer",
         "cross-encoder": "rerank_core.local.torch.scorer:CrossEncoderScorer",
         "embedded": "rerank_core.local.embedded.scorer:EmbeddedScorer",
-        "late": "rerank_core.local.late.colbert:ColbertScorer",
+        "late": "rerank_core.local.late.scorer:ColbertScorer",
         "llm": "rerank_core.remote.chat:ChatScorer",
         "oci": "rerank_core.remote.oci:OciScorer",
         "onnx": "rerank_core.local.onnx.scorer:OnnxScorer",

@@ -35,10 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._bench import Call, Figures, arguments, kept, machine, machine_line, median, table
 
 from rerank_core import Reranker, load_scorer
-from rerank_core.local.late.encoding import name_records
-from rerank_core.local.late.token_records import pack_record
-from rerank_core.local.late.vector_file import record_key
-from rerank_core.vectors import VectorFile
+from rerank_core.local.late.token_records import name_records, pack_record
+from rerank_core.vectors import VectorFile, record_key
 from rerank_tools.evaluation import Dataset, evaluate, load_dataset
 from rerank_tools.evaluation.first_stage import retrieve
 

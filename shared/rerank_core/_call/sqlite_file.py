@@ -6,12 +6,12 @@ import logging
 import os
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from rerank_core._call.reaper import clean_up_after
 from rerank_core.errors import ConfigurationError, ScorerUnavailableError
@@ -29,51 +29,35 @@ _EVICTED_PART = 8  # an eighth, so that evicting is rare
 _logger = logging.getLogger("rerank_core")
 
 
-class _ForkGate:
-    """Keeps threads out of SQLite while the process forks: a child would wait for ever for locks they hold.
+_forking = threading.Lock()
+_locks: WeakSet[threading.RLock] = WeakSet()
+"""One for each file, within which SQLite is used; added to under the lock above."""
+_taken = threading.local()
 
-    A fork waits until all other threads are out, but not longer than ten seconds. SQLite's memory has one lock
-    for all files, so there is one gate.
+
+def _keep_threads_out() -> None:
+    """Wait until no thread is inside SQLite, ten seconds at most, and let none in while the process forks.
+
+    A child would wait for ever for the locks that such a thread holds, like that of the memory of all files.
     """
-
-    def __init__(self) -> None:
-        self._reset()
-        if hasattr(os, "register_at_fork"):  # Windows has none
-            os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
-
-    def _reset(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: Counter[int] = Counter()
-        self._forks = 0
-
-    def _close(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            self._forks += 1
-            self._changed.wait_for(lambda: self._inside.keys() <= {me}, _FORK_SECONDS)
-
-    def _open(self) -> None:
-        with self._changed:
-            self._forks -= 1
-            self._changed.notify_all()
-
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            if me not in self._inside:
-                self._changed.wait_for(lambda: not self._forks)
-            self._inside[me] += 1
-
-    def __exit__(self, *error: object) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            self._inside[me] -= 1
-            if self._inside[me] <= 0:
-                del self._inside[me]
-                self._changed.notify_all()
+    _forking.acquire()
+    ends = monotonic() + _FORK_SECONDS
+    _taken.locks = [lock for lock in _locks if lock.acquire(timeout=max(0.0, ends - monotonic()))]
 
 
-_fork_gate = _ForkGate()
+def _let_threads_in() -> None:
+    for lock in _taken.locks:
+        lock.release()
+    _forking.release()
+
+
+def _begin_in_child() -> None:
+    _let_threads_in()
+    _locks.clear()  # each file gets another one
+
+
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(before=_keep_threads_out, after_in_parent=_let_threads_in, after_in_child=_begin_in_child)
 
 
 class SqliteFile:
@@ -81,23 +65,15 @@ class SqliteFile:
 
     A damaged file is moved aside (``.damaged``) with one warning, and a new one is begun. Times of last use are
     kept in memory and written together with the next records, so that reading never waits for a writer.
-
-    Args:
-        path: the file, absolute; it is made with its folder when it is needed.
-
-    Attributes:
-        kind: what messages call it.
-        header: the application's number in the file's header, and the format's version.
-        schema: the statements that make the tables.
-        table: the one with the columns ``key`` and ``used``, whose rows are dropped to make room.
-        pragmas: settings of each connection.
     """
 
     kind: ClassVar[str]
     header: ClassVar[tuple[int, int]]
+    """The application's number, and the format's version."""
     schema: ClassVar[Sequence[str]]
     table: ClassVar[str]
-    pragmas: ClassVar[Sequence[str]] = ()
+    """The one with the columns ``key`` and ``used``, whose rows are dropped to make room."""
+    pragmas: ClassVar[Sequence[str]]
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,6 +82,8 @@ class SqliteFile:
     def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
+        with _forking:
+            _locks.add(self._lock)
         self._connection: sqlite3.Connection | None = None
         self._last_used: dict[bytes, int] = {}
 
@@ -115,16 +93,10 @@ class SqliteFile:
             if self._connection is not None and self._last_used:
                 with suppress(sqlite3.Error), transaction(self._connection):  # only the order of eviction is lost
                     self._write_uses(self._connection)
-            self._last_used.clear()
             self._drop_connection()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what ``work`` returns for the open connection.
-
-        Raises:
-            ConfigurationError: it is another program's file, or one of another version.
-            ScorerUnavailableError: it cannot be read or written.
-        """
+        """Return what ``work`` returns for the open connection."""
         with self._locked():
             try:
                 try:
@@ -148,7 +120,7 @@ class SqliteFile:
     def _make_room(self, connection: sqlite3.Connection, max_bytes: int) -> None:
         """Drop the least recently used rows until the pages in use fit; within a transaction."""
         self._write_uses(connection)
-        while _live_bytes(connection) > max_bytes:
+        while live_bytes(connection) > max_bytes:
             count = read_number(connection, f"SELECT count(*) FROM {self.table}")  # noqa: S608 - our own name
             if not count:
                 return
@@ -167,14 +139,14 @@ class SqliteFile:
     def _locked(self) -> Iterator[None]:
         if self._process != os.getpid():
             self._reset()  # in a forked child: the connection is the parent's, and even closing it would do harm
-        with _fork_gate, self._lock:
+        with self._lock:
             yield
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                self.path.touch(0o600, exist_ok=False)
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -184,7 +156,7 @@ class SqliteFile:
                 connection.close()
                 raise
             self._connection = connection
-            clean_up_after(self, _close, connection)
+            clean_up_after(self, _close, self._lock, connection)
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -244,8 +216,8 @@ class SqliteFile:
             connection.close()
 
 
-def _close(connection: sqlite3.Connection) -> None:
-    with _fork_gate:
+def _close(lock: threading.RLock, connection: sqlite3.Connection) -> None:
+    with lock:
         connection.close()
 
 
@@ -274,13 +246,14 @@ def read_number(connection: sqlite3.Connection, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 
-def _read_header(connection: sqlite3.Connection) -> tuple[int, int]:
-    return read_number(connection, "PRAGMA application_id"), read_number(connection, "PRAGMA user_version")
-
-
-def _live_bytes(connection: sqlite3.Connection) -> int:
+def live_bytes(connection: sqlite3.Connection) -> int:
+    """Return how many bytes of the file are in use."""
     pages = read_number(connection, "PRAGMA page_count") - read_number(connection, "PRAGMA freelist_count")
     return pages * read_number(connection, "PRAGMA page_size")
+
+
+def _read_header(connection: sqlite3.Connection) -> tuple[int, int]:
+    return read_number(connection, "PRAGMA application_id"), read_number(connection, "PRAGMA user_version")
 
 
 def _is_damage(exc: sqlite3.DatabaseError) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -18,9 +19,8 @@ from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.policies.caches import Cache, MemoryCache
-from rerank_core.policies.caches.entries import Entry, read_entries, to_bytes
 from rerank_core.scorer import Scorer
-from rerank_core.types import Attempt, Scored
+from rerank_core.types import Attempt, Passage, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["Cached"]
@@ -93,16 +93,15 @@ class Cached(Policy):
         if loop is not self._loop:  # in a forked child, where the parent's calls will never end
             self._loop, self._flights = loop, {}
         keys, work = await run_text_work(self._make_keys, texts, query)
-        joined = self._join(work, query)
-        for flight in joined:
-            flight.waiting += 1
+        flights = self._join(work, query)
         with Consumption() as consumed:
             try:
-                await asyncio.wait([flight.task for flight in joined], return_when=asyncio.FIRST_EXCEPTION)
+                await asyncio.wait([flight.task for flight in flights], return_when=asyncio.FIRST_EXCEPTION)
             finally:
-                await self._leave(joined)
-            reporting = [flight for flight in joined if flight.report()]
-            return await run_work(_STEPS_PER_KEY * len(keys), _merge, keys, joined, reporting, consumed)
+                await self._leave(flights)
+            reporting = [flight for flight in flights if flight.report()]
+            ended = [flight for flight in flights if flight.task.done()]
+            return await run_work(_STEPS_PER_KEY * len(keys), _merge, keys, ended, reporting, consumed.usage)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -126,57 +125,77 @@ class Cached(Policy):
         """Return the flights that look for these keys: those that do already, and one for the others."""
         is_shared = len(work) <= _MAX_SHARED
         joined = {self._flights[key] for key in work if key in self._flights} if is_shared else set()
-        mine = {key: part for key, part in work.items() if key not in self._flights} if joined else work
+        mine = {key: text for key, text in work.items() if key not in self._flights} if joined else work
         if mine:
-            flight = _Flight(mine, is_shared)
+            flight = _Flight(mine)
             flight.task = asyncio.get_running_loop().create_task(self._fly(flight, query))
             # If every call has gone, nobody else asks how it ended, and asyncio would log that.
             flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
             if is_shared:
                 self._flights.update(dict.fromkeys(mine, flight))
             joined.add(flight)
+        for flight in joined:
+            flight.waiting += 1
         return joined
+
+    async def _leave(self, joined: Set[_Flight]) -> None:
+        """Stop waiting; cancel what nobody else waits for, and return when it has ended."""
+        for flight in joined:
+            flight.waiting -= 1
+        ending = [flight for flight in joined if not flight.waiting and not flight.task.done()]
+        for flight in ending:
+            self._close(flight)
+            flight.task.cancel()
+        if ending:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([flight.task for flight in ending])
+            for flight in ending:
+                flight.report()
+
+    def _close(self, flight: _Flight) -> None:
+        """Let no further call join: it starts its own."""
+        for key in flight.work if len(flight.work) <= _MAX_SHARED else ():
+            if self._flights.get(key) is flight:
+                del self._flights[key]
 
     async def _fly(self, flight: _Flight, query: str) -> None:
         """Look up, score what is missing, and store it, for all calls that wait."""
         try:
             with Consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
-                steps = _STEPS_PER_KEY * len(flight.work)
-                flight.entries = await self._look_up(flight.work)
-                self._is_ordinal = self._is_ordinal or any(one.ordinal for one in flight.entries.values())
-                missing = await run_work(steps, flight.missing)
-                if missing and self.listwise:
-                    missing = flight.work
+                missing = await self._look_up(flight)
+                self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in flight.entries.values())
                 if missing:
-                    await self._score_missing(flight, query, missing)
-                    if not flight.attempts:
-                        await self._store(await run_work(steps, flight.to_values))
+                    await self._store(await self._score(flight, query, missing))
         finally:
-            self._end(flight)
+            self._close(flight)
 
-    async def _score_missing(self, flight: _Flight, query: str, missing: Mapping[bytes, str]) -> None:
+    async def _look_up(self, flight: _Flight) -> Mapping[bytes, str]:
+        """Return what is to be scored."""
+        found: dict[bytes, bytes] = {}
+        try:
+            with anyio.fail_after(self.cache_timeout):
+                found = dict(await self.cache.get(list(flight.work)))
+            self._is_failing = False
+        except Exception as exc:
+            self._warn(exc)
+        missing = await run_work(flight.steps, flight.take_found, found)
+        return flight.work if missing and self.listwise else missing
+
+    async def _score(self, flight: _Flight, query: str, missing: Mapping[bytes, str]) -> dict[bytes, bytes]:
+        """Return what is to be remembered."""
         try:
             scored = await call_scorer(self.scorer, query, list(missing.values()))
         except ScorerError as exc:
             if not self.listwise:
-                flight.partial = await run_work(_STEPS_PER_KEY * len(missing), _by_key, missing, exc.partial)
+                await run_work(flight.steps, flight.take_partial, missing, exc.partial)
             raise
-        await run_work(_STEPS_PER_KEY * len(missing), flight.take, missing, scored, self.scorer)
-
-    async def _look_up(self, work: Mapping[bytes, str]) -> dict[bytes, Entry]:
-        try:
-            with anyio.fail_after(self.cache_timeout):
-                found = await self.cache.get(list(work))
-            self._is_failing = False
-            return await run_work(_STEPS_PER_KEY * len(found), read_entries, found, work)
-        except Exception as exc:
-            self._warn(exc)
-            return {}
+        return await run_work(flight.steps, flight.take_answer, missing, scored, self.scorer)
 
     async def _store(self, values: Mapping[bytes, bytes]) -> None:
         try:
-            with anyio.fail_after(self.cache_timeout):
-                await self.cache.put(values)
+            if values:
+                with anyio.fail_after(self.cache_timeout):
+                    await self.cache.put(values)
         except Exception as exc:
             self._warn(exc)
 
@@ -188,25 +207,43 @@ class Cached(Policy):
             _logger.warning("%s goes on without its cache: %s", self.name, reason)
         self._is_failing = True
 
-    async def _leave(self, joined: Set[_Flight]) -> None:
-        """Stop waiting; cancel what nobody else waits for, and return when it has ended."""
-        for flight in joined:
-            flight.waiting -= 1
-        ending = [flight for flight in joined if not flight.waiting and not flight.task.done()]
-        for flight in ending:
-            self._end(flight)  # a call that comes now starts its own
-            flight.task.cancel()
-        if ending:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([flight.task for flight in ending])
-            for flight in ending:
-                flight.report()
 
-    def _end(self, flight: _Flight) -> None:
-        """Let no further call join."""
-        for key in flight.work if flight.is_shared else ():
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is known of one text; all but the last is remembered.
+
+    Some scorers know only by their answers whether these are ordinal.
+    """
+
+    score: float
+    passage: Passage | None = None
+    tier: int = 0
+    model: str | None = None
+    ordinal: bool = False
+    left_out: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Return JSON, which gives every float back exactly."""
+        values = [self.score, self.passage, self.tier, self.model, *([True] if self.ordinal else [])]
+        return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _read_entry(value: bytes, text: str) -> _Entry | None:
+    """Return the entry of this text; None if the value is no such entry, which counts as missing."""
+    try:
+        score, span, tier, model, *ordinal = json.loads(value)
+        passage = None if span is None else Passage(*span)
+        is_valid = (
+            type(score) in (int, float)
+            and 0.0 <= score <= 1.0
+            and (passage is None or 0 <= passage.start <= passage.end <= len(text))
+            and type(tier) is int
+            and (model is None or isinstance(model, str))
+            and ordinal in ([], [True])
+        )
+    except (TypeError, ValueError):
+        return None
+    return _Entry(float(score), passage, tier, model, bool(ordinal)) if is_valid else None
 
 
 @dataclass(slots=True, eq=False)
@@ -215,115 +252,93 @@ class _Flight:
 
     Attributes:
         work: the text of each key.
-        is_shared: whether other calls may join.
         waiting: how many calls wait.
-        entries: what was found or scored.
-        fresh: keys that the scorer was asked for.
-        partial: scores that arrived before the scorer failed.
-        left_out: keys of texts that the answer left out.
-        attempts: the answer's.
-        consumed: what the scorer consumed, until a call has reported it.
-        task: does the work.
+        entries: what was found or scored, also before the scorer failed.
+        fresh: the keys that the scorer was asked for.
+        consumed: what that took, until a call has reported it.
     """
 
     work: Mapping[bytes, str]
-    is_shared: bool = True
     waiting: int = 0
-    entries: dict[bytes, Entry] = field(default_factory=dict)
+    entries: dict[bytes, _Entry] = field(default_factory=dict)
     fresh: frozenset[bytes] = frozenset()
-    partial: Mapping[bytes, float] = field(default_factory=dict)
-    left_out: frozenset[bytes] = frozenset()
     attempts: tuple[Attempt, ...] = ()
     consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
 
-    def missing(self) -> Mapping[bytes, str]:
-        """Return what was not found."""
+    @property
+    def steps(self) -> int:
+        """About how many microseconds it takes to go through all keys."""
+        return _STEPS_PER_KEY * len(self.work)
+
+    def take_found(self, found: Mapping[bytes, bytes]) -> dict[bytes, str]:
+        """Take what a cache returned, and return what is missing."""
+        for key, text in self.work.items():
+            entry = _read_entry(found[key], text) if key in found else None
+            if entry is not None:
+                self.entries[key] = entry
         return {key: text for key, text in self.work.items() if key not in self.entries}
 
-    def take(self, keys: Iterable[bytes], scored: Scored, scorer: Scorer) -> None:
-        """Take a scorer's answer about the texts of these keys."""
+    def take_answer(self, keys: Collection[bytes], scored: Scored, scorer: Scorer) -> dict[bytes, bytes]:
+        """Take a scorer's answer about the texts of these keys, and return what is to be remembered of it."""
         self.attempts, self.fresh = scored.attempts, frozenset(keys)
-        self.left_out = frozenset(key for slot, key in enumerate(keys) if slot in scored.left_out)
-        count = len(scored.scores)
-        passages, tiers = scored.passages or [None] * count, scored.tiers or [0] * count
-        for key, score, passage, tier in zip(keys, scored.scores, passages, tiers, strict=True):
-            self.entries[key] = Entry(score, passage, tier, scored.model, scorer.ordinal)
+        passages, tiers = scored.passages or [None] * len(keys), scored.tiers or [0] * len(keys)
+        values = {}
+        for slot, (key, score, passage, tier) in enumerate(zip(keys, scored.scores, passages, tiers, strict=True)):
+            left_out = slot in scored.left_out
+            entry = self.entries[key] = _Entry(score, passage, tier, scored.model, scorer.ordinal, left_out)
+            if not left_out and not scored.attempts:
+                values[key] = entry.to_bytes()
+        return values
 
-    def to_values(self) -> dict[bytes, bytes]:
-        """Return what is to be remembered."""
-        kept = self.fresh - self.left_out
-        return {key: to_bytes(self.entries[key]) for key in self.work if key in kept}
+    def take_partial(self, keys: Collection[bytes], scores: Mapping[int, float]) -> None:
+        """Take the scores that arrived before the scorer failed."""
+        self.entries.update({key: _Entry(scores[slot]) for slot, key in enumerate(keys) if slot in scores})
 
     def report(self) -> bool:
         """Add what was consumed to the call that asks first; return whether that is this one."""
-        is_first = self.consumed.usage != Usage()
-        add_consumption(self.consumed.usage)
-        self.consumed.usage = Usage()
-        return is_first
-
-    @property
-    def error(self) -> BaseException | None:
-        return self.task.exception() if self.task.done() and not self.task.cancelled() else None
+        usage, self.consumed.usage = self.consumed.usage, Usage()
+        add_consumption(usage)
+        return usage != Usage()
 
 
-def _merge(
-    keys: Sequence[bytes], flights: Set[_Flight], reporting: Sequence[_Flight], consumed: Consumption
-) -> Scored:
-    """Return the answer to a call from the flights that it joined, some of whose usage it reports.
-
-    Raises:
-        ScorerError: one of them failed. Each call gets a copy, because calls add to it.
-    """
-    entries: dict[bytes, Entry] = {}
-    paid: set[bytes] = set()
-    left_out: set[bytes] = set()
-    attempts: list[Attempt] = []
-    for flight in flights:
-        entries.update(flight.entries)
-        left_out |= flight.left_out
-    for flight in reporting:
-        attempts += flight.attempts
-        paid |= flight.fresh
-    for flight in flights:
-        if flight.error is not None:
-            raise _copy_error(flight.error, flight, keys, entries, consumed.usage)
+def _merge(keys: Sequence[bytes], ended: Sequence[_Flight], reporting: Sequence[_Flight], usage: Usage) -> Scored:
+    """Return the answer to a call from the flights that it joined, some of whose usage it reports."""
+    entries = {key: entry for flight in ended for key, entry in flight.entries.items()}
+    for flight in ended:
+        if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
+            raise _copy_error(error, keys, entries, usage)
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
-    cached = sum(key not in paid for key in keys)
+    paid = {key for flight in reporting for key in flight.fresh}
     passages = [entry.passage for entry in found]
     tiers = [entry.tier for entry in found]
     return Scored(
         [entry.score for entry in found],
-        replace(consumed.usage, cached=consumed.usage.cached + cached),
+        replace(usage, cached=usage.cached + sum(key not in paid for key in keys)),
         found[0].model,
-        tuple(attempts),
+        tuple(attempt for flight in reporting for attempt in flight.attempts),
         passages if any(passages) else (),
         tiers if any(tiers) else (),
-        frozenset(slot for slot, key in enumerate(keys) if key in left_out),
+        frozenset(slot for slot, entry in enumerate(found) if entry.left_out),
     )
+
+
+def _copy_error(
+    error: BaseException, keys: Sequence[bytes], entries: Mapping[bytes, _Entry], usage: Usage
+) -> BaseException:
+    if not isinstance(error, RerankError):
+        return error
+    copied = copy.copy(error)  # because calls add to it
+    copied.__cause__ = error.__cause__
+    if isinstance(copied, ScorerError):
+        copied.partial = {slot: entries[key].score for slot, key in enumerate(keys) if key in entries}
+        copied.usage = usage
+    return copied
 
 
 def _add_text(hashed: blake2b, text: str) -> None:
     content = text.encode(errors="surrogatepass")
     hashed.update(len(content).to_bytes(8, "big"))
     hashed.update(content)
-
-
-def _by_key(keys: Iterable[bytes], scores: Mapping[int, float]) -> dict[bytes, float]:
-    return {key: scores[slot] for slot, key in enumerate(keys) if slot in scores}
-
-
-def _copy_error(
-    error: BaseException, flight: _Flight, keys: Sequence[bytes], entries: Mapping[bytes, Entry], usage: Usage
-) -> BaseException:
-    if not isinstance(error, RerankError):
-        return error
-    copied = copy.copy(error)
-    copied.__cause__ = error.__cause__
-    if isinstance(copied, ScorerError):
-        known = {key: entry.score for key, entry in entries.items()} | dict(flight.partial)
-        copied.partial = {slot: known[key] for slot, key in enumerate(keys) if key in known}
-        copied.usage = usage
-    return copied

@@ -253,6 +253,7 @@ def test_a_document_of_10_megabytes_is_not_read_to_its_end(monkeypatch: pytest.M
 
         def __init__(self, tokenizer: Any) -> None:
             self._tokenizer = tokenizer
+            self.enable_truncation = tokenizer.enable_truncation
 
         def encode_batch(self, texts: list[str], **options: Any) -> Any:
             """Encode texts."""

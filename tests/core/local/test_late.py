@@ -17,7 +17,8 @@ from support.models import QUERY, TEXTS, quiet
 from support.scripts import run_script
 
 from rerank_core import ConfigurationError, Ranking, Reranker, load_scorer
-from rerank_core.local.late.colbert import ColbertScorer
+from rerank_core.local.late.encoding import TextForm
+from rerank_core.local.late.scorer import ColbertScorer
 from rerank_core.policies import Windowed
 from rerank_core.serialization import dump_reranker, restore_reranker
 from rerank_core.vectors import VectorFile
@@ -165,6 +166,7 @@ def test_what_changes_vectors_changes_the_key(colbert: Build, tmp_path: Path) ->
     (other / "artifact.metadata").write_text(json.dumps({**metadata, "doc_token_id": "[unused0]"}))
     rank(colbert("stanford"), vectors=file)
     assert rank(moved, vectors=file, threads=1).usage.stored == len(TEXTS)
+    assert rank(moved, vectors=file, precision="fp32").usage.stored == len(TEXTS)
     assert rank(moved, vectors=file, max_length=10).usage.stored == 0
     assert rank(other, vectors=file).usage.stored == 0
     assert rank(colbert("pylate"), vectors=file).usage.stored == 0
@@ -174,6 +176,12 @@ def test_what_changes_vectors_changes_the_key(colbert: Build, tmp_path: Path) ->
         (colbert("stanford") / "model.safetensors").read_bytes()[:-1] + b"\1"
     )
     assert rank(moved, vectors=file, threads=2, cache_bytes=0).usage.stored == 0
+
+
+def test_keys_of_stored_records_stay_what_they_were() -> None:
+    """How documents are read is part of them, as this text."""
+    text = "TextForm(prompt='[D] ', limit=9, filled=0, fill_id=0, attends=False, skipped=(3,))"
+    assert repr(TextForm("[D] ", 9, skipped=(3,))) == text
 
 
 def test_the_query_is_not_taken_for_a_document(colbert: Build) -> None:

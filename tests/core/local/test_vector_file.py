@@ -18,14 +18,13 @@ import pytest
 from support.scripts import run_script
 
 from rerank_core import ConfigurationError
-from rerank_core.local.late.vector_file import record_key
-from rerank_core.vectors import VectorFile
+from rerank_core.vectors import VectorFile, record_key
 
 RECORDS = {record_key("model", f"text {number}"): bytes([number]) * 40_000 for number in range(50)}
 
 WRITER = """
 import sys
-from rerank_core.local.late.vector_file import VectorFile, record_key
+from rerank_core.vectors import VectorFile, record_key
 file = VectorFile(sys.argv[1])
 for start in range(int(sys.argv[2]), int(sys.argv[3]), 10):
     texts = [f"text {number}" for number in range(start, start + 10)]
@@ -117,7 +116,7 @@ def test_texts_are_forgotten_for_all_encoders(tmp_path: Path) -> None:
 def test_the_least_recently_used_records_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading counts as use, and the file stays within its bytes."""
     now = 1_000
-    for module in ("_call.sqlite_file", "local.late.vector_file"):
+    for module in ("_call.sqlite_file", "vectors"):
         monkeypatch.setattr(f"rerank_core.{module}.time_ns", lambda: now)
     file = VectorFile(tmp_path / "a", max_bytes=2**20)
     keys = list(RECORDS)

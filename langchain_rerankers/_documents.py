@@ -7,8 +7,6 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-__all__ = ["copy_document"]
-
 
 def copy_document(document: Document, metadata: Mapping[str, Any], *, text: str | None = None) -> Document:
     """Return a plain document with the same id, with metadata added; containers in it are copied.

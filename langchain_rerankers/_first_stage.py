@@ -19,8 +19,6 @@ from langchain_core.vectorstores import VectorStoreRetriever
 
 from rerank_core import ConfigurationError
 
-__all__ = ["FirstStageRetriever", "name_of_candidates"]
-
 _config: ContextVar[RunnableConfig | None] = ContextVar("_config", default=None)
 """The config of the call in progress: LangChain hands a retriever only its callbacks."""
 
@@ -69,11 +67,7 @@ class FirstStageRetriever(BaseRetriever):
         return patch_config(_config.get(), callbacks=callbacks)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise for keyword arguments that a source would ignore without a word.
-
-        Raises:
-            TypeError: a source takes no keyword arguments.
-        """
+        """Raise a TypeError for keyword arguments that a source would ignore without a word."""
         for source in self.get_sources() if options else ():
             inner = _unwrap(source)
             if isinstance(inner, BaseRetriever) and not inner._expects_other_args:
@@ -81,11 +75,7 @@ class FirstStageRetriever(BaseRetriever):
 
 
 def name_of_candidates(source: RetrieverLike) -> str:
-    """Return the keyword argument by which a first stage is told how many documents to return.
-
-    Raises:
-        ConfigurationError: it takes none.
-    """
+    """Return the keyword argument by which a first stage is told how many documents to return."""
     inner = _unwrap(source)
     if isinstance(inner, VectorStoreRetriever):
         return "k"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
@@ -21,28 +22,16 @@ from langchain_core.runnables.config import (
     var_child_runnable_config,
 )
 
-__all__ = ["Run", "atrace_run", "make_config", "trace_run"]
 
-
+@dataclass
 class Run:
-    """Inputs and outputs of a run.
+    """Inputs and outputs of a run; ``outputs`` are set by the call before it ends."""
 
-    Attributes:
-        name: the run's name, unless the caller's config has one.
-        query: the query.
-        documents: the given documents.
-        metadata: returns the options of the call.
-        outputs: set by the call before it ends.
-    """
-
-    def __init__(
-        self, name: str, query: str, documents: Sequence[Document], metadata: Callable[[], Mapping[str, Any]]
-    ) -> None:
-        self.name = name
-        self.query = query
-        self.documents = documents
-        self.metadata = metadata
-        self.outputs: dict[str, Any] = {}
+    name: str
+    query: str
+    documents: Sequence[Document]
+    metadata: Callable[[], Mapping[str, Any]]
+    outputs: dict[str, Any] = field(default_factory=dict)
 
     def start(self, manager: CallbackManager | AsyncCallbackManager, config: RunnableConfig) -> Any:
         """Return the started run; with an async manager, an awaitable of it."""

@@ -16,20 +16,12 @@ from llama_index_instrumentation.span import active_span_id
 from rerank_core import Ranking, RerankError
 from rerank_core.telemetry import is_traced_elsewhere
 
-__all__ = ["CallRecord", "send_events"]
-
 _dispatcher = get_dispatcher(__name__)
 
 
 @dataclass
 class CallRecord:
-    """What the end events say; filled during the call.
-
-    Attributes:
-        nodes: the surviving nodes.
-        facts: ``model`` (which answered), ``usage`` (see :class:`rerank_core.Usage`), and ``error``, the name of
-            the exception's class, if something failed.
-    """
+    """What the end events say, filled during the call: the surviving nodes, and what is known of the call."""
 
     nodes: list[NodeWithScore] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)

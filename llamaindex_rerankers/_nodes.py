@@ -9,8 +9,6 @@ from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MetadataMode
 
 from rerank_core import Passage, RankedDocument
 
-__all__ = ["add_metadata", "find_own_passage", "is_blank", "is_multimodal", "replace_text"]
-
 _RESOURCES = ("image_resource", "audio_resource", "video_resource")
 
 

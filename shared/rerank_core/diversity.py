@@ -42,7 +42,7 @@ def diversify(
         similarity: by default of the words in the passages; see :func:`similarity_of_vectors` for embeddings.
 
     Raises:
-        ConfigurationError: an option is out of its range, or a similarity is no finite number.
+        ConfigurationError: a similarity is no finite number.
 
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer

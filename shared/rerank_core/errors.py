@@ -55,7 +55,10 @@ class RerankError(Exception):
 
 
 class ConfigurationError(RerankError, ValueError):
-    """An option or an input is not usable: the message names it, its limits and the fix."""
+    """An option or an input is not usable: the message names it, its limits and the fix.
+
+    Whatever takes options raises it for values beyond the ranges that are stated there.
+    """
 
 
 class MissingExtraError(RerankError, ImportError):

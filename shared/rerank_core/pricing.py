@@ -22,9 +22,6 @@ class Price:
         per_1k_search_units: for 1,000 search units, ≥ 0.
         per_1m_tokens: for a million tokens that the model reads, ≥ 0.
         per_1m_output_tokens: for a million tokens that a language model writes, ≥ 0.
-
-    Raises:
-        ConfigurationError: a price is negative or no number, or there is none.
     """
 
     per_1k_search_units: float | None = None
@@ -98,9 +95,6 @@ def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[st
         scorer: the scorer's name, such as ``"cohere:rerank-v3.5"``.
         model: its model, such as ``"rerank-v3.5"``.
         overrides: prices, or dictionaries of their fields, by either of the two.
-
-    Raises:
-        ConfigurationError: an override is not a price.
 
     >>> price_of("cohere:rerank-v3.5", "rerank-v3.5", {"rerank-v3.5": {"per_1k_search_units": 1.5}})
     Price(per_1k_search_units=1.5, per_1m_tokens=None, per_1m_output_tokens=None)

@@ -7,18 +7,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = [
-    "Reading",
-    "ReadsTokens",
-    "WindowRequest",
-    "estimate_reading",
-    "estimate_token_ends",
-    "estimate_tokens",
-    "least_tokens",
-    "max_tokens",
-    "offsets_to_ends",
-]
-
 _BYTES_PER_TOKEN = 3
 _SPECIAL_TOKENS = 4
 _USUAL_MAX_TOKENS = 512
@@ -27,25 +15,16 @@ _USUAL_MAX_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a scorer splits texts into tokens.
-
-    Attributes:
-        window_tokens: tokens of a text that fit beside the query at once, at least 1.
-        token_ends: for each text the positions, in characters, where its tokens end, ascending.
-    """
+    """How a scorer splits texts into tokens: where those of each text end, in characters, ascending."""
 
     window_tokens: int
+    """Tokens of a text that fit beside the query at once, at least 1."""
     token_ends: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
-    """How much of each text is wanted.
-
-    Attributes:
-        window: tokens of a window, at least 1; None for as many as the scorer reads.
-        max_windows: windows per text, at least 1; tokens after them may be left out.
-    """
+    """How much of each text is wanted: windows of so many tokens, None for as many as the scorer reads."""
 
     window: int | None
     max_windows: int
@@ -102,14 +81,18 @@ def estimate_tokens(text: str) -> int:
 
     English has about a quarter fewer, Chinese and Japanese about as many.
     """
-    return max(1, -(-(len(text) if text.isascii() else len(text.encode(errors="replace"))) // 3))
+    return max(1, -(-_count_bytes(text) // _BYTES_PER_TOKEN))
 
 
 def max_tokens(text: str) -> int:
     """Return a number of tokens that a text cannot exceed: one per byte of UTF-8, and special ones."""
-    return (len(text) if text.isascii() else len(text.encode(errors="replace"))) + _SPECIAL_TOKENS
+    return _count_bytes(text) + _SPECIAL_TOKENS
 
 
 def least_tokens(text: str) -> int:
     """Return the least number of tokens a text has: no tokenizer merges words across white space."""
     return len(text.split())
+
+
+def _count_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache, partial
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +70,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
 
 
 def as_scorer(scorer: Scorer | str) -> Scorer:
-    """Return the scorer, loaded first where only its name was given.
-
-    Raises:
-        ConfigurationError: neither a scorer nor a name, or an unknown name.
-        MissingExtraError: the scorer needs a package that is not installed.
-    """
+    """Return the scorer, loaded first where only its name was given."""
     made: object = load_scorer(scorer) if isinstance(scorer, str) else scorer
     if not isinstance(made, Scorer):
         raise ConfigurationError(f"scorer is a {type(made).__name__}: give a Scorer or a scorer's name")
@@ -84,23 +79,19 @@ def as_scorer(scorer: Scorer | str) -> Scorer:
 
 def known_providers() -> list[str]:
     """Return the names that may stand before the colon: built-in providers, and those of installed packages."""
-    return sorted({*BUILT_IN, *_import(_ENDPOINTS), *_entry_points(tuple(sys.path))})
+    return sorted({*BUILT_IN, *resolve_name(_ENDPOINTS), *_entry_points(tuple(sys.path))})
 
 
 def find_factory(name: str) -> Callable[..., Scorer]:
-    """Return the class or function that makes the scorer of this name.
-
-    Raises:
-        ConfigurationError: no provider is called like that; says what was probably meant.
-    """
+    """Return the class or function that makes the scorer of this name."""
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f"the scorer's name is {name!r}: give 'provider' or 'provider:model'")
     provider = name.strip().partition(":")[0]
     if provider in BUILT_IN:
-        built_in: Callable[..., Scorer] = _import(BUILT_IN[provider])
+        built_in: Callable[..., Scorer] = resolve_name(BUILT_IN[provider])
         return built_in
-    if provider in _import(_ENDPOINTS):
-        return partial(_import(_ENDPOINT_SCORER), endpoint=provider)
+    if provider in resolve_name(_ENDPOINTS):
+        return partial(resolve_name(_ENDPOINT_SCORER), endpoint=provider)
     if provider not in _entry_points(tuple(sys.path)):
         _entry_points.cache_clear()  # it may have been installed since, as in a notebook
     points = _entry_points(tuple(sys.path))
@@ -119,11 +110,6 @@ def _unknown(name: str) -> ConfigurationError:
     meant = meant or get_close_matches(name, providers, n=1)
     hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
     return ConfigurationError(f"no scorer is called {name!r}: {hint}known are {', '.join(providers)}")
-
-
-def _import(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 @lru_cache(maxsize=1)

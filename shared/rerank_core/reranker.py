@@ -13,8 +13,7 @@ import anyio
 
 from rerank_core import telemetry
 from rerank_core._call import event_loop
-from rerank_core._call.asking import call_scorer, translate_errors
-from rerank_core._call.consumption import Consumption
+from rerank_core._call.asking import Consumption, call_scorer, translate_errors
 from rerank_core._call.event_loop import run_work
 from rerank_core._call.fan_out import fan_out
 from rerank_core._call.request import Request, read_pieces
@@ -119,8 +118,8 @@ class Reranker:
                 string, or ``retrieval_scores`` are not one finite number or None per document.
             ScorerError: the scorer failed, and ``on_error`` is ``"raise"``.
         """
-        request = self._make_request(query, documents, text_fn, selection, retrieval_scores)
-        return event_loop.run(self._rank(request)) if request.texts else request.make_ranking(self.scorer)
+        [request] = self._make_requests([query], [documents], text_fn, selection, [retrieval_scores])
+        return event_loop.run(self._rank(request))
 
     async def arerank(
         self,
@@ -132,8 +131,8 @@ class Reranker:
         retrieval_scores: Iterable[float | None] | None = None,
     ) -> Ranking[D]:
         """Rank documents for a query, as :meth:`rerank` does; cancelling it cancels the work."""
-        request = self._make_request(query, documents, text_fn, selection, retrieval_scores)
-        return await event_loop.arun(self._rank(request)) if request.texts else request.make_ranking(self.scorer)
+        [request] = self._make_requests([query], [documents], text_fn, selection, [retrieval_scores])
+        return await event_loop.arun(self._rank(request))
 
     def rerank_many(
         self,
@@ -243,18 +242,6 @@ class Reranker:
     ) -> None:
         await self.aclose()
 
-    def _make_request(
-        self,
-        query: str,
-        documents: Iterable[D],
-        text_fn: Callable[[D], str] | None,
-        selection: Selection | None,
-        retrieval_scores: Iterable[float | None] | None,
-    ) -> Request[D]:
-        chosen = self.selection if selection is None else self._check_thresholds(selection)
-        allow_blank = self.on_error == "passthrough"
-        return Request.of(query, documents, text_fn, chosen, retrieval_scores, allow_blank=allow_blank)
-
     def _make_requests(
         self,
         queries: Sequence[str],
@@ -269,15 +256,17 @@ class Reranker:
         for name, given in (("documents", documents_per_query), ("retrieval_scores", scores)):
             if len(queries) != len(given):
                 raise ConfigurationError(f"{len(queries)} queries but {len(given)} lists of {name}: give one each")
+        chosen = self.selection if selection is None else self._check_thresholds(check_selection(selection))
+        allow_blank = self.on_error == "passthrough"
         return [
-            self._make_request(query, documents, text_fn, selection, known)
+            Request.of(query, documents, text_fn, chosen, known, allow_blank=allow_blank)
             for query, documents, known in zip(queries, documents_per_query, scores, strict=True)
         ]
 
     def _check_thresholds(self, selection: Selection) -> Selection:
         """Refuse thresholds on scores that only say the order."""
-        for name in ("score_threshold", "adaptive_ratio"):
-            if self.scorer.ordinal and getattr(selection, name) is not None:
+        for name in ("score_threshold", "adaptive_ratio") if self.scorer.ordinal else ():
+            if getattr(selection, name) is not None:
                 raise ConfigurationError(
                     f"{name} means nothing for {self.scorer.name}: its scores only say the order, not how "
                     "relevant a document is; use top_n, or a scorer that grades"
@@ -300,7 +289,6 @@ class Reranker:
                     ranking = await self._score(request)
             except ScorerError as exc:
                 exc.partial = await run_work(steps, request.spread_some, exc.partial)
-                exc.usage = consumed.usage
                 usage = self._report(span, request, self.scorer.name, consumed.usage, exc)
                 ranking = await run_work(steps, request.keep_order, self.scorer.name, usage, exc)
                 if self.on_error == "raise":
@@ -327,11 +315,7 @@ class Reranker:
         return usage
 
     async def _score(self, request: Request[D]) -> Ranking[D]:
-        """Return the ranking, without its usage.
-
-        Raises:
-            ScorerError: the scorer failed, or the deadline passed before the ranking was there.
-        """
+        """Return the ranking, without its usage, within the deadline."""
         if not request.distinct:
             return request.make_ranking(self.scorer)
         limit = None if self.timeout is None else self.timeout - (perf_counter() - request.started)

@@ -116,9 +116,6 @@ class ConfiguredScorer(Scorer):
     Args:
         model: what follows the colon of the scorer's name.
         options: the fields of the class's ``Options``.
-
-    Raises:
-        ConfigurationError: an option is unknown or out of its range.
     """
 
     provider: str
@@ -136,11 +133,7 @@ class ConfiguredScorer(Scorer):
             self.options = self.Options(**{name: _copy(value) for name, value in options.items()})
 
     def with_options(self, **changes: Any) -> Self:
-        """Return a copy with some options changed.
-
-        Raises:
-            ConfigurationError: an option is unknown or out of its range.
-        """
+        """Return a copy with some options changed."""
         return type(self)(**{**self._options_by_name(), **changes})
 
     def _options_by_name(self) -> dict[str, Any]:
@@ -150,7 +143,7 @@ class ConfiguredScorer(Scorer):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return (self.model, self.options) == (other.model, other.options)
+        return self._options_by_name() == other._options_by_name()
 
     def __hash__(self) -> int:
         return hash((type(self), self.model))
@@ -189,29 +182,15 @@ class WrappingScorer(ConfiguredScorer):
 
     @staticmethod
     def find_name(model: Any) -> str:
-        """Return what the scorer's name calls the object: its class.
-
-        Raises:
-            ConfigurationError: the object is none that the scorer can wrap.
-        """
+        """Return what the scorer's name calls the object: its class."""
         return type(model).__name__
 
     def _options_by_name(self) -> dict[str, Any]:
         return {**super()._options_by_name(), "model": self.wrapped}
 
-    def __eq__(self, other: object) -> bool:
-        return super().__eq__(other) and self.wrapped is getattr(other, "wrapped", None)
-
-    def __hash__(self) -> int:
-        return super().__hash__()
-
 
 def check_option_names(factory: Callable[..., Scorer], options: Iterable[str]) -> None:
-    """Check that a scorer's class or factory takes options of these names.
-
-    Raises:
-        ConfigurationError: it does not; names those that it takes.
-    """
+    """Check that a scorer's class or factory takes options of these names."""
     kind = getattr(factory.func if isinstance(factory, partial) else factory, "Options", None)
     if is_dataclass(kind):
         known = [field.name for field in fields(kind)]
@@ -250,9 +229,7 @@ def _canonical(option: str, value: object) -> object:
     if isinstance(value, Set):
         return kind, sorted(repr(inner(part)) for part in value)
     if isinstance(value, Sequence):
-        return kind, list(map(inner, value))
-    if isinstance(value, BaseException):
-        return kind, list(map(inner, value.args))
+        return "sequence", list(map(inner, value))  # from JSON a tuple may be a list
     if is_dataclass(value) and not isinstance(value, type):
         return kind, [(field.name, inner(getattr(value, field.name))) for field in fields(value)]
     qualified = getattr(value, "__qualname__", "<locals>")

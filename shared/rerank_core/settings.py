@@ -186,21 +186,16 @@ class RerankSettings(RankingOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_equivalents(cls, data: Any) -> Any:
-        """Name ours in place of other rerankers' options."""
-        for name in data if isinstance(data, dict) else ():
+    def _check_names(cls, data: Any) -> Any:
+        """Name ours in place of other rerankers' options, and refuse a dump without what it could not hold."""
+        if not isinstance(data, dict):
+            return data
+        for name in data:
             if name in _EQUIVALENTS and name not in cls.model_fields:
                 raise ConfigurationError(f"there is no option {name!r}: {_EQUIVALENTS[name]}")
-        return data
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_dump(cls, data: Any) -> Any:
-        """Refuse a dump without what it could not hold."""
-        if not isinstance(data, dict) or "not_serialized" not in data:
-            return data
         data = dict(data)
-        missing = [f"{name} ({why})" for name, why in data.pop("not_serialized").items() if data.get(name) is None]
+        lost = data.pop("not_serialized", {})
+        missing = [f"{name} ({why})" for name, why in lost.items() if data.get(name) is None]
         if missing:
             raise ConfigurationError(f"the dump has no {' and no '.join(missing)}: give it again")
         return data

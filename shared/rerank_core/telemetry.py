@@ -149,11 +149,9 @@ def describe_ranking(span: Any, ranking: Ranking[Any], texts: Sequence[str]) -> 
         top_n = ranking.selection.top_n if ranking.selection else None
         # Tracers drop the first attributes where there are too many, so the documents come first.
         attributes = {
-            **_list_documents("input", [(text, None) for text in texts], is_hidden=_is_set("INPUTS")),
-            **_list_documents(
-                "output", [(each.text, each.score) for each in ranking], is_hidden=_is_set("OUTPUTS")
-            ),
-            **({} if _is_set("INPUTS") else {"reranker.query": ranking.query, "input.value": ranking.query}),
+            **_list_documents("input", [(text, None) for text in texts]),
+            **_list_documents("output", [(each.text, each.score) for each in ranking]),
+            **({} if _is_hidden("input") else {"reranker.query": ranking.query, "input.value": ranking.query}),
             "openinference.span.kind": "RERANKER",
             "reranker.model_name": ranking.model,
             "reranker.top_k": top_n or len(texts),
@@ -162,10 +160,9 @@ def describe_ranking(span: Any, ranking: Ranking[Any], texts: Sequence[str]) -> 
     span.set_attributes(attributes)
 
 
-def _list_documents(
-    side: str, documents: Sequence[tuple[str, float | None]], *, is_hidden: bool
-) -> dict[str, Any]:
+def _list_documents(side: str, documents: Sequence[tuple[str, float | None]]) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
+    is_hidden = _is_hidden(side)
     for number, (text, score) in enumerate(documents):
         prefix = f"reranker.{side}_documents.{number}.document"
         attributes |= {} if is_hidden else {f"{prefix}.content": text}
@@ -173,9 +170,9 @@ def _list_documents(
     return attributes
 
 
-def _is_set(name: str) -> bool:
+def _is_hidden(side: str) -> bool:
     """Tell whether the environment says to leave texts out."""
-    return os.environ.get(f"OPENINFERENCE_HIDE_{name}", "").lower() == "true"
+    return os.environ.get(f"OPENINFERENCE_HIDE_{side.upper()}S", "").lower() == "true"
 
 
 def _split_name(name: str) -> tuple[str, str]:

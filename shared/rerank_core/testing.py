@@ -53,6 +53,8 @@ class FakeScorer(Scorer):
         seen: the texts scored, of all calls.
     """
 
+    options_without_effect_on_scores = frozenset({"error", "latency"})
+
     def __init__(
         self,
         relevance: Callable[[str, str], float] = _share_words,

@@ -23,7 +23,6 @@ Scale = Literal["probability", "logit", "cosine"]
 """What a model's scores are: within [0, 1], any number, or within [-1, 1]."""
 
 _REPR_QUERY_CHARS = 40
-_SHOWN_DROPPED = 50
 
 
 class Passage(NamedTuple):
@@ -193,19 +192,15 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         rows = [
             (
                 each.rank,
-                Cell(each.moved, movement(each.moved), hover=f"was {each.index + 1}"),
-                Cell(each.score, bar=each.score, bar_tick=cut),
-                Cell(each.text, hover=each.text, mark=each.passage),
+                Cell(each.moved, movement(each.moved)),
+                Cell(each.score, bar=each.score),
+                Cell(each.text, mark=each.passage),
             )
             for each in self.documents
         ]
-        kept = {each.index for each in self.documents}
-        dropped = [(-score, at) for at, score in enumerate(self.scores) if at not in kept and score is not None]
-        details = ", ".join(f"document {at + 1}: {-score:.3f}" for score, at in sorted(dropped)[:_SHOWN_DROPPED])
-        if len(dropped) > _SHOWN_DROPPED:
-            details += f" … and {len(dropped) - _SHOWN_DROPPED:,} more"
-        note = [f"┆ cut at score {cut:.3f}"] if cut is not None else []
-        note += [f"{len(dropped):,} dropped"] if dropped else []
+        dropped = len(self.scores) - len(self)
+        note = [f"cut at score {cut:.3f}"] if cut is not None else []
+        note += [f"{dropped:,} dropped"] if dropped else []
         note += ["ranked by score and the first stage's, mixed"] if self.mixed_scores else []
         facts = [self.model, f"{len(self):,} of {len(self.scores):,} documents"]
         facts += [f"{self.usage.seconds * 1000:,.0f} ms"] if self.usage.seconds else []
@@ -214,4 +209,4 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
         error = f"not reranked, first-stage order: {type(self.error).__name__}: {self.error}" if self.error else ""
         numbers = (Column(name, align="right") for name in ("#", "moved", "score"))
         columns = (*numbers, Column("text"))
-        return Table(self.query, columns, rows, " · ".join(facts), error, " · ".join(note), details)
+        return Table(self.query, columns, rows, " · ".join(facts), error, " · ".join(note))

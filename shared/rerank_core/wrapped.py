@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from rerank_core._call.event_loop import run_work
-from rerank_core._call.scores import validate_scores
+from rerank_core._call.scores import check_score, validate_scores
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.remote.failure import errors_by_status
@@ -104,11 +103,7 @@ class RerankerScorer(WrappingScorer):
         return await run_work(2 * len(texts), self._to_scored, given, ranked)
 
     def cache_key(self) -> str:
-        """Return what a cache tells scorers apart by.
-
-        Raises:
-            ConfigurationError: ``identity`` is not given.
-        """
+        """Return what a cache tells scorers apart by."""
         if self.options.identity is None:
             raise ConfigurationError(
                 f"{self.name} cannot be cached: give identity=, a text that changes whenever its scores may"
@@ -136,7 +131,7 @@ class RerankerScorer(WrappingScorer):
 
     def _read_scores(self, scores: list[object]) -> list[float] | None:
         """Return scores in [0, 1], None where only their order counts."""
-        if any(map(_is_nan, scores)):  # the reranker could not sort by it either
+        if any(score != score for score in scores):
             raise InvalidResponseError("returned nan: a number was expected")
         scale = self.options.scale
         if scale is None:
@@ -149,12 +144,6 @@ class RerankerScorer(WrappingScorer):
         if isinstance(scale, str):
             return validate_scores(scores, expected=len(scores), scale=scale)
         lowest, highest = scale
-        shares = [(score - lowest) / (highest - lowest) for score in scores]  # type: ignore[operator]
+        numbers = [check_score(score, at) for at, score in enumerate(scores)]
+        shares = [(number - lowest) / (highest - lowest) for number in numbers]
         return validate_scores(shares, expected=len(scores), scale="probability")
-
-
-def _is_nan(score: object) -> bool:
-    try:
-        return math.isnan(score)  # type: ignore[arg-type]
-    except (OverflowError, TypeError, ValueError):
-        return False

@@ -249,6 +249,7 @@ def test_what_is_left_out_comes_last_and_what_comes_twice_counts_once() -> None:
         ([("a summary", 0.4)], {}, "rewrites documents cannot be a scorer"),
         ([("a leak", None)], {"scale": "logit"}, "without a score: leave out scale="),
         ([("a leak", 11)], {"scale": (0, 10)}, r"outside \[0, 1\]"),
+        ([("a leak", 9), ("tea", "9")], {"scale": (0, 10)}, "returned a str for text 1: a finite number"),
         ([("tea", float("nan")), ("a leak", 0.9)], {}, "returned nan"),
     ],
 )
@@ -256,6 +257,14 @@ def test_an_answer_that_cannot_be_trusted_is_an_error(rows: Any, options: Any, m
     """It names the scorer."""
     with pytest.raises(InvalidResponseError, match=rf"^langchain:Rows: .*{message}"):
         ranked(CompressorScorer(Rows(rows=rows), **options))
+
+
+def test_scorers_are_equal_where_object_and_options_are() -> None:
+    """And to nothing that is no such scorer."""
+    model = SharedWords()
+    assert CompressorScorer(model) == CompressorScorer(model)
+    assert CompressorScorer(model) != CompressorScorer(model, max_concurrency=2)
+    assert CompressorScorer(model) != "langchain:SharedWords"
 
 
 def test_options_are_checked() -> None:

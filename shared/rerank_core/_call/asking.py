@@ -1,36 +1,73 @@
-"""Calls a scorer: checks its answer, and names it in every error."""
+"""Calls a scorer: checks its answer, names it in every error, and counts what it consumed.
+
+An answer and a ``ScorerError`` carry their usage, but a cancelled call returns neither. So whoever calls a scorer
+can also count what is consumed meanwhile, with a :class:`Consumption`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from dataclasses import replace
 from typing import TypeVar
 
 import anyio
 
-from rerank_core._call.consumption import Consumption, add_consumption
 from rerank_core._call.event_loop import run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RerankError, ScorerError, name_scorer
 from rerank_core.scorer import Scorer
 from rerank_core.types import Scored
+from rerank_core.usage import Usage
 
 T = TypeVar("T")
+
+_NOTHING = Usage()
+
+
+class Consumption:
+    """Counts what is consumed inside a ``with`` block, also in tasks that are started inside.
+
+    At the end the sum becomes the usage of a ``ScorerError`` that leaves the block, and with ``pass_on`` it is
+    added to the next outer block, however this one ends.
+    """
+
+    __slots__ = ("_pass_on", "_token", "usage")
+    _token: Token[Consumption | None]
+
+    def __init__(self, *, pass_on: bool = True) -> None:
+        self.usage = _NOTHING
+        self._pass_on = pass_on
+
+    def __enter__(self) -> Consumption:
+        self._token = _innermost.set(self)
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        _innermost.reset(self._token)
+        # A service's scorer counts for itself, and says it in the error alone.
+        if isinstance(exc, ScorerError) and (exc.usage is None or self.usage != _NOTHING):
+            exc.usage = self.usage
+        if self._pass_on:
+            add_consumption(self.usage)
+
+
+_innermost: ContextVar[Consumption | None] = ContextVar("rerank_core_consumption", default=None)
+
+
+def add_consumption(usage: Usage) -> None:
+    """Add to the innermost :class:`Consumption`."""
+    consumption = _innermost.get()
+    if consumption is not None:
+        consumption.usage = usage if consumption.usage is _NOTHING else consumption.usage + usage
 
 
 async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Scored:
     """Return a scorer's answer, with relevance scores in [0, 1], the model's name and the number of documents.
 
-    What the call consumed is added to the caller's :class:`~rerank_core._call.consumption.Consumption`.
-
-    Args:
-        scorer: on any scale.
-        query: not blank.
-        texts: none of them blank, none twice.
-
-    Raises:
-        ScorerError: the scorer failed (``partial`` is in [0, 1] too), or its answer cannot be trusted.
+    The texts are distinct and not blank. The ``partial`` scores of an error are in [0, 1] too. What the call
+    consumed is added to the caller's :class:`Consumption`.
     """
     try:
         with Consumption(pass_on=False) as consumed:
@@ -38,8 +75,7 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
     except ScorerError as exc:
         with anyio.CancelScope(shield=True):
             exc.partial = await run_work(len(exc.partial), _partial_probabilities, exc.partial, scorer)
-        exc.usage = exc.usage or consumed.usage
-        add_consumption(exc.usage)
+        add_consumption(exc.usage or _NOTHING)
         raise
     except BaseException:
         add_consumption(consumed.usage)
@@ -55,11 +91,7 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Await a scorer's work, and put the scorer's name into its errors.
-
-    Raises:
-        ScorerError: the work raised an exception from outside the tree, which is the cause.
-    """
+    """Await a scorer's work; its errors carry its name, and those from outside the tree become a ScorerError."""
     with name_scorer(scorer.name):
         try:
             return await work(*arguments)

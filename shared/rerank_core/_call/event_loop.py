@@ -42,42 +42,11 @@ def in_forked_children(act: Callable[[], object]) -> None:
         register(after_in_child=act)
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and wait for its result, from sync code on any thread.
-
-    The calling thread may have a running event loop, as in a notebook; that loop waits, too.
-
-    Raises:
-        ConfigurationError: called on the background loop itself, which would wait for itself for ever.
-    """
-    return _background.run(coroutine)
-
-
-async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and await its result, from any asyncio event loop.
-
-    Raises:
-        ConfigurationError: called from another kind of event loop, such as trio's.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        coroutine.close()
-        raise ConfigurationError(
-            "async calls need a running asyncio event loop, and there is none: under trio, "
-            "call the sync method in a thread, by trio.to_thread.run_sync"
-        ) from None
-    return await _background.arun(coroutine)
-
-
 async def run_work(steps: int, work: Callable[..., T], *arguments: Any) -> T:
     """Return ``work(*arguments)``; run it in a thread where it takes so long that other calls would wait for it.
 
-    Args:
-        steps: about how many microseconds it takes.
-        work: holds the interpreter's lock for no longer than some milliseconds at a time. Its result is given up
-            where the caller is cancelled meanwhile.
-        arguments: of the work.
+    It takes about ``steps`` microseconds, and may hold the interpreter's lock for some milliseconds at a time. Its
+    result is given up where the caller is cancelled meanwhile.
     """
     if steps <= _SMALL_STEPS:
         return work(*arguments)
@@ -101,21 +70,18 @@ async def run_text_work(work: Callable[..., T], texts: Sequence[str], *arguments
 
 
 class _WorkPlaces:
-    """Where work of one event loop is done.
-
-    Attributes:
-        for_large: threads for work that takes long. Functions of the user's, which may wait for ever, have others.
-        for_medium: threads for work that shall not wait for it.
-    """
+    """Where work of one event loop is done."""
 
     def __init__(self) -> None:
+        # Threads of their own, because the user's functions may wait for ever, and medium work shall not wait for
+        # large.
         self.for_large = anyio.CapacityLimiter(_WORK_THREADS)
         self.for_medium = anyio.CapacityLimiter(_WORK_THREADS)
         self._burst_ends = 0.0
         self._room = 0
 
     def has_room_on_loop(self, steps: int) -> bool:
-        """Whether the loop may do so much now: what many requests bring at once would add up."""
+        """Tell whether the loop may do so much now: what many requests bring at once would add up."""
         now = monotonic()
         if now >= self._burst_ends:
             self._burst_ends, self._room = now + _BURST_SECONDS, _MAX_STEPS_ON_LOOP
@@ -131,33 +97,26 @@ _work_places: RunVar[_WorkPlaces] = RunVar("rerank_core_work_places")
 class _LoopCall(Generic[T]):
     """One coroutine that the loop runs; ``future`` has a result once the coroutine has ended, cancelled or not."""
 
+    _task: asyncio.Task[T]
+
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self.future: Future[T] = Future()
         self._loop = loop
-        self._coroutine = coroutine
-        self._task: asyncio.Task[T] | None = None
-
-    def start(self) -> None:
         # call_soon_threadsafe copies the caller's context, and the task copies that.
         try:
-            self._loop.call_soon_threadsafe(self._start)
+            loop.call_soon_threadsafe(self._start, coroutine)
         except RuntimeError as exc:
-            self._coroutine.close()
+            coroutine.close()
             raise ScorerUnavailableError("the interpreter is shutting down: nothing can be scored now") from exc
 
     def cancel(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._cancel)
-        except RuntimeError:  # the loop was closed at exit, and its tasks were cancelled before
-            return
+        # A loop that was closed at exit has cancelled its tasks.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self._task.cancel())
 
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._coroutine)
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(coroutine)
         self._task.add_done_callback(self._finish)
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -180,12 +139,16 @@ class _BackgroundLoop:
         in_forked_children(self._abandon_after_fork)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for its result, from sync code on any thread.
+
+        The calling thread may have a running event loop, as in a notebook; that loop waits, too.
+        """
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise ConfigurationError(
                 "a sync call was made on rerank_core's own event loop (inside a scorer): await the async one there"
             )
-        call = self._start_call(coroutine)
+        call = _LoopCall(self._running_loop(), coroutine)
         try:
             return call.future.result()
         except BaseException:
@@ -193,9 +156,18 @@ class _BackgroundLoop:
             raise
 
     async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and await its result, from any asyncio event loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            coroutine.close()
+            raise ConfigurationError(
+                "async calls need a running asyncio event loop, and there is none: under trio, "
+                "call the sync method in a thread, by trio.to_thread.run_sync"
+            ) from None
         if threading.current_thread() is self._thread:
             return await coroutine
-        call = self._start_call(coroutine)
+        call = _LoopCall(self._running_loop(), coroutine)
         outcome = asyncio.wrap_future(call.future)
         try:
             return await asyncio.shield(outcome)
@@ -206,26 +178,18 @@ class _BackgroundLoop:
                 await asyncio.wait({outcome})
             raise
 
-    def _start_call(self, coroutine: Coroutine[Any, Any, T]) -> _LoopCall[T]:
-        call = _LoopCall(self._running_loop(), coroutine)
-        call.start()
-        return call
-
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         loop = self._loop
         if loop is not None:
             return loop
         with self._lock:
             if self._loop is None:
-                self._loop = self._start_loop()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=_run_loop, args=(loop,), name="rerank-core-loop", daemon=True)
+                thread.start()
+                atexit.register(_stop, loop, thread)
+                self._thread, self._loop = thread, loop
             return self._loop
-
-    def _start_loop(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run_loop, args=(loop,), name="rerank-core-loop", daemon=True)
-        self._thread.start()
-        atexit.register(_stop, loop, self._thread)
-        return loop
 
     def _abandon_after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -262,3 +226,5 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 
 _background = _BackgroundLoop()
+run = _background.run
+arun = _background.arun

@@ -22,9 +22,7 @@ async def fan_out(
 ) -> list[Result]:
     """Return the result of each item, in order, from up to 32 calls at a time.
 
-    Raises:
-        Exception: the first failure; calls under way are cancelled, and no further ones start.
-        MissingExtraError: ``progress`` without tqdm installed.
+    After the first failure, which is raised, calls under way are cancelled, and no further ones start.
     """
     results: dict[int, Result] = {}
     waiting = iter(enumerate(items))
@@ -54,11 +52,7 @@ async def fan_out(
 
 
 def show_progress(verb: str, unit: str, total: int | None, *, wanted: bool = True) -> AbstractContextManager[Any]:
-    """Return a tqdm bar as a context manager, which gives None where no bar is wanted.
-
-    Raises:
-        MissingExtraError: tqdm is not installed.
-    """
+    """Return a tqdm bar as a context manager, which gives None where no bar is wanted."""
     if not wanted:
         return nullcontext()
     tqdm = require("tqdm.auto", extra="notebook", purpose="progress=True")

@@ -14,7 +14,7 @@ from rerank_core._call.fan_out import show_progress
 from rerank_core._call.scores import mix_scores, read_scores
 from rerank_core.errors import ConfigurationError, RerankError
 from rerank_core.scorer import Scorer
-from rerank_core.selection import Selection, check_selection
+from rerank_core.selection import Selection
 from rerank_core.types import Passage, RankedDocument, Ranking, Scored
 from rerank_core.usage import Usage
 
@@ -35,12 +35,9 @@ class Request(Generic[D]):
     """One query and its documents; none of the caller's code runs after it is made.
 
     Attributes:
-        query: cleaned.
-        documents: the caller's objects.
-        texts: what the model may read of each, cleaned.
+        texts: what the model may read of each document, cleaned.
         distinct: the texts to score: those that are not blank, each once, in order of first appearance.
         slots: for each document the position of its text in ``distinct``, None for a blank text.
-        selection: which documents survive.
         retrieval_scores: the first stage's score of each document, None where it gave none; empty without any.
         started: when the call's deadline began to run, in seconds of ``time.perf_counter``.
     """
@@ -65,19 +62,7 @@ class Request(Generic[D]):
         *,
         allow_blank: bool = False,
     ) -> Request[D]:
-        """Check a query and its documents.
-
-        Args:
-            query: blank only with ``allow_blank`` or without documents.
-            documents: strings, or any objects with ``text_fn``.
-            text_fn: returns the text of a document.
-            selection: which documents survive.
-            retrieval_scores: the first stage's, one number or None per document; higher is better.
-            allow_blank: whether the caller knows what to do with a blank query.
-
-        Raises:
-            ConfigurationError: the query is blank, a text is no string, or a score is no finite number.
-        """
+        """Check a query and its documents; the query may be blank with ``allow_blank`` or without documents."""
         if isinstance(documents, (str, bytes)):
             raise ConfigurationError(f"documents is a single {type(documents).__name__}: give a list of documents")
         objects = list(documents)
@@ -85,7 +70,7 @@ class Request(Generic[D]):
             query = check_query(query)
         texts = read_texts(objects, text_fn)
         known = () if retrieval_scores is None else read_scores("retrieval_scores", retrieval_scores, len(texts))
-        return cls(query, objects, texts, *separate_distinct(texts), check_selection(selection), known)
+        return cls(query, objects, texts, *separate_distinct(texts), selection, known)
 
     def spread(self, values: Sequence[S], *, blank: S) -> list[S]:
         """Return one value per document, from one value per distinct text."""
@@ -151,11 +136,7 @@ class Request(Generic[D]):
 
 
 def check_query(query: object) -> str:
-    """Return the query, cleaned as texts are.
-
-    Raises:
-        ConfigurationError: it is not a string, or blank.
-    """
+    """Return the query, which is a string and not blank, cleaned as texts are."""
     if not isinstance(query, str):
         raise ConfigurationError(f"the query is a {type(query).__name__}: give a string")
     if not query.strip():
@@ -167,9 +148,6 @@ def read_texts(documents: Sequence[D], text_fn: TextFn[D] | None, *, first: int 
     """Return the text of each document, by ``text_fn`` where one is given; the first one's position is ``first``.
 
     Lone surrogates, which no encoding can carry, become U+FFFD.
-
-    Raises:
-        ConfigurationError: a document is None, or its text is not a string; names the position.
     """
     given: Sequence[Any] = documents
     return [

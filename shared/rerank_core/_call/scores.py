@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence, Sized
 from math import isfinite
-from numbers import Real
 from typing import TypeVar
 
-from rerank_core._support.checks import check_finite
+from rerank_core._support.checks import check_finite, to_float
 from rerank_core.errors import ConfigurationError, InvalidResponseError
 from rerank_core.scorer import Scale
 
@@ -27,13 +26,9 @@ def sigmoid(logit: float) -> float:
 
 
 def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) -> list[float]:
-    """Return a scorer's answer as Python floats in [0, 1], in the same order.
+    """Return a scorer's answer, which is checked, as Python floats in [0, 1], in the same order.
 
     Logits become probabilities by the sigmoid, cosines by (1 + s) / 2.
-
-    Raises:
-        InvalidResponseError: too few or too many scores, one that is no number, NaN or infinite, or one that
-            leaves the scale's range, [0, 1] for a probability and [-1, 1] for a cosine, by more than 1e-6.
     """
     if not isinstance(scores, Sized):
         raise InvalidResponseError(f"returned a {type(scores).__name__}: a list of scores was expected")
@@ -42,7 +37,7 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
             f"returned {len(scores)} scores for {expected} texts: nothing can be ranked from that"
         )
     numbers = [
-        score if type(score) is float and isfinite(score) else _finite(score, index)
+        score if type(score) is float and isfinite(score) else check_score(score, index)
         for index, score in enumerate(scores)
     ]
     if scale == "logit":
@@ -59,24 +54,17 @@ def validate_scores(scores: Sequence[object], *, expected: int, scale: Scale) ->
     return [(1.0 + number) / 2.0 for number in numbers] if scale == "cosine" else numbers
 
 
-def _finite(score: object, index: int) -> float:
-    if isinstance(score, bool) or not isinstance(score, Real):
-        raise InvalidResponseError(f"returned a {type(score).__name__} for text {index}: a number was expected")
-    try:
-        number = float(score)
-    except OverflowError:  # a whole number beyond all floats
-        number = math.inf
+def check_score(score: object, index: int) -> float:
+    """Return a scorer's score of a text as a Python float."""
+    number = to_float(score)
     if not isfinite(number):
-        raise InvalidResponseError(f"returned {number!r} for text {index}: a finite number was expected")
+        shown = repr(number) if isinstance(score, float) else f"a {type(score).__name__}"
+        raise InvalidResponseError(f"returned {shown} for text {index}: a finite number was expected")
     return number
 
 
 def read_scores(name: str, scores: object, expected: int) -> list[float | None]:
-    """Return scores that a caller gave, one number or None per document, as Python floats.
-
-    Raises:
-        ConfigurationError: they are something else, too few or too many, or one is NaN or infinite.
-    """
+    """Return scores that a caller gave, one finite number or None per document, as Python floats."""
     if isinstance(scores, (str, bytes)) or not isinstance(scores, Iterable):
         raise ConfigurationError(f"{name} is a {type(scores).__name__}: give one score per document")
     values = list(scores)
@@ -105,13 +93,9 @@ def mix_scores(
 ) -> list[float]:
     """Return (1 − weight) × relevance + weight × the first stage's scores, each stretched to [0, 1].
 
-    Args:
-        relevance: one score per document, in the first stage's order; None for a document that was not scored,
-            which comes after all others, as -1.0.
-        retrieval: as many scores of the first stage, higher is better. A missing one counts as the lowest. Where
-            all are missing, −log2(1 + rank) takes their place.
-        weight: of the first stage, in [0, 1].
-        ordinal: the relevance scores only say the order: −log2(1 + rank) takes their place.
+    Both are in the first stage's order, higher is better. A document without relevance was not scored and comes
+    after all others, as -1.0; one without a retrieval score counts as the lowest. Where all of these are missing,
+    −log2(1 + rank) takes their place; so it does for relevance scores that only say the order (``ordinal``).
     """
     scored = [(at, score) for at, score in enumerate(relevance) if score is not None]
     known = [score for at, _ in scored if (score := retrieval[at]) is not None] if retrieval else []

@@ -28,7 +28,7 @@ def check_count(name: str, value: object, *, least: int = 1, most: int | None = 
 
 def check_seconds(name: str, value: object) -> float:
     """Check a number of seconds, above 0; infinity passes."""
-    number = _real(value)
+    number = to_float(value)
     if not number > 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give seconds above 0")
     return number
@@ -36,7 +36,7 @@ def check_seconds(name: str, value: object) -> float:
 
 def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
     """Check a number of at least 0, such as a price; infinity passes."""
-    number = _real(value)
+    number = to_float(value)
     if not number >= 0.0:
         raise ConfigurationError(f"{name} is {value!r}: give {unit}, at least 0")
     return number
@@ -44,7 +44,7 @@ def check_amount(name: str, value: object, *, unit: str = "a number") -> float:
 
 def check_finite(name: str, value: object) -> float:
     """Check a number that is neither NaN nor infinite."""
-    number = _real(value)
+    number = to_float(value)
     if not math.isfinite(number):
         raise ConfigurationError(f"{name} is {value!r}: give a finite number")
     return number
@@ -52,7 +52,7 @@ def check_finite(name: str, value: object) -> float:
 
 def check_fraction(name: str, value: object, *, above_0: bool = False, below_1: bool = False) -> float:
     """Check a number from 0.0 to 1.0; ``above_0`` refuses 0.0, and ``below_1`` refuses 1.0."""
-    number = _real(value)
+    number = to_float(value)
     if not 0.0 <= number <= 1.0 or (above_0 and number == 0.0) or (below_1 and number == 1.0):
         range_ = f"{'above' if above_0 else 'from'} 0.0 {'and below' if below_1 else 'to'} 1.0"
         raise ConfigurationError(f"{name} is {value!r}: give a number {range_}")
@@ -72,7 +72,7 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ConfigurationError(f"{name} is {value!r}: give one of {', '.join(map(str, choices))}")
 
 
-def _real(value: object) -> float:
+def to_float(value: object) -> float:
     """Return a number as a float, NaN for what is none."""
     if type(value) is float:
         return value

@@ -12,9 +12,7 @@ from rerank_core.errors import MissingExtraError
 def require(module: str, *, extra: str, purpose: str) -> Any:
     """Import an optional module by its dotted name.
 
-    Raises:
-        MissingExtraError: the module's package is not installed; names the extra. An import that fails
-            *inside* an installed package is raised unchanged, because installing the extra would not mend it.
+    An import that fails *inside* an installed package is raised unchanged, as installing the extra mends nothing.
     """
     try:
         return importlib.import_module(module)
@@ -26,11 +24,7 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
 
 
 def check_installed(*packages: str, extra: str, purpose: str) -> None:
-    """Check that packages can be imported, without the time that importing takes.
-
-    Raises:
-        MissingExtraError: one is not installed; names the extra.
-    """
+    """Check that packages can be imported, without the time that importing takes."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package, extra, purpose)

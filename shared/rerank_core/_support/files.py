@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import stat
@@ -25,11 +24,8 @@ _DIGEST_BYTES = 16
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write to; when the block ends, it is on the disk under its name, complete.
 
-    The file is written beside its place, as ``.NAME.RANDOM.tmp``, and then renamed. Where the block raises, what
-    was there stays. Of several writers the last one wins. The folder is made where it is missing.
-
-    Raises:
-        OSError: the file cannot be written.
+    It is written beside its place, as ``.NAME.RANDOM.tmp``, and then renamed. Where the block raises, what was
+    there stays. The folder is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:50]}.{os.urandom(16).hex()}.tmp")
@@ -53,18 +49,10 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def lock_file(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold a lock that other processes respect; it ends with the process at the latest.
+    """Hold a lock that other processes respect, by a file that is used for nothing else.
 
     The block may end in another thread than it began in. The file stays, because removing it would let two
-    processes in.
-
-    Args:
-        path: a file that is used for nothing else; it and its folder are made where they are missing.
-        wait_seconds: how long to wait for another holder; infinity for no limit. Waiting blocks the thread.
-
-    Raises:
-        TimeoutError: (an OSError) another holder did not release it in time.
-        OSError: the file cannot be written, or its file system has no locks.
+    processes in. Raises an OSError where there can be no lock; a TimeoutError where another holder keeps it.
     """
     import filelock
 
@@ -73,7 +61,7 @@ def lock_file(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except NotImplementedError as exc:
-        raise OSError(errno.ENOLCK, "the file system has no locks", str(path.parent)) from exc
+        raise OSError(f"{path.parent} is on a file system without locks") from exc
     try:
         yield
     finally:
@@ -95,11 +83,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 def absolute_file(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a file that need not be there.
-
-    Raises:
-        ConfigurationError: it is a folder.
-    """
+    """Return the absolute path of a file, which need not be there but may be no folder."""
     file = Path(path).expanduser().absolute()
     if file.is_dir():
         raise ConfigurationError(f"{file} is a folder: give the path of a file in it")
@@ -107,11 +91,7 @@ def absolute_file(path: str | os.PathLike[str]) -> Path:
 
 
 def digest_file(path: Path) -> str:
-    """Return a digest of a file's content: 32 hexadecimal digits.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return a digest of a file's content: 32 hexadecimal digits."""
     hashed = blake2b(digest_size=_DIGEST_BYTES)
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -120,14 +100,7 @@ def digest_file(path: Path) -> str:
 
 
 def find_cache_folder(*, extra: str, purpose: str) -> Path:
-    """Return where this package keeps what can be made again; it need not be there.
-
-    It is the folder that the environment variable ``RERANK_BRIDGE_CACHE`` names, else one in the user's cache
-    folder.
-
-    Raises:
-        MissingExtraError: platformdirs is not installed; names the extra.
-    """
+    """Return where this package keeps what can be made again; the folder need not be there."""
     if stated := os.environ.get(_CACHE_VARIABLE):
         return Path(stated).expanduser().absolute()
     platformdirs = require("platformdirs", extra=extra, purpose=purpose)
@@ -137,10 +110,8 @@ def find_cache_folder(*, extra: str, purpose: str) -> Path:
 def make_private(folder: Path) -> Path:
     """Make a folder that only this user may read and write, or check that an existing one is such, and return it.
 
-    One that others may read is closed to them first. On Windows the user's own folders are private already.
-
-    Raises:
-        OSError: it cannot be made, is a link, belongs to another user, or could be written by others.
+    One that others may read is closed to them first; one that they could change is refused with an OSError. On
+    Windows the user's own folders are private already.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()

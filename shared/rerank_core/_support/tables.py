@@ -44,19 +44,13 @@ _MARKDOWN = re.compile(r"[\\|<`\[]")
 _TEXT = (
     "padding:0.25em 0.7em;text-align:left;vertical-align:top;border:0;border-top:1px solid rgba(128,128,128,.3)"
 )
+_BAR = "width:80px;margin-right:0.6em"
 _NUMBER = f"{_TEXT};white-space:nowrap;font-variant-numeric:tabular-nums"
-_FAINT = "opacity:.75"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, and how the cells below it stand.
-
-    Attributes:
-        name: the heading.
-        detail: a second line of it, as in a :class:`Cell`.
-        align: ``"left"`` for texts, which may be wrapped; ``"right"`` for numbers, which are not.
-    """
+    """A heading, with a second line as in a :class:`Cell`; numbers stand right, and are not wrapped."""
 
     name: str
     detail: str = ""
@@ -71,32 +65,24 @@ class Cell:
         value: what a data frame holds.
         text: what the other outputs show; by default the value: a float with three decimals, None as "–".
         detail: a second line in a terminal, in parentheses elsewhere.
-        hover: what HTML shows when the pointer rests on the cell.
         mark: the part ``[start:end]`` of the text that matters. HTML marks it and shows some text around it; the
             other outputs show this part alone.
         bar: a share in [0, 1] that HTML draws as a bar.
-        bar_tick: where on the bar, in [0, 1], HTML draws a line.
     """
 
     value: Any
     text: str | None = None
     detail: str = ""
-    hover: str = ""
     mark: tuple[int, int] | None = None
     bar: float | None = None
-    bar_tick: float | None = None
 
     def full_text(self) -> str:
         """Return the text, uncut and not escaped."""
         if self.text is not None:
             return self.text
-        return (
-            "–"
-            if self.value is None
-            else f"{self.value:.3f}"
-            if isinstance(self.value, float)
-            else str(self.value)
-        )
+        if self.value is None:
+            return "–"
+        return f"{self.value:.3f}" if isinstance(self.value, float) else str(self.value)
 
     def short_text(self) -> str:
         """Return the text, or its marked part, on one line and cut where it is long; not escaped."""
@@ -105,16 +91,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: texts and numbers, no markup.
+    """A table: texts and numbers, no markup; HTML shows the first 50 rows.
 
-    Attributes:
-        title: above the table; may be empty.
-        columns: the headings.
-        rows: for each column a value or a :class:`Cell`; HTML shows the first 50 rows.
-        subtitle: beside the title, less conspicuous.
-        warning: between title and rows, conspicuous.
-        note: below the rows.
-        details: shown by HTML alone, when the note is opened.
+    The subtitle stands beside the title, the warning between title and rows, the note below the rows.
     """
 
     title: str
@@ -123,7 +102,6 @@ class Table:
     subtitle: str = ""
     warning: str = ""
     note: str = ""
-    details: str = ""
 
     def to_html(self) -> str:
         """Return an HTML fragment in the colours of the page around it, without scripts or style sheets."""
@@ -133,16 +111,11 @@ class Table:
         body = "".join(f'<tr style="background:transparent;color:inherit">{"".join(row)}</tr>' for row in rows)
         title = f'<bdi style="font-weight:bold">{_html(self.title)}</bdi>'
         more = f"… and {len(self.rows) - _HTML_ROWS:,} more" if len(self.rows) > _HTML_ROWS else ""
-        below = (
-            f'<details style="{_FAINT}"><summary>{_html(self.note)}</summary>{escape(self.details)}</details>'
-            if self.details
-            else _faint("div", self.note)
-        )
         return (
             f'<div style="color:inherit;line-height:1.4"><div>{title} {_faint("span", self.subtitle)}</div>'
             f"{f'<div>⚠ {_html(self.warning)}</div>' if self.warning else ''}"
             f'<table style="border-collapse:collapse;color:inherit;background:transparent"><thead><tr>{head}</tr>'
-            f"</thead><tbody>{body}</tbody></table>{_faint('div', more)}{below}</div>"
+            f"</thead><tbody>{body}</tbody></table>{_faint('div', more)}{_faint('div', self.note)}</div>"
         )
 
     def to_markdown(self) -> str:
@@ -156,22 +129,13 @@ class Table:
         return "\n\n".join(filter(None, parts))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the cells' values as a data frame.
-
-        Raises:
-            MissingExtraError: pandas is not installed (extra ``notebook``).
-        """
+        """Return the cells' values as a data frame."""
         kind = require("pandas", extra="notebook", purpose="to_pandas").DataFrame
         values = [[cell.value for cell in _cells(row)] for row in self.rows]
         frame: pandas.DataFrame = kind(values, columns=[column.name for column in self.columns])
         return frame
 
     def __rich__(self) -> RenderableType:
-        """Return what rich prints in a terminal.
-
-        Raises:
-            MissingExtraError: rich is not installed (extra ``cli``).
-        """
         table = _rich("table").Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in self.columns:
             numbers = column.align == "right"
@@ -196,8 +160,6 @@ class Table:
 def one_line(text: str, max_chars: int) -> str:
     r"""Return a text on one line, cut to ``max_chars``, with � for characters that would disturb its surroundings.
 
-    These are control characters, lone surrogates and direction marks.
-
     >>> one_line("red \x1b[31malert\n\tagain \u202e", 100)
     'red �[31malert again �'
     >>> one_line("a long text", 7)
@@ -206,18 +168,6 @@ def one_line(text: str, max_chars: int) -> str:
     head = text[: 8 * max_chars]  # a text may be huge, and white space shrinks
     line = UNSAFE_CHARACTERS.sub("\ufffd", " ".join(head.split()))
     return line if len(line) <= max_chars and len(head) == len(text) else line[: max_chars - 1] + "…"
-
-
-def _terminal_text(*lines: str, style: str = "", max_chars: int = _CELL_CHARS) -> Text:
-    """Return lines for rich, each cut to ``max_chars``; empty ones are left out.
-
-    Brackets mean nothing in them, and control characters are replaced.
-
-    Raises:
-        MissingExtraError: rich is not installed (extra ``cli``).
-    """
-    text: Text = _rich("text").Text("\n".join(one_line(line, max_chars) for line in lines if line), style=style)
-    return text
 
 
 def movement(places: int) -> str:
@@ -241,6 +191,12 @@ def _rich(module: str) -> Any:
     return require(f"rich.{module}", extra="cli", purpose="a table in a terminal")
 
 
+def _terminal_text(*lines: str, style: str = "", max_chars: int = _CELL_CHARS) -> Text:
+    """Return lines in which brackets mean nothing; empty ones are left out."""
+    text: Text = _rich("text").Text("\n".join(one_line(line, max_chars) for line in lines if line), style=style)
+    return text
+
+
 def _markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", one_line(text, _LINE_CHARS))
 
@@ -250,32 +206,22 @@ def _html(text: str, max_chars: int = _LINE_CHARS) -> str:
 
 
 def _faint(tag: str, text: str) -> str:
-    return f'<{tag} style="{_FAINT}">{_html(text)}</{tag}>' if text else ""
+    return f'<{tag} style="opacity:.75">{_html(text)}</{tag}>' if text else ""
 
 
 def _html_cell(cell: Cell, column: Column) -> str:
-    hover = f' title="{_html(cell.hover, _HOVER_CHARS)}"' if cell.hover else ""
     content = _html(_join(cell.short_text(), cell.detail))
     if column.align == "right":
-        return f'<td style="{_NUMBER}"{hover}>{_html_bar(cell)}{content}</td>'
+        bar = "" if cell.bar is None else f'<meter value="{cell.bar:.3f}" style="{_BAR}"></meter>'
+        return f'<td style="{_NUMBER}">{bar}{content}</td>'
+    text = cell.full_text()
     if cell.mark is not None:
-        text, (start, end) = cell.full_text(), cell.mark
+        start, end = cell.mark
         before, after = text[max(0, start - _AROUND_CHARS) : start], text[end : end + _AROUND_CHARS]
         content = (
             f"{'… ' * (start > _AROUND_CHARS)}{_html(before)}{' ' * before[-1:].isspace()}"
             f'<mark style="background:rgba(230,180,0,.35);color:inherit">{content}</mark>'
             f"{' ' * after[:1].isspace()}{_html(after)}{' …' * (len(text) > end + _AROUND_CHARS)}"
         )
+    hover = f' title="{_html(text, _HOVER_CHARS)}"' if len(text) > _CELL_CHARS else ""
     return f'<td style="{_TEXT}"{hover}><bdi>{content}</bdi></td>'
-
-
-def _html_bar(cell: Cell) -> str:
-    if cell.bar is None:
-        return ""
-    tick = ""
-    if cell.bar_tick is not None:
-        style = "position:absolute;top:-2px;bottom:-2px;width:0;border-left:2px dashed currentColor"
-        tick = f'<span style="{style};left:{min(cell.bar_tick, 1.0):.0%}"></span>'
-    fill = f"linear-gradient(90deg,#4c8fc7 {cell.bar:.0%},rgba(128,128,128,.25) {cell.bar:.0%})"
-    style = "display:inline-block;position:relative;width:80px;height:0.7em;margin-right:0.6em"
-    return f'<span style="{style};background:{fill}">{tick}</span>'

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import anyio
 
-from rerank_core._call.asking import answer_deadline
-from rerank_core._call.consumption import Consumption, add_consumption
+from rerank_core._call.asking import Consumption, add_consumption, answer_deadline
 from rerank_core._call.event_loop import run_text_work
 from rerank_core._call.fan_out import fan_out
 from rerank_core._support.files import digest

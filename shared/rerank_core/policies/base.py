@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -24,9 +23,6 @@ class Policy(Scorer):
     Args:
         kind: the policy's part of the name.
         scorers: scorers, or names for :func:`rerank_core.load_scorer`; at least one.
-
-    Raises:
-        ConfigurationError: there is no scorer, or one of them is neither a scorer nor a name.
     """
 
     scale: Scale = "probability"
@@ -73,8 +69,7 @@ class Policy(Scorer):
             await scorer.aclose()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        return partial(type(self), **arguments), ()
+        return partial(type(self), **self._options_by_name()), ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

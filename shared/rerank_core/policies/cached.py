@@ -12,8 +12,7 @@ from hashlib import blake2b
 
 import anyio
 
-from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption, add_consumption
+from rerank_core._call.asking import Consumption, add_consumption, call_scorer
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ConfigurationError, RerankError, ScorerError

@@ -91,8 +91,6 @@ class Calibration:
             raise ConfigurationError(
                 f"slope is {self.slope!r} and intercept {self.intercept!r}: both must be finite, the slope above 0"
             )
-        # From JSON they are lists, by which a cache would take it for another calibration.
-        object.__setattr__(self, "knots", tuple(map(tuple, self.knots)))
         numbers = [number for knot in self.knots for number in knot]
         rises = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.knots))
         if not rises or not all(0.0 <= number <= 1.0 for number in numbers):
@@ -177,11 +175,9 @@ class Calibrated(Policy):
         except ScorerError as exc:
             exc.partial = {slot: self.calibration(score) for slot, score in exc.partial.items()}
             raise
-        scores = await run_work(_STEPS_PER_SCORE * len(texts), self._calibrate, scored.scores)
+        steps = _STEPS_PER_SCORE * len(texts)
+        scores = await run_work(steps, lambda: [self.calibration(score) for score in scored.scores])
         return replace(scored, scores=scores)
-
-    def _calibrate(self, scores: Sequence[float]) -> list[float]:
-        return [self.calibration(score) for score in scores]
 
 
 def log_odds(score: float) -> float:

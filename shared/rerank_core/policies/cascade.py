@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption
+from rerank_core._call.asking import Consumption, call_scorer
 from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_count
 from rerank_core.errors import ConfigurationError, ScorerError
@@ -29,9 +28,6 @@ class Cascade(Policy):
         scorers: from the lightest model to the heaviest; scorers or their names, at least two.
         keep: how many texts each scorer but the last passes on: one number fewer than there are scorers, each at
             least 1 and none larger than the one before it.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
 
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
@@ -59,59 +55,46 @@ class Cascade(Policy):
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the last scorer's scores of the texts that survive, and lower scores of the pruned ones."""
-        stages: list[_Stage] = []
+        stages: list[tuple[list[int], Scored]] = []
         left = list(range(len(texts)))
         with Consumption() as consumed:
             for position, scorer in enumerate(self.scorers):
                 try:
                     scored = await call_scorer(scorer, query, [texts[index] for index in left])
                 except ScorerError as exc:
-                    exc.usage = consumed.usage
                     exc.partial = {left[slot]: score for slot, score in exc.partial.items()}
                     raise
-                stages.append(_Stage(left, scored))
+                stages.append((left, scored))
                 if position < len(self.keep):
-                    left = await run_work(2 * len(left), _survivors, stages[-1], self.keep[position])
+                    left = await run_work(2 * len(left), _find_survivors, left, scored, self.keep[position])
             merged = await run_work(2 * len(texts), _merge, stages, len(texts))
             return replace(merged, usage=consumed.usage)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """Positions in the input of the texts that one scorer saw, and its answer."""
-
-    indices: list[int]
-    scored: Scored
+def _find_survivors(indices: Sequence[int], scored: Scored, keep: int) -> list[int]:
+    return sorted(indices[slot] for slot in Selection(top_n=keep).select(scored.scores, scored.tiers))
 
 
-def _survivors(stage: _Stage, keep: int) -> list[int]:
-    """Return which texts the next scorer sees, in the order of the input."""
-    order = Selection(top_n=keep).select(stage.scored.scores, stage.scored.tiers)
-    return sorted(stage.indices[slot] for slot in order)
-
-
-def _merge(stages: Sequence[_Stage], count: int) -> Scored:
-    """Return the answer to the whole call, from the last stage to the first."""
+def _merge(stages: Sequence[tuple[list[int], Scored]], count: int) -> Scored:
+    """Return the answer to the whole call, from what each scorer saw and answered, the last one first."""
     scores, tiers = [0.0] * count, [0] * count
     passages: list[Passage | None] = [None] * count
     attempts: list[Attempt] = []
     left_out: set[int] = set()
     decided: set[int] = set()
     floor, tier = 1.0, 0
-    for stage in reversed(stages):
-        scored = stage.scored
-        fresh = [slot for slot, index in enumerate(stage.indices) if index not in decided]
-        for slot in fresh:
-            index = stage.indices[slot]
+    for indices, scored in reversed(stages):
+        fresh = {index: slot for slot, index in enumerate(indices) if index not in decided}
+        for index, slot in fresh.items():
             scores[index] = floor * scored.scores[slot]
             tiers[index] = tier + (scored.tiers[slot] if scored.tiers else 0)
             passages[index] = scored.passages[slot] if scored.passages else None
         if fresh:
-            decided.update(stage.indices)
-            floor = min(scores[stage.indices[slot]] for slot in fresh)
-            tier = 1 + max(tiers[stage.indices[slot]] for slot in fresh)
+            decided.update(fresh)
+            floor = min(scores[index] for index in fresh)
+            tier = 1 + max(tiers[index] for index in fresh)
         attempts = [*scored.attempts, *attempts]
-        left_out.update(stage.indices[slot] for slot in scored.left_out)
+        left_out.update(indices[slot] for slot in scored.left_out)
     return Scored(scores, attempts=tuple(attempts), passages=passages, tiers=tiers, left_out=frozenset(left_out))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,8 +10,7 @@ from time import monotonic
 
 import anyio
 
-from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption
+from rerank_core._call.asking import Consumption, call_scorer
 from rerank_core._support.checks import check_count, check_seconds
 from rerank_core.errors import (
     ConfigurationError,
@@ -23,7 +23,6 @@ from rerank_core.errors import (
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
 from rerank_core.types import Attempt, Scored
-from rerank_core.usage import Usage
 
 __all__ = ["Breaker", "Fallback"]
 
@@ -36,9 +35,6 @@ class Breaker:
         failures: failures in a row after which it is skipped; at least 1.
         reset_seconds: seconds until a single call may try it again; above 0. If that call succeeds, the scorer is
             used again; if it fails, the scorer is skipped for as long again.
-
-    Raises:
-        ConfigurationError: a value is out of its range.
     """
 
     failures: int = 5
@@ -64,7 +60,6 @@ class Fallback(Policy):
         breaker: when a scorer that keeps failing is skipped; None for never.
 
     Raises:
-        ConfigurationError: an option is out of its range.
         ScorerUnavailableError: by ``score``, if no scorer answered; gives the reason of each. It is a
             ScorerTimeoutError if all of them were too slow.
 
@@ -121,12 +116,9 @@ class Fallback(Policy):
                         scored = await self._call_in_time(position, query, texts)
                 except self.on as exc:
                     attempts.append(Attempt(scorer.name, exc))
-                except ScorerError as exc:
-                    exc.usage = consumed.usage
-                    raise
                 else:
                     return replace(scored, usage=consumed.usage, attempts=(*attempts, *scored.attempts))
-            raise _nobody_answered(attempts, consumed.usage)
+            raise _nobody_answered(attempts)
 
     async def _call_in_time(self, position: int, query: str, texts: Sequence[str]) -> Scored:
         is_last = position == len(self.scorers) - 1
@@ -136,57 +128,44 @@ class Fallback(Policy):
 
 
 class _Circuit:
-    """Counts a scorer's failures in a row, and says when it may be called.
-
-    It is closed (calls go through), open (calls are refused) or half open (one call tries). It is used on the
-    background loop only.
-    """
+    """A circuit breaker: closed (calls go through), open (calls are refused) or half open (one call tries)."""
 
     def __init__(self, breaker: Breaker | None) -> None:
-        self._breaker = breaker
+        self._max_failures = math.inf if breaker is None else breaker.failures
+        self._reset_seconds = 0.0 if breaker is None else breaker.reset_seconds
         self._failures = 0
         self._next_try = 0.0  # in seconds of time.monotonic; moved on by a call that tries, so that it is alone
 
     @property
     def is_open(self) -> bool:
         """Whether the scorer has failed too often, and has not answered since."""
-        return self._breaker is not None and self._failures >= self._breaker.failures
+        return self._failures >= self._max_failures
 
     @contextmanager
     def watch(self, failures: tuple[type[ScorerError], ...]) -> Iterator[None]:
-        """Let one call through and count how it ends.
-
-        Raises:
-            ScorerUnavailableError: no call may be made now.
-        """
+        """Let one call through and count how it ends; refuse it while the circuit is open."""
         if self.is_open:
             if (wait := self._next_try - monotonic()) > 0.0:
                 raise ScorerUnavailableError(f"skipped after repeated failures, for another {wait:.1f} s")
-            self._postpone_next_try()
+            self._next_try = monotonic() + self._reset_seconds
         try:
             yield
         except failures:
-            was_open = self.is_open
+            if not self.is_open:
+                self._next_try = monotonic() + self._reset_seconds
             self._failures += 1
-            if not was_open:
-                self._postpone_next_try()
             raise
         except BaseException:  # says nothing about the scorer, so another call may try
             self._next_try = 0.0
             raise
         self._failures = 0
 
-    def _postpone_next_try(self) -> None:
-        if self._breaker is not None:
-            self._next_try = monotonic() + self._breaker.reset_seconds
 
-
-def _nobody_answered(attempts: Sequence[Attempt], usage: Usage) -> ScorerError:
+def _nobody_answered(attempts: Sequence[Attempt]) -> ScorerError:
     reasons = "; ".join(f"{type(attempt.error).__name__}: {attempt.error}" for attempt in attempts)
     late = all(isinstance(attempt.error, ScorerTimeoutError) for attempt in attempts)
     kind = ScorerTimeoutError if late else ScorerUnavailableError
     error = kind(f"none of {len(attempts)} scorers answered: {reasons}")
     error.__cause__ = attempts[-1].error
-    error.usage = usage
     error.partial = max((attempt.error.partial for attempt in attempts), key=len)
     return error

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 
 import anyio
-from anyio.abc import TaskGroup
 
-from rerank_core._call.asking import call_scorer
-from rerank_core._call.consumption import Consumption
+from rerank_core._call.asking import Consumption, call_scorer
 from rerank_core._support.checks import check_fraction, check_seconds
 from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
@@ -40,9 +38,6 @@ class Hedged(Policy):
             second request before 20 calls were observed.
         quantile: the share of calls that is not considered slow; above 0 and below 1.
 
-    Raises:
-        ConfigurationError: an option is out of its range.
-
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
     >>> ranking = Reranker(Hedged(FakeScorer(latency=0.2), delay=0.05)).rerank("leak", ["a leak", "tea"])
@@ -70,65 +65,44 @@ class Hedged(Policy):
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the first answer."""
-        race = _Race(self.scorer, query, texts)
         started = perf_counter()
-        hedge_delay = self.hedge_delay
-        with Consumption() as race.consumed:
+        requests = 0
+        over = anyio.Event()
+        answers: list[Scored] = []
+        failures: list[Exception] = []
+        is_cost_unknown = False  # a request was cancelled, and the scorer did not count what it had consumed
+
+        async def request() -> None:
+            nonlocal requests, is_cost_unknown
+            requests += 1
+            try:
+                with Consumption() as consumed:
+                    answers.append(await call_scorer(self.scorer, query, texts))
+            except Exception as exc:  # a task group would wrap it
+                failures.append(exc)
+                if len(failures) == requests:
+                    over.set()
+            except BaseException:
+                is_cost_unknown = consumed.usage == Usage()
+                raise
+            else:
+                over.set()
+                group.cancel_scope.cancel()
+
+        with Consumption() as consumed:
             async with anyio.create_task_group() as group:
-                group.start_soon(race.run, group)
-                with anyio.move_on_after(hedge_delay):
-                    await race.over.wait()
-                if not race.over.is_set():
-                    group.start_soon(race.run, group)
-        # If the second request won, the first would have taken longer than this. Such calls are counted all the
-        # same: leaving them out would make the learned delay ever shorter.
-        self._seconds.append(perf_counter() - started)
-        return race.result()
-
-
-@dataclass(slots=True)
-class _Race:
-    """One or two requests for the same scores; it ends with the first answer or with the last failure.
-
-    Attributes:
-        is_cost_unknown: a request was cancelled, and the scorer did not count what it had consumed.
-    """
-
-    scorer: Scorer
-    query: str
-    texts: Sequence[str]
-    consumed: Consumption = field(default_factory=Consumption)
-    over: anyio.Event = field(default_factory=anyio.Event)
-    started: int = 0
-    is_cost_unknown: bool = False
-    answer: Scored | None = None
-    failures: list[Exception] = field(default_factory=list)
-
-    async def run(self, group: TaskGroup) -> None:
-        self.started += 1
-        try:
-            with Consumption() as consumed:
-                answer = await call_scorer(self.scorer, self.query, self.texts)
-        except Exception as exc:  # a task group would wrap it
-            self.failures.append(exc)
-            if len(self.failures) == self.started:
-                self.over.set()
-        except BaseException:
-            self.is_cost_unknown = consumed.usage == Usage()
-            raise
-        else:
-            self.answer = answer
-            self.over.set()
-            group.cancel_scope.cancel()
-
-    def result(self) -> Scored:
-        usage = self.consumed.usage
-        if self.answer is None:
-            error = self.failures[0]
-            if isinstance(error, ScorerError):
-                error.usage = usage
-            raise error
-        if self.is_cost_unknown:
-            usage += replace(self.answer.usage, estimated=True)
-        attempts = [Attempt(self.scorer.name, exc) for exc in self.failures if isinstance(exc, ScorerError)]
-        return replace(self.answer, usage=usage, attempts=(*attempts, *self.answer.attempts))
+                group.start_soon(request)
+                with anyio.move_on_after(self.hedge_delay):
+                    await over.wait()
+                if not over.is_set():
+                    group.start_soon(request)
+            # If the second request won, the first would have taken longer than this. Such calls are counted all
+            # the same: leaving them out would make the learned delay ever shorter.
+            self._seconds.append(perf_counter() - started)
+            if not answers:
+                raise failures[0]
+        answer, usage = answers[0], consumed.usage
+        if is_cost_unknown:
+            usage += replace(answer.usage, estimated=True)
+        attempts = [Attempt(self.scorer.name, exc) for exc in failures if isinstance(exc, ScorerError)]
+        return replace(answer, usage=usage, attempts=(*attempts, *answer.attempts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from rerank_core._call.asking import call_scorer
+from rerank_core._call.asking import add_consumption, call_scorer
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._support.checks import check_choice, check_count, check_fraction
 from rerank_core.errors import ScorerError
@@ -50,9 +50,6 @@ class Windowed(Policy):
         best: how many windows ``"mean"`` takes, at least 1.
         max_windows: windows per document that are scored, at least 1. A document with more is counted in
             ``usage.truncated``.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
 
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
@@ -101,22 +98,21 @@ class Windowed(Policy):
         else:
             reading = await run_text_work(estimate_reading, texts, self.window_request)
         plan = await run_text_work(self.plan, texts, reading)
-        truncated = Usage(truncated=plan.truncated)
         try:
             scored = await call_scorer(self.scorer, query, plan.parts)
         except ScorerError as exc:
-            exc.usage = None if exc.usage is None else exc.usage + truncated
+            add_consumption(Usage(truncated=plan.truncated))
             exc.partial = self._partial(plan, exc.partial)
             raise
-        return await run_work(5 * len(texts) + len(plan.parts), self._merge, plan, scored, truncated)
+        return await run_work(5 * len(texts) + len(plan.parts), self._merge, plan, scored)
 
-    def _merge(self, plan: WindowPlan, scored: Scored, truncated: Usage) -> Scored:
+    def _merge(self, plan: WindowPlan, scored: Scored) -> Scored:
         """Return the answer about texts, from the one about their windows."""
-        best = [_rank(part, scored.scores, scored.tiers) for part in plan.slots]
+        best = [_rank(parts, scored.scores, scored.tiers) for parts in plan.places]
         return replace(
             scored,
             scores=[self._aggregate([scored.scores[part] for part in parts]) for parts in best],
-            usage=scored.usage + truncated,
+            usage=scored.usage + Usage(truncated=plan.truncated),
             passages=[plan.passage(text, parts[0], scored.passages) for text, parts in enumerate(best)],
             tiers=[scored.tiers[parts[0]] for parts in best] if scored.tiers else (),
             left_out=frozenset(text for text, parts in enumerate(best) if not scored.left_out.isdisjoint(parts)),
@@ -124,9 +120,8 @@ class Windowed(Policy):
 
     def plan(self, texts: Sequence[str], reading: Reading) -> WindowPlan:
         """Return what to send to the scorer."""
-        positions: dict[str, int] = {}
-        slots: list[list[int]] = []
-        places: list[dict[int, Passage] | None] = []
+        parts: dict[str, int] = {}
+        places: list[dict[int, Passage | None]] = []
         truncated = 0
         request = self.window_request
         limit = request.tokens_to_read(reading.window_tokens)
@@ -134,18 +129,15 @@ class Windowed(Policy):
         overlap = int(self.overlap * size)
         for text, ends in zip(texts, reading.token_ends, strict=True):
             if len(ends) <= reading.window_tokens:
-                slots.append([positions.setdefault(text, len(positions))])
-                places.append(None)
+                places.append({parts.setdefault(text, len(parts)): None})
                 continue
             seen = text if len(ends) < limit else text[: ends[-1]]
             passages, is_cut = cut_windows(seen, ends, size=size, overlap=overlap, max_windows=request.max_windows)
             truncated += is_cut
-            placed: dict[int, Passage] = {}
+            places.append({})
             for passage in passages:
-                placed.setdefault(positions.setdefault(text[slice(*passage)], len(positions)), passage)
-            slots.append(list(placed))
-            places.append(placed)
-        return WindowPlan(list(positions), slots, places, truncated)
+                places[-1].setdefault(parts.setdefault(text[slice(*passage)], len(parts)), passage)
+        return WindowPlan(list(parts), places, truncated)
 
     def _aggregate(self, scores: Sequence[float]) -> float:
         """Return a document's score from those of its windows, best first."""
@@ -158,12 +150,12 @@ class Windowed(Policy):
         """Return the scores of the texts all of whose windows have one."""
         return {
             text: self._aggregate(sorted((partial[part] for part in parts), reverse=True))
-            for text, parts in enumerate(plan.slots)
+            for text, parts in enumerate(plan.places)
             if all(part in partial for part in parts)
         }
 
 
-def _rank(parts: Sequence[int], scores: Sequence[float], tiers: Sequence[int]) -> list[int]:
+def _rank(parts: Iterable[int], scores: Sequence[float], tiers: Sequence[int]) -> list[int]:
     """Return a text's parts, best first; equal ones in their order."""
     return sorted(parts, key=lambda part: (tiers[part] if tiers else 0, -scores[part]))
 
@@ -174,21 +166,19 @@ class WindowPlan:
 
     Attributes:
         parts: windows and whole texts, each once.
-        slots: for each text the positions of its windows among the parts, or of the text if it is sent whole.
-        places: for each text where in it each of these parts is; None if it is sent whole.
+        places: for each text the positions of its windows among the parts, and where in the text each of them is;
+            of a text that is sent whole its own position, and None.
         truncated: how many texts have further windows, which are left out.
     """
 
     parts: list[str]
-    slots: list[list[int]]
-    places: list[dict[int, Passage] | None]
+    places: list[dict[int, Passage | None]]
     truncated: int
 
     def passage(self, text: int, part: int, inner: Sequence[Passage | None]) -> Passage | None:
         """Return where in a text its best part is, or the passage that the scorer found in that part."""
-        places = self.places[text]
+        place = self.places[text][part]
         found = inner[part] if inner else None
-        if places is None:
-            return found
-        place = places[part]
-        return place if found is None else Passage(place.start + found.start, place.start + found.end)
+        if place is None or found is None:
+            return place or found
+        return Passage(place.start + found.start, place.start + found.end)

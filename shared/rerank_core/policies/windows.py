@@ -39,14 +39,7 @@ def cut_windows(
 
     Each holds as many whole sentences as fit. A sentence that does not fit is cut at lines, then clauses, words
     and tokens. A window begins with the last sentences of the one before it, as many as fit into ``overlap``
-    tokens. The last window is extended backwards to its full size.
-
-    Args:
-        text: not blank.
-        token_ends: where its tokens end, ascending.
-        size: tokens per window, at least 1; only a single character of more tokens makes a larger window.
-        overlap: tokens that neighbours share at most, below ``size``.
-        max_windows: at least 1; the text after them is left out.
+    tokens, which are fewer than ``size``. The last window is extended backwards to its full size.
 
     >>> text = "One two. Three four. Five six."
     >>> ends = [3, 7, 8, 14, 19, 20, 25, 29, 30]
@@ -133,12 +126,9 @@ _LEVELS: tuple[Callable[[str], Iterator[int]], ...] = (
 
 
 def piece_ends(text: str, token_ends: Sequence[int], size: int) -> list[int]:
-    """Return where the pieces of a text end: sentences, or parts of those that are too long.
+    """Return where the pieces of a text end: sentences, or parts of those of more than ``size`` tokens.
 
-    Args:
-        text: what to cut; its end is the last one returned.
-        token_ends: where its tokens end, ascending.
-        size: tokens that a piece may have, at least 1; only a single character of more tokens has more.
+    Only a single character of more tokens makes a larger piece.
 
     >>> piece_ends("One two. Three four five six.", [3, 7, 8, 14, 19, 24, 28, 29], size=4)
     [9, 15, 20, 25, 29]

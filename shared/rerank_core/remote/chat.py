@@ -10,8 +10,7 @@ from typing import Any, ClassVar, cast
 import anyio
 from pydantic import SecretStr
 
-from rerank_core._call.asking import answer_deadline
-from rerank_core._call.consumption import add_consumption
+from rerank_core._call.asking import add_consumption, answer_deadline
 from rerank_core._call.event_loop import run_work
 from rerank_core.errors import ConfigurationError
 from rerank_core.llm.answer import Reply

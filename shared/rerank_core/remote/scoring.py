@@ -12,8 +12,7 @@ from time import perf_counter
 import anyio
 from pydantic import SecretStr
 
-from rerank_core._call.asking import answer_deadline
-from rerank_core._call.consumption import add_consumption
+from rerank_core._call.asking import add_consumption, answer_deadline
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError

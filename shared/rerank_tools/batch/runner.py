@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from rerank_core._call.consumption import Consumption
+from rerank_core._call.asking import Consumption
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
 from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage

@@ -144,7 +144,7 @@ async def test_an_async_call_after_the_stop_is_refused_too() -> None:
     """Instead of waiting for ever; and so does cancelling one that is already over."""
     background = event_loop._BackgroundLoop()
     loop, thread = background.run(where())
-    call = background._start_call(where())
+    call = event_loop._LoopCall(loop, where())
     call.future.result(10)
     event_loop._stop(loop, thread)
     call.cancel()

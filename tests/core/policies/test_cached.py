@@ -204,7 +204,7 @@ class TestKeys:
                 super().__init__()
                 self.option = option
 
-        plain = [1, 1.0, True, "1", b"1", None, (1,), {"a": 1}, {1}, Path("a"), Usage(), len, ValueError("x")]
+        plain = [1, 1.0, True, "1", b"1", None, (1,), {"a": 1}, {1}, Path("a"), Usage(), len]
         assert len({Options(value).cache_key() for value in plain}) == len(plain)
         assert Options({"a": 1, "b": 2}).cache_key() == Options({"b": 2, "a": 1}).cache_key()
         for value in (lambda: 1, object(), threading.Lock(), "".join):

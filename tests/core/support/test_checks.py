@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rerank_core import ConfigurationError
@@ -11,7 +13,7 @@ from rerank_core._support.checks import check_text
 @pytest.mark.parametrize("value", ["", " \n", 3, None])
 def test_a_text_that_is_blank_or_none_is_refused_by_name_and_value(value: object) -> None:
     """The message says which option it is and what was given."""
-    with pytest.raises(ConfigurationError, match=f"^instruction is {value!r}: give a text".replace("\\", "\\\\")):
+    with pytest.raises(ConfigurationError, match=re.escape(f"instruction is {value!r}: give a text")):
         check_text("instruction", value)
 
 

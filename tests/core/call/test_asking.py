@@ -10,7 +10,7 @@ from support.waiting import until
 
 from rerank_core import Reranker, Scored, Scorer, ScorerError, ScorerTimeoutError, Usage
 from rerank_core._call import event_loop
-from rerank_core._call.consumption import Consumption, add_consumption
+from rerank_core._call.asking import Consumption, add_consumption
 from rerank_core.policies import Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
 from rerank_core.testing import FakeScorer
 

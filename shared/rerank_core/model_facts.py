@@ -126,7 +126,12 @@ _ZERANK_1 = ModelFacts(
     unsupported="its own code replaces CrossEncoder.predict for all models of the process: use zerank-2, or "
     "ZeroEntropy's service"
 )
-_JINA_V3 = ModelFacts(Limits(documents=64, tokens=131_072), listwise=True, scale="cosine")
+_JINA_V3 = ModelFacts(
+    Limits(documents=64, tokens=131_072),
+    listwise=True,
+    scale="cosine",
+    unsupported="its own code ranks all texts together: use the service 'jina:'",
+)
 
 MODELS: Mapping[str, ModelFacts] = MappingProxyType(
     {

@@ -116,11 +116,12 @@ def texts_of(count: int) -> list[str]:
     return list(pieces)
 
 
-def ours(folder: Path, device: str, dtype: str, *, compiled: bool = False) -> Contender:
+def ours(folder: Path, device: str, dtype: str) -> Contender:
     """Return this package's scorer."""
-    reranker = Reranker(load_scorer(f"cross-encoder:{folder}", device=device, dtype=dtype, compile=compiled))
-    name = f"rerank-bridge {dtype}{' compiled' if compiled else ''}"
-    return Contender(name, lambda texts: [score or 0.0 for score in reranker.rerank(QUERY, texts).scores])
+    reranker = Reranker(load_scorer(f"cross-encoder:{folder}", device=device, dtype=dtype))
+    return Contender(
+        f"rerank-bridge {dtype}", lambda texts: [score or 0.0 for score in reranker.rerank(QUERY, texts).scores]
+    )
 
 
 def theirs(folder: Path, device: str, dtype: str, sizes: Sequence[int]) -> Iterator[Contender]:
@@ -176,8 +177,6 @@ def measure(folder: Path, shape: str, pairs: int, arguments: argparse.Namespace,
     (default,) = theirs(folder, device, "float32", [32])
     half = list(theirs(folder, device, "bfloat16", BATCH_SIZES))
     mine = [ours(folder, device, dtype) for dtype in arguments.dtypes]
-    if not arguments.no_compile:
-        mine.append(ours(folder, device, arguments.dtypes[-1], compiled=True))
     products = ceiling(shape, tokens, device, most=65_536)
     everybody = [default, *half, *mine, products]
     for timed in [False, *[True] * arguments.runs]:
@@ -214,7 +213,6 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm", "xlmr"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16"])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     arguments, figures = parser.parse_args(), Figures()
     warnings.simplefilter("ignore")
     transformers.utils.logging.disable_progress_bar()

@@ -1,8 +1,7 @@
 """Which families of models are scored as they were trained, and which are refused: one table.
 
 Each family is built small, with random weights, in the layout of its real repositories. The difference is the
-largest one, in relevance scores, to sentence-transformers' own scores with the same prompt, or to the model's own
-code.
+largest one, in relevance scores, to sentence-transformers' own scores with the same prompt.
 
     python tests/benchmarks/models.py
 """
@@ -26,7 +25,7 @@ ROW = "{:<42} {:<14} {:<11} {:<8} {}"
 
 def outcome(family: Family, provider: str, folder: Path) -> str:
     """Return the largest difference to the reference, or why the family is refused."""
-    scorer = load_scorer(f"{provider}:{folder}", **family.options.get(provider, {}))
+    scorer = load_scorer(f"{provider}:{folder}")
     try:
         with quiet():
             found = Reranker(scorer).rerank(QUERY, family.texts).scores

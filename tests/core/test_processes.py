@@ -215,7 +215,7 @@ OPENVINO = """
 import os, signal, sys, threading
 import numpy as np, openvino
 from openvino import opset13
-from rerank_core.local.runtimes.openvino import OpenVinoSession
+from rerank_core.local.runtimes import OpenVinoSession
 
 def session():
     x = opset13.parameter([-1, 4], np.float32, name="x")

@@ -50,7 +50,6 @@ class Family:
         build: writes its files into a folder.
         reference: returns the scores that are right, in [0, 1]; None for a family that is refused.
         refused: by runtime, a part of the error that says why.
-        options: of the scorer, by runtime.
         scale: of the model's own scores.
         template: whether pairs are filled into a prompt.
         texts: what is scored.
@@ -60,7 +59,6 @@ class Family:
     build: Callable[[Path], object]
     reference: Callable[[Path, Sequence[str]], Scores] | None = None
     refused: dict[str, str] = field(default_factory=dict)
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
     scale: str = "logit"
     template: bool = False
     texts: Sequence[str] = TEXTS
@@ -108,18 +106,6 @@ def _gemma_answers(folder: Path, texts: Sequence[str]) -> Scores:
             logits = model(input_ids=ids["input_ids"]).logits[0, -1].double()
         scores.append(float(torch.sigmoid(logits[tokenizer.convert_tokens_to_ids("Yes")])))
     return scores
-
-
-def _own_rerank(folder: Path, texts: Sequence[str]) -> Scores:
-    """Score by the model's own code, all texts in one call."""
-    from transformers import AutoModel
-
-    with quiet():
-        model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-        ranked = model.rerank(QUERY, list(texts))
-    return [
-        (1 + cosine) / 2 for _, cosine in sorted((entry["index"], entry["relevance_score"]) for entry in ranked)
-    ]
 
 
 def _classifier(shape: Shape) -> Callable[[Path], object]:
@@ -181,49 +167,12 @@ def _zerank(folder: Path) -> None:
     _change_json(folder / "config.json", _name_or_path="zeroentropy/zerank-2")
 
 
-_JINA_CODE = '''
-import torch
-from transformers import AutoTokenizer, Qwen3Model
-
-
-class JinaForRanking(Qwen3Model):
-    """One pass over the query and all documents; a score is the cosine of two of its last hidden states."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.projector = torch.nn.Linear(config.hidden_size, 16, bias=False)
-        self.post_init()
-
-    @torch.no_grad()
-    def rerank(self, query, documents, top_n=None):
-        tokenizer = AutoTokenizer.from_pretrained(self.name_or_path)
-        ids, ends = [], []
-        for text in [*documents, query]:
-            ids += tokenizer(text)["input_ids"][:40]
-            ends.append(len(ids) - 1)
-        hidden = self(input_ids=torch.tensor([ids])).last_hidden_state[0, ends]
-        vectors = torch.nn.functional.normalize(self.projector(hidden), dim=-1)
-        scores = vectors[:-1] @ vectors[-1]
-        order = scores.argsort(descending=True).tolist()[:top_n]
-        return [{"index": index, "relevance_score": float(scores[index])} for index in order]
-'''
-
-
 def _jina_v3(folder: Path) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
     from transformers import Qwen3Config, Qwen3Model
 
-    torch.manual_seed(0)
     tokenizer = byte_tokenizer(None)
-    config = Qwen3Config(vocab_size=len(tokenizer), **{**_SIZES, "max_position_embeddings": 4096})
-    _save(folder, Qwen3Model(config), tokenizer)
-    weights = load_file(folder / "model.safetensors")
-    weights["projector.weight"] = torch.randn(16, 32)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "modeling.py").write_text(_JINA_CODE)
-    auto_map = {"AutoModel": "modeling.JinaForRanking"}
-    _change_json(folder / "config.json", architectures=["JinaForRanking"], auto_map=auto_map)
+    _save(folder, Qwen3Model(Qwen3Config(vocab_size=len(tokenizer), **_SIZES)), tokenizer)
+    _change_json(folder / "config.json", architectures=["JinaForRanking"])
 
 
 def _t5(folder: Path) -> None:
@@ -291,7 +240,6 @@ _COLBERT = "looks like a ColBERT checkpoint"
 _SPLADE = "looks like a SPLADE model"
 _T5 = "looks like a text-to-text model such as monoT5"
 _ANSWERS = "looks like a language model, whose score is the logit of a word: use 'cross-encoder:'"
-_REMOTE = {"cross-encoder": {"trust_remote_code": True}}
 
 
 def _both(reason: str) -> dict[str, str]:
@@ -319,11 +267,12 @@ FAMILIES = (
     Family(
         "jina-reranker-v3 (listwise)",
         _jina_v3,
-        _own_rerank,
-        {"onnx": "JinaForRanking has no trained classifier"},
-        options=_REMOTE,
+        None,
+        {
+            "cross-encoder": "its own code ranks all texts together: use the service 'jina:'",
+            "onnx": "JinaForRanking has no trained classifier",
+        },
         scale="cosine",
-        template=True,
     ),
     Family("monoT5", _t5, None, _both(_T5)),
     Family("colbertv2 (ColBERT, with projection)", _colbert, None, _both(_COLBERT)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -61,7 +62,7 @@ def lock_file(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except NotImplementedError as exc:
-        raise OSError(f"{path.parent} is on a file system without locks") from exc
+        raise OSError(errno.ENOLCK, "the file system has no locks", str(path.parent)) from exc
     try:
         yield
     finally:

@@ -15,8 +15,10 @@ from rerank_core.model_facts import ModelFacts, find_model_facts
 _NO_LIMIT = 1_000_000
 """A tokenizer without a limit says about 1e30 tokens."""
 _DEFAULT_LENGTH = 512
-_POSITIONS_AFTER_PADDING = frozenset({"camembert", "roberta", "xlm-roberta", "xlm-roberta-xl"})
+_POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Model types whose position ids begin after the padding id, so that as many positions are never used."""
+_LEARNED_POSITIONS = _POSITIONS_AFTER_PADDING | {"albert", "bert", "distilbert", "electra"}
+"""Model types that have no position beyond those that they were trained with."""
 _GENERIC_CLASS = "TokenizersBackend"
 """The tokenizer class that transformers 5 saves for model types without one of their own; has no token types."""
 _DECODERS = re.compile(
@@ -50,12 +52,7 @@ def find_local_facts(model: str) -> ModelFacts:
 
 
 class Checkpoint:
-    """The files beside a model's weights.
-
-    Attributes:
-        folder: where they are.
-        config: ``config.json``, empty where there is none.
-    """
+    """The files beside a model's weights; ``config`` is that of ``config.json``, empty where there is none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,19 +71,28 @@ class Checkpoint:
 
     def max_length(self) -> int:
         """Return how many tokens the model reads: what its tokenizer and its positions allow, else 512."""
-        stated = self._tokenizer_config.get("model_max_length")
-        positions = self.config.get("max_position_embeddings")
+        limits = (self._tokenizer_config.get("model_max_length"), self._positions())
+        known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
+        return min(known, default=_DEFAULT_LENGTH)
+
+    def check_length(self, max_length: int | None) -> None:
+        """Check that the model can read so many tokens, which would only show in the first long text."""
+        positions = self._positions()
+        is_learned = self.config.get("model_type") in _LEARNED_POSITIONS
+        if max_length is not None and positions is not None and is_learned and max_length > positions:
+            raise ConfigurationError(
+                f"max_length is {max_length}, and the model has positions for {positions} tokens: give at most "
+                "that many, or leave it out"
+            )
+
+    def _positions(self) -> int | None:
+        positions: int | None = self.config.get("max_position_embeddings")
         if positions is not None and self.config.get("model_type") in _POSITIONS_AFTER_PADDING:
             positions -= self.config.get("pad_token_id", 1) + 1
-        limits = [int(limit) for limit in (stated, positions) if limit is not None and 0 < limit < _NO_LIMIT]
-        return min(limits, default=_DEFAULT_LENGTH)
+        return positions
 
-    def tokenizer(self, max_length: int) -> Any:
-        """Return the tokenizer, set to truncate the longer of query and text first, as in training.
-
-        Raises:
-            ConfigurationError: the folder has no ``tokenizer.json``, or one that cannot be read.
-        """
+    def tokenizer(self) -> Any:
+        """Return the tokenizer, without padding."""
         tokenizers = require("tokenizers", extra="onnx", purpose="reading tokenizer.json")
         path = self.folder / "tokenizer.json"
         if not path.is_file():
@@ -99,7 +105,6 @@ class Checkpoint:
         except Exception as exc:
             raise ConfigurationError(f"{path} is no tokenizer: {exc}") from exc
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length, strategy="longest_first")
         return tokenizer
 
     def pad_id(self, tokenizer: Any) -> int:
@@ -126,19 +131,13 @@ class Checkpoint:
     def find_template(self, given: str | None, name: str, facts: ModelFacts) -> str | None:
         """Return the prompt to use for a pair; None for plain pairs, or for the prompt in the checkpoint's files.
 
-        Args:
-            given: by an option, which counts most.
-            name: a folder or a hub id; what is known of exactly this name comes before what the files say.
-            facts: what is known of the model, which comes after its files.
-
-        Raises:
-            ConfigurationError: the model reads pairs by a prompt, and there is none.
+        The option ``given`` counts most, then what is known of exactly this name, then the files, then ``facts``.
         """
+        if given is not None:
+            return given
         if self.folder == Path(name).expanduser():  # a local folder is known by its files alone
             name = str(self.config.get("_name_or_path") or "")
         exact = find_model_facts(name, exact=True)
-        if given is not None:
-            return given
         if exact is not None and exact.template is not None:
             return exact.template
         if not self.is_decoder or all(
@@ -169,13 +168,22 @@ class Checkpoint:
 
     def describe(self) -> str:
         """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
-        architecture = self.architecture
-        if kind := self._library_kind():
+        if kind := self.other_kind():
             return kind
-        if architecture.endswith("ForMaskedLM") and "splade" in str(self.folder).lower():
+        if self.architecture.endswith("ForMaskedLM") and "splade" in str(self.folder).lower():
             return _SPLADE
-        endings = (kind for ending, kind in _ARCHITECTURES.items() if architecture.endswith(ending))
-        return next(endings, f"{architecture}: use 'cross-encoder:' if that can run it")
+        endings = (kind for ending, kind in _ARCHITECTURES.items() if self.architecture.endswith(ending))
+        return next(endings, f"{self.architecture}: use 'cross-encoder:' if that can run it")
+
+    def other_kind(self) -> str:
+        """Return what else than a reranker ColBERT's or sentence-transformers' files call this; "" for nothing."""
+        if self.is_late():
+            return _COLBERT
+        modules = dict(self.modules())
+        stated = self.read_json("config_sentence_transformers.json").get("model_type")
+        if stated == "CrossEncoder" or not modules or "LogitScore" in modules:
+            return ""
+        return _SPLADE if "SpladePooling" in modules else _EMBEDDING
 
     def is_late(self) -> bool:
         """Tell whether this is a ColBERT checkpoint, in Stanford's, PyLate's or sentence-transformers' layout."""
@@ -201,18 +209,10 @@ class Checkpoint:
         listed = self.read_json("modules.json", list)
         return [(module.get("type", "").rpartition(".")[2], module.get("path", "")) for module in listed]
 
-    def is_of_another_kind(self) -> bool:
-        """Tell whether sentence-transformers' files say that this is no reranker, such as an embedding model."""
-        return self._library_kind() != ""
-
     def check_classifier(self) -> None:
-        """Check that the configuration is a trained classifier's.
-
-        Raises:
-            ConfigurationError: it is not; says what the checkpoint looks like.
-        """
+        """Check that the configuration is a trained classifier's."""
         is_classifier = self.architecture.endswith("ForSequenceClassification")
-        if self._library_kind() or not (is_classifier or not self.config.get("architectures")):
+        if self.other_kind() or (self.config.get("architectures") and not is_classifier):
             raise ConfigurationError(
                 f"{self.architecture} has no trained classifier: it looks like {self.describe()}"
             )
@@ -225,22 +225,8 @@ class Checkpoint:
             f"looks like {self.describe()}"
         )
 
-    def _library_kind(self) -> str:
-        """Return what sentence-transformers or ColBERT saved a checkpoint as; "" for rerankers and other files."""
-        if self.is_late():
-            return _COLBERT
-        stated = self.read_json("config_sentence_transformers.json").get("model_type")
-        modules = dict(self.modules())
-        if stated == "CrossEncoder" or not modules or "LogitScore" in modules:
-            return ""
-        return _SPLADE if "SpladePooling" in modules else _EMBEDDING
-
     def read_json(self, name: str, kind: type = dict) -> Any:
-        """Return a file's content, an empty one where the file is missing.
-
-        Raises:
-            ConfigurationError: it is no JSON, or of another kind.
-        """
+        """Return a file's content, an empty one where the file is missing."""
         path = self.folder / name
         if not path.is_file():
             return kind()

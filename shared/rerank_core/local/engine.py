@@ -46,11 +46,7 @@ class Interruptible(Protocol):
 
 
 class ModelJob(ABC, Generic[Item, Output]):
-    """The work of one call; both methods run in the engine's thread.
-
-    Attributes:
-        count: texts to work on.
-    """
+    """The work of one call on ``count`` texts; both methods run in the engine's thread."""
 
     count: int
 
@@ -207,12 +203,7 @@ class _Worker:
 
 
 class Engine:
-    """A local model and the thread that owns it; both start with the first call and end with the engine.
-
-    Args:
-        load: makes the model, in that thread.
-        tokens_per_batch: padded tokens per batch, at least 1; a longer item makes a batch of its own.
-    """
+    """A local model and the thread that owns it; both start with the first call and end with the engine."""
 
     def __init__(self, load: Callable[[], LocalModel], tokens_per_batch: int) -> None:
         self._load = load
@@ -221,11 +212,7 @@ class Engine:
         _engines.add(self)
 
     async def run(self, job: ModelJob[Any, Any]) -> None:
-        """Run a job to its end; cancelling it removes the rest of it from the queue and from the model.
-
-        Raises:
-            Exception: whatever loading, encoding or running the model raised.
-        """
+        """Run a job to its end; cancelling it removes the rest of it from the queue and from the model."""
         loop = asyncio.get_running_loop()
         call = _QueuedJob(job, loop, loop.create_future())
         worker = self._owner()

@@ -17,23 +17,16 @@ _BESIDE = ("*.json", "*.jinja", "artifact.metadata")
 
 
 class ModelFiles:
-    """Where a model's files are, and their names.
+    """Where the files of a model are, a folder or a hub id, and their names.
 
     Args:
-        model: a folder or a hub id.
         owner: whose repositories hub ids without an owner mean; None leaves such an id as it is.
-        revision: branch, tag or commit on the hub.
         offline: never ask the hub; use what its cache on this machine has.
 
     Attributes:
         place: the folder or repository, as errors call it.
-        names: of the files in it, those in folders with ``/``.
         is_cached: whether the hub's cache stands for the hub.
         error: why the hub did not answer, if it was asked in vain.
-
-    Raises:
-        ConfigurationError: no name was given, or that of a folder that does not exist.
-        ScorerUnavailableError: the hub does not have the model or cannot be reached, nor does its cache have it.
     """
 
     def __init__(
@@ -41,14 +34,15 @@ class ModelFiles:
     ) -> None:
         self.model = model
         self.error: Exception | None = None
-        self.is_cached = False
         self._revision = revision
         self._folder: Path | None = None
-        if is_hub_id(model):
+        is_remote = is_hub_id(model)
+        if is_remote:
             self._hub: Any = require("huggingface_hub", extra="onnx", purpose=f"fetching {model!r} from the hub")
             self._repository = model if owner is None or "/" in model else f"{owner}/{model}"
             if offline or not self._list_repository():
-                self._folder = self._find_in_cache()
+                # The file that every model has: without a name, a snapshot would have to be complete.
+                self._folder = self._download("config.json", local_files_only=True)
         elif not model:
             raise ConfigurationError("names no model: give a local folder or a hub id")
         else:
@@ -57,14 +51,11 @@ class ModelFiles:
                 raise ConfigurationError(
                     f"there is no folder {str(self._folder)!r}, and that is not a hub id either"
                 )
+        self.is_cached = is_remote and self._folder is not None
         self.place = model if self._folder is None else str(self._folder)
         if self._folder is not None:
-            found = (path for pattern in ("*", "*/*") for path in self._folder.glob(pattern) if path.is_file())
+            found = (path for path in self._folder.rglob("*") if path.is_file())
             self.names = frozenset(path.relative_to(self._folder).as_posix() for path in found)
-
-    def has(self, name: str) -> bool:
-        """Tell whether there is a file of this name, in a folder at any depth."""
-        return name in self.names or (self._folder is not None and (self._folder / name).is_file())
 
     def fetch(self, *patterns: str) -> Path:
         """Return the folder with the files of these names or patterns, and with those beside the weights."""
@@ -80,11 +71,6 @@ class ModelFiles:
             return False
         self.names = frozenset(file.rfilename for file in listing.siblings or [])
         return True
-
-    def _find_in_cache(self) -> Path:
-        self.is_cached = True
-        # The file that every model has: without a name, a snapshot would have to be complete.
-        return self._download("config.json", local_files_only=True)
 
     def _download(self, *patterns: str, **options: Any) -> Path:
         download = self._hub.snapshot_download

@@ -9,16 +9,11 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import math
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 
 from rerank_core._support.files import digest, find_cache_folder, lock_file
@@ -26,39 +21,33 @@ from rerank_core.errors import ConfigurationError
 
 _VARIABLE = "RERANK_BRIDGE_CACHE"
 
-_logger = logging.getLogger("rerank_core")
-
 
 def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder of a made model, which is made where it is missing.
+    """Return the folder of a made model, into which ``make`` writes the files where there is none yet.
 
-    An entry of :func:`cache_folder` is there whole or not at all, because it is moved into place in one step.
-    Processes that want the same entry wait for the one that makes it. Where the folder cannot be written, a
-    temporary one serves this process, and one warning is logged; entries that are there already are used all the
-    same. Entries are never dropped: remove any of them, or the folder, whenever no process is loading a model.
-
-    Args:
-        key: the entry's name, which says what it is made from.
-        make: writes the entry's files into an empty folder; where it raises, nothing is kept.
-
-    Raises:
-        ConfigurationError: others may write to the folder, or the files cannot be written.
+    An entry is there whole or not at all, because it is moved into place in one step. Processes that want the same
+    entry wait for the one that makes it. Entries are never dropped: remove any of them, or the folder, whenever no
+    process is loading a model.
     """
     folder = cache_folder()
+    entry = folder / key
     _check_private(folder)
-    if os.path.isdir(folder / key):
-        return folder / key
-    with ExitStack() as held:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            held.enter_context(lock_file(folder / f".{key}.lock", wait_seconds=math.inf))
-        except OSError as exc:
-            folder = _temporary_folder(os.getpid(), f"{folder} ({exc.strerror or exc})")
-            held.enter_context(lock_file(folder / f".{key}.lock", wait_seconds=math.inf))
-        if not (folder / key).is_dir():
-            _make_entry(folder, key, make)
-        return folder / key
+    if os.path.isdir(entry):
+        return entry
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with lock_file(folder / f".{key}.lock", wait_seconds=math.inf):
+            if not entry.is_dir():
+                _make_entry(folder / f".{key}.part", entry, make)
+    except OSError as exc:
+        if exc.errno is None:  # a library's, about something else
+            raise
+        raise ConfigurationError(
+            f"a model cannot be written to {folder} ({exc.strerror}): set {_VARIABLE} to a folder that has room "
+            "and can be written"
+        ) from exc
+    return entry
 
 
 def fingerprint_files(*parts: Path | str) -> str:
@@ -94,9 +83,7 @@ def _check_private(folder: Path) -> None:
     raise ConfigurationError(f"models in {folder} are not trusted, because {reason}, or set {_VARIABLE}")
 
 
-def _make_entry(folder: Path, key: str, make: Callable[[Path], None]) -> None:
-    """Make an entry whose lock is held."""
-    part = folder / f".{key}.part"
+def _make_entry(part: Path, entry: Path, make: Callable[[Path], None]) -> None:
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     try:
         part.mkdir()
@@ -105,31 +92,6 @@ def _make_entry(folder: Path, key: str, make: Callable[[Path], None]) -> None:
             if path.is_file():
                 with path.open("rb+") as file:
                     os.fsync(file.fileno())  # else a power cut could leave the entry without its content
-        part.replace(folder / key)
-    except OSError as exc:
-        if exc.errno is None:  # a library's, about something else
-            raise
-        raise ConfigurationError(
-            f"a model cannot be written to {folder} ({exc.strerror}): set {_VARIABLE} to a folder that has room "
-            "and can be written"
-        ) from exc
+        part.replace(entry)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-@cache
-def _temporary_folder(process: int, refused: str) -> Path:
-    """Return this process's folder in place of one that cannot be written; it is removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="rerank-bridge-"))
-
-    def remove() -> None:
-        if os.getpid() == process:  # the end of a forked child leaves it alone
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    _logger.warning(
-        "models cannot be kept in %s, and are made again by every process: set %s to a folder that can be written",
-        refused,
-        _VARIABLE,
-    )
-    return folder

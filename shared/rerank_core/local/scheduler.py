@@ -29,16 +29,7 @@ _Items = Sequence[tuple[int, Any]]
 
 
 class Place(Generic[Owner]):
-    """A call's place in the queue, and those of its items that are ready to run.
-
-    Attributes:
-        owner: the call.
-        count: texts of the call.
-        encoded: how many of them are tokenised.
-        tokens: of the items that are ready.
-        tokens_this_turn: padded tokens that it was given in this turn, or in other calls' batches before it.
-        is_large: whether it has used up a whole turn already.
-    """
+    """A call's place in the queue, and those of its items that are ready to run."""
 
     __slots__ = ("_items", "_lengths", "count", "encoded", "is_large", "owner", "tokens", "tokens_this_turn")
 
@@ -46,9 +37,9 @@ class Place(Generic[Owner]):
         self.owner = owner
         self.count = count
         self.encoded = 0
-        self.tokens = 0
-        self.tokens_this_turn = 0
-        self.is_large = False
+        self.tokens = 0  # of the items that are ready
+        self.tokens_this_turn = 0  # padded; those given in other calls' batches before it included
+        self.is_large = False  # whether it has used up a whole turn already
         self._lengths: list[int] = []  # longest first, as the items
         self._items: list[tuple[int, Any]] = []
 
@@ -91,11 +82,7 @@ class Place(Generic[Owner]):
 
 
 class Schedule(Generic[Owner]):
-    """The queue of calls.
-
-    Attributes:
-        budget: padded tokens per batch, at least 1; a longer item makes a batch of its own.
-    """
+    """The queue of calls; a batch has at most ``budget`` padded tokens, or is one longer item alone."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -126,12 +113,8 @@ class Schedule(Generic[Owner]):
     def prepare(self, encode: Callable[[Owner, int, int], _Items | None]) -> list[Owner]:
         """Tokenise as much as the next batch needs: one piece of the first call, then of the calls next in turn.
 
-        Args:
-            encode: returns the texts of a call from one position to another as items, without those that need no
-                model; or None where the call failed.
-
-        Returns:
-            The calls that need the model no more.
+        ``encode`` returns the texts of a call from one position to another as items, without those that need no
+        model; or None where the call failed. Returns the calls that need the model no more.
         """
         self._rotate_turns()
         texts = tokens = 0
@@ -206,15 +189,8 @@ def batch_end(
 
     All sequences of a batch are padded to its longest, so a batch of ``n`` costs ``n × longest`` tokens. Sequences
     are taken while the budget of padded tokens allows it and while padding them costs less than starting another
-    batch does: a 64th of the budget, measured. The first sequence of a batch is always taken.
-
-    Args:
-        lengths: tokens of each sequence.
-        start: the first one to take, at most ``longest`` tokens long.
-        budget: padded tokens of a batch, at least 1.
-        longest: tokens of the batch's longest sequence; by default the one at ``start``.
-        count: sequences that are in the batch already.
-        padding: tokens of padding that they have.
+    batch does: a 64th of the budget, measured. The first sequence of a batch is always taken. A batch that is
+    begun has ``count`` sequences, the ``longest`` of them at least as long as the next, and ``padding`` already.
 
     >>> batch_end([300, 200, 128, 128, 100], 0, budget=512), batch_end([100, 99, 98, 20], 0, budget=512)
     (1, 3)

@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from rerank_core._support.checks import check_amount, check_choice, check_count
+from rerank_core._support.checks import check_amount, check_choice, check_count, check_text
 from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import find_local_facts
 from rerank_core.local.engine import Engine, LocalModel, ModelJob, shared_engine
@@ -24,22 +24,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
-    "Activation",
     "LocalOptions",
     "LocalScorer",
     "PairOptions",
     "PairScorer",
     "logits_to_scores",
 ]
-
-Activation = Literal["auto", "sigmoid", "softmax", "identity"]
-"""How a cross-encoder's output becomes a score in [0, 1].
-
-- ``auto``: the sigmoid of one logit, the softmax's second label of two;
-- ``sigmoid``: the output is one logit;
-- ``softmax``: the output is two logits, the second one for "relevant" (monoBERT style);
-- ``identity``: the output is a probability already, because the model ends in a sigmoid of its own.
-"""
 
 _CPU_TOKENS_PER_BATCH = 1024
 """Padded tokens per batch where neither the options nor the model give another number: what suits a CPU."""
@@ -135,9 +125,8 @@ class PairOptions(LocalOptions):
 
     Attributes:
         max_length: tokens of query and text together that are read, at least 1; by default the model's own limit.
-        activation: see :data:`Activation`.
-        score_scale: what the activation's result is, ``"probability"``, ``"logit"`` or ``"cosine"``; by default
-            what is known of the model, else a logit, or a probability with ``activation="identity"``.
+        score_scale: what the model returns, ``"probability"``, ``"logit"`` or ``"cosine"``: one number, or two of
+            which the second is for "relevant"; by default what is known of the model, else logits.
         temperature: by which logits are divided before the sigmoid, above 0; by default the model's, mostly 1.
         instruction: what to prefer, for models that follow an instruction; by default the model's own.
         template: prompt of a language model, with ``{query}``, ``{document}`` and, where it follows one,
@@ -146,7 +135,6 @@ class PairOptions(LocalOptions):
         local_files_only: never ask the hub; use what its cache on this machine has.
     """
 
-    activation: Activation = "auto"
     score_scale: Scale | None = None
     temperature: float | None = None
     instruction: str | None = None
@@ -161,9 +149,8 @@ class PairOptions(LocalOptions):
             raise ConfigurationError("temperature is 0: give a number above 0")
         if self.template is not None:
             check_template(self.template)
-        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
-            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
-        check_choice("activation", self.activation, get_args(Activation))
+        if self.instruction is not None:
+            check_text("instruction", self.instruction)
 
 
 class PairScorer(LocalScorer):
@@ -185,9 +172,7 @@ class PairScorer(LocalScorer):
     def __init__(self, model: str = "", **options: Any) -> None:
         super().__init__(model, **options)
         self.model_facts = find_local_facts(model)
-        passed_on: Scale = "probability" if self.options.activation == "identity" else "logit"
-        self.scale = self.options.score_scale or self.model_facts.scale or passed_on
-        self.listwise = self.model_facts.listwise
+        self.scale = self.options.score_scale or self.model_facts.scale or "logit"
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score per text, on the scorer's scale."""
@@ -217,21 +202,19 @@ class _PairJob(ModelJob[Any, float]):
         self.scores[position] = output
 
 
-def logits_to_scores(logits: npt.NDArray[np.floating[Any]], activation: Activation) -> list[float]:
-    """Return one number per pair from outputs of shape (pairs, labels): a logit, or what ``identity`` passes on.
+def logits_to_scores(outputs: npt.NDArray[np.floating[Any]], scale: Scale) -> list[float]:
+    """Return one number per pair from outputs of shape (pairs, labels), on this scale.
 
     The difference of two logits is the logit of the softmax's second label, so both kinds of model give logits.
 
     Raises:
-        ConfigurationError: neither one label nor two, or not as many as the activation takes.
+        ConfigurationError: there are neither one label nor two.
     """
-    labels = logits.shape[1]
-    wanted = {"auto": (1, 2), "sigmoid": (1,), "softmax": (2,), "identity": (1, 2)}[activation]
-    if labels not in wanted:
+    labels = outputs.shape[1]
+    if labels not in (1, 2):
         raise ConfigurationError(
-            f"the model has {labels} output labels, and activation={activation!r} takes "
-            f"{' or '.join(map(str, wanted))}: a reranker has one, or two with the second one for 'relevant'"
+            f"the model has {labels} output labels: a reranker has one, or two with the second one for 'relevant'"
         )
-    numbers = logits.astype("float64")
-    scores = numbers[:, -1] if labels == 1 or activation == "identity" else numbers[:, 1] - numbers[:, 0]
+    numbers = outputs.astype("float64")
+    scores = numbers[:, 1] - numbers[:, 0] if labels == 2 and scale == "logit" else numbers[:, -1]
     return [float(score) for score in scores]

@@ -25,22 +25,17 @@ _LAST_TOKENS = 8
 
 
 def encode(tokenizer: Any, texts: Sequence[str], limit: int) -> list[Any]:
-    """Return the tokenizer's encodings of texts, in order, which it is set to truncate at ``limit`` tokens."""
+    """Return the tokenizer's encodings of texts, in order, truncated at ``limit`` tokens."""
+    tokenizer.enable_truncation(limit)
     return _encode_beginnings(tokenizer.encode_batch, texts, limit - _LAST_TOKENS)
 
 
 def token_ends(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:
     """Return where the first tokens of texts end, in characters, as many as ``limit``."""
-    usual = tokenizer.truncation
+    tokenizer.no_padding()
     tokenizer.enable_truncation(limit + _LAST_TOKENS)
-    try:
-        encode_batch = partial(tokenizer.encode_batch, add_special_tokens=False)
-        encodings = _encode_beginnings(encode_batch, texts, limit)
-    finally:
-        if usual is None:
-            tokenizer.no_truncation()
-        else:
-            tokenizer.enable_truncation(usual["max_length"], strategy=usual["strategy"])
+    encode_batch = partial(tokenizer.encode_batch, add_special_tokens=False)
+    encodings = _encode_beginnings(encode_batch, texts, limit)
     return [offsets_to_ends(encoding.offsets[:limit]) for encoding in encodings]
 
 
@@ -55,27 +50,25 @@ def pair_room(limit: int, query: int, special: int) -> int:
     return max(limit - query, (limit - special) // 2)
 
 
-def padded(sequences: Sequence[Sequence[int] | npt.NDArray[Any]], fill: int) -> npt.NDArray[np.int64]:
-    """Return the sequences as an array of shape (sequences, longest), filled up on the right."""
+def padded(
+    sequences: Sequence[Sequence[int] | npt.NDArray[Any]], fill: int, *, left: bool = False
+) -> npt.NDArray[np.int64]:
+    """Return the sequences as an array of shape (sequences, longest), filled up on the right or left."""
     import numpy as np
 
     array = np.full((len(sequences), max(map(len, sequences))), fill, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        array[row, : len(sequence)] = sequence
+    for row, sequence in zip(array, sequences, strict=True):
+        start = len(row) - len(sequence) if left else 0
+        row[start : start + len(sequence)] = sequence
     return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """One tokenised pair; its length is its number of tokens.
-
-    Attributes:
-        ids: of all its tokens.
-        types: of all its tokens, 0 in the query and 1 in the text; None where all are 0.
-    """
+    """One tokenised pair; its length is its number of tokens."""
 
     ids: npt.NDArray[np.int32]
-    types: npt.NDArray[np.int8] | None = None
+    types: npt.NDArray[np.int8] | None = None  # mostly 0 in the query and 1 in the text; None where all are 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,56 +77,47 @@ class Pair:
 class PairTokenizer:
     """Makes the pairs that a tokenizer of the tokenizers library makes itself, only faster.
 
-    The longer one of query and text is cut first, on the side that the tokenizer cuts; of a very long text only
-    the beginning is encoded. Used by one thread at a time.
-
-    Args:
-        tokenizer: a ``tokenizers.Tokenizer``, used by nobody else from now on: its truncation and padding change.
-        max_length: tokens of a pair that are read, at least 1.
-        pad_id: fills up shorter pairs.
-        token_types: whether the model takes the types of tokens; else all have type 0.
+    The longer one of query and text is cut first, on the ``side`` given; of a very long text only the beginning is
+    encoded. Without ``token_types``, for a model that does not take them, all tokens have type 0.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, pad_id: int, token_types: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, *, max_length: int, pad_id: int, token_types: bool, side: str = "right"
+    ) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._pad_id = pad_id
         self._token_types = token_types
-        self._direction = (tokenizer.truncation or {}).get("direction", "right")
+        self._side = side
         self._special = tokenizer.num_special_tokens_to_add(is_pair=True)
-        tokenizer.no_truncation()
         tokenizer.no_padding()
         if tokenizer.post_processor is None:  # without one, two encodings are joined, their types as they are
             processors = require("tokenizers.processors", extra="onnx", purpose="reading pairs")
             tokenizer.post_processor = processors.TemplateProcessing("$A", "$A $B:1", [])
-        encode_batch = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
-        self._encode_batch = partial(encode_batch, add_special_tokens=False)
+        self._encode_batch = partial(tokenizer.encode_batch_fast, add_special_tokens=False)
 
     def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
         """Return the query with each of the texts, in order."""
+        self._tokenizer.no_truncation()
         (first,) = self._encode_batch([query])
         seconds = self._encode_texts(len(first), texts)
-        self._tokenizer.enable_truncation(self._max_length, strategy="longest_first", direction=self._direction)
-        try:
-            return [self._pair(self._tokenizer.post_process(first, second)) for second in seconds]
-        finally:
-            self._tokenizer.no_truncation()
+        self._tokenizer.enable_truncation(self._max_length, strategy="longest_first", direction=self._side)
+        return [self._pair(self._tokenizer.post_process(first, second)) for second in seconds]
 
     def arrays(self, pairs: Sequence[Pair]) -> dict[str, npt.NDArray[np.int64]]:
         """Return ``input_ids``, ``attention_mask`` and ``token_type_ids``, of shape (pairs, longest pair)."""
         import numpy as np
 
         ids = padded([pair.ids for pair in pairs], self._pad_id)
-        types = np.zeros_like(ids)
-        mask = np.zeros_like(ids)
-        for row, pair in enumerate(pairs):
-            mask[row, : len(pair)] = 1
-            if pair.types is not None:
-                types[row, : len(pair)] = pair.types
+        lengths = np.array([len(pair) for pair in pairs])
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        given = [pair.types for pair in pairs if pair.types is not None]
+        types = padded(given, 0) if given else np.zeros_like(ids)
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
     def max_text_tokens(self, query: str) -> int:
         """Return how many tokens of a text are read beside a query."""
+        self._tokenizer.no_truncation()
         alone = len(self._tokenizer.encode(query, add_special_tokens=False)) + self._special
         return pair_room(self._max_length, min(alone, self._max_length), self._special)
 
@@ -142,7 +126,7 @@ class PairTokenizer:
         return token_ends(self._tokenizer, texts, limit)
 
     def _encode_texts(self, query_tokens: int, texts: Sequence[str]) -> Sequence[Any]:
-        if self._direction != "right":
+        if self._side != "right":
             return self._encode_batch(list(texts))  # type: ignore[no-any-return]
         # A text of so many tokens, or more, always keeps the same ones: what a query that is kept whole leaves, or
         # half of the room beside a query that is no longer than itself.
@@ -192,10 +176,11 @@ class TemplateTokenizer(PairTokenizer):
 
     def max_text_tokens(self, query: str) -> int:
         """Return how many tokens of a text are read beside a query."""
-        alone = "".join(self._around(query))
-        return max(0, self._max_length - len(self._tokenizer.encode(alone, add_special_tokens=False)))
+        (alone,) = self._encode(["".join(self._around(query))])
+        return max(0, self._max_length - len(alone))
 
     def _encode(self, prompts: Sequence[str]) -> Sequence[Any]:
+        self._tokenizer.no_truncation()
         encodings: Sequence[Any] = self._tokenizer.encode_batch(prompts, add_special_tokens=False)
         return encodings
 

@@ -20,8 +20,7 @@ from rerank_core.local.embedded.encoder import Encoder
 from rerank_core.local.embedded.scorer import EmbeddedScorer
 from rerank_core.local.late.encoding import EncodingJob, TokenVectors, VectorCache
 from rerank_core.local.onnx.bert.graph import BertWriter
-from rerank_core.local.runtimes.onnxruntime import OrtSession
-from rerank_core.local.runtimes.session import ModelSession, SessionOptions
+from rerank_core.local.runtimes import ModelSession, OrtSession, SessionOptions
 
 QUERY = "How to fix Python memory leak"
 REFERENCE = {
@@ -78,7 +77,7 @@ def test_hidden_states_are_those_of_the_packages_own_graph() -> None:
     (expected,) = reference.run(None, {**feed, "token_type_ids": np.zeros_like(ids)})
     sessions: list[ModelSession] = [EmbeddedScorer().load()._session]
     if importlib.util.find_spec("openvino") is not None:
-        from rerank_core.local.onnx.bert.openvino import OpenVinoGraph
+        from rerank_core.local.onnx.bert.writers import OpenVinoGraph
 
         graph = OpenVinoGraph(None)
         hidden = BertWriter(graph, encoding._SHAPE, encoding._read_weights()).write()

@@ -491,7 +491,7 @@ class CountingScorer(PairScorer):
     provider = "counting"
 
     def __init__(self, model: str, **options: Any) -> None:
-        super().__init__(model, **{"activation": "identity", **options})
+        super().__init__(model, **{"score_scale": "probability", **options})
 
     def load(self) -> Any:
         """Count, and return the model."""

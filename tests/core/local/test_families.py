@@ -36,9 +36,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Pa
 def test_a_family_is_scored_as_trained_or_refused(
     family: Family, provider: str, folder_of: Callable[[Family], Path]
 ) -> None:
-    """Equal to sentence-transformers' or the model's own scores, or an error that says what the checkpoint is."""
+    """Equal to sentence-transformers' scores, or an error that says what the checkpoint is."""
     folder = folder_of(family)
-    scorer = load_scorer(f"{provider}:{folder}", **family.options.get(provider, {}))
+    scorer = load_scorer(f"{provider}:{folder}")
     if provider in family.refused:
         with quiet(), pytest.raises(ConfigurationError) as caught:
             Reranker(scorer).warm_up()

@@ -25,7 +25,7 @@ def written(folder: Path, header: object, data: bytes = bytes(8)) -> Path:
 
 
 def entry(
-    dtype: str = "F32", shape: tuple[int, ...] = (2,), offsets: tuple[int, ...] = (0, 8)
+    dtype: str = "F32", shape: tuple[object, ...] = (2,), offsets: tuple[int, ...] = (0, 8)
 ) -> dict[str, object]:
     """Return a header of one tensor, w."""
     return {"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
@@ -77,12 +77,11 @@ def test_a_tensor_of_integers_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (entry(offsets=(0, 16), shape=(4,)), "tensor 'w' ends after the file"),
-        (entry(offsets=(8, 0)), "tensor 'w' ends after the file"),
-        (entry(offsets=(-80, -72)), "tensor 'w' ends after the file"),
+        (entry(offsets=(0, 16), shape=(4,)), "tensor 'w' does not have as many bytes"),
+        (entry(offsets=(8, 0)), "tensor 'w' does not have as many bytes"),
         (entry(shape=(3,)), "tensor 'w' does not have as many bytes"),
-        ({**entry(), "v": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "'w' and 'v' overlap"),
-        ({**entry("I8", (8,)), "v": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}, "overlap"),
+        (entry(shape=("a",)), "tensor 'w' does not have as many bytes"),
+        (entry(shape=(1,) * 65), "tensor 'w' does not have as many bytes"),
         (entry(shape=(-1, -2)), "tensor 'w' does not have as many bytes"),
         (entry(shape=(2**32, 2**32), offsets=(0, 0)), "tensor 'w' does not have as many bytes"),
         (b'{"w":' + b"[" * 100_000, "header cannot be read"),
@@ -93,9 +92,9 @@ def test_a_tensor_of_integers_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, header: object, message: str) -> None:
-    """A header that does not fit its file is an error that names the file, when it is opened."""
+    """A header that does not fit its file is an error that names the file, at the latest when it is read."""
     with pytest.raises(ConfigurationError, match=rf"model\.safetensors is not a usable .*: .*{message}"):
-        Weights(written(tmp_path, header))
+        Weights(written(tmp_path, header))["w"]
 
 
 @pytest.mark.parametrize("kept", [0, 5, 20, -1], ids=["empty", "length", "header", "data"])
@@ -105,7 +104,7 @@ def test_cut_files_are_refused(tmp_path: Path, kept: int) -> None:
     save_file({"w": VALUES}, path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ConfigurationError, match=r"model\.safetensors"):
-        Weights(tmp_path)
+        Weights(tmp_path)["w"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rerank_core import ConfigurationError
 from rerank_core.local.onnx.bert.families import supports
 from rerank_core.local.onnx.bert.graph import open_checkpoint
-from rerank_core.local.runtimes.session import ModelSession, Runtime, SessionOptions, open_session
+from rerank_core.local.runtimes import ModelSession, Runtime, SessionOptions, open_session
 
 RUNTIMES = [
     "onnxruntime",

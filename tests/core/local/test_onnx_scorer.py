@@ -18,7 +18,7 @@ def one_at_a_time(checkpoint: Callable[[Shape], Path]) -> OnnxModel:
     """Return the model of a checkpoint, which runs each pair alone."""
     folder = checkpoint("bert-1")
     loaded = OnnxScorer(str(folder)).load()
-    return OnnxModel(loaded._session, loaded._pairs, "auto", one_at_a_time=True)
+    return OnnxModel(loaded._session, loaded._pairs, "logit", one_at_a_time=True)
 
 
 def test_pairs_one_at_a_time_have_the_same_scores(

@@ -199,8 +199,7 @@ def own(tokenizer: Tokenizer, limit: int, side: str, query: str, text: str) -> A
 
 def taken(tokenizer: Tokenizer, limit: int, side: str = "right", *, token_types: bool = True) -> PairTokenizer:
     """Return what makes pairs of a tokenizer."""
-    tokenizer.enable_truncation(limit, strategy="longest_first", direction=side)
-    return PairTokenizer(tokenizer, max_length=limit, pad_id=PAD, token_types=token_types)
+    return PairTokenizer(tokenizer, max_length=limit, pad_id=PAD, token_types=token_types, side=side)
 
 
 def types(pair: Pair) -> list[int]:
@@ -278,25 +277,6 @@ def test_a_long_text_is_read_only_as_far_as_needed() -> None:
     assert [pair.ids.tolist() for pair in made] == [
         own(asked, 64, "right", QUERY, text[:10_000]).ids for text in (novel, blanks)
     ]
-
-
-def test_a_tokenizer_without_the_fast_method_makes_the_same_pairs() -> None:
-    """As one wrapped in a class of the library's has none."""
-
-    class Wrapped:
-        """Everything of a tokenizer but that."""
-
-        def __init__(self, tokenizer: Tokenizer) -> None:
-            self._tokenizer = tokenizer
-
-        def __getattr__(self, name: str) -> Any:
-            if name == "encode_batch_fast":
-                raise AttributeError(name)
-            return getattr(self._tokenizer, name)
-
-    asked, tokenizer = TOKENIZERS["unigram"]
-    pairs = PairTokenizer(Wrapped(tokenizer), max_length=20, pad_id=0, token_types=True).pairs(QUERY, TEXTS)
-    assert [pair.ids.tolist() for pair in pairs] == [own(asked, 20, "right", QUERY, text).ids for text in TEXTS]
 
 
 @pytest.mark.parametrize("kind", ["word_pieces", "unigram", "odd_types"])

@@ -140,50 +140,24 @@ def test_a_head_that_ends_in_a_sigmoid_gets_no_second_one(checkpoint: Build, tmp
     expected = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     assert max(expected) - min(expected) > 0.1
     assert scores(f"cross-encoder:{tmp_path}") == pytest.approx(expected, abs=TORCH)
-    assert scores(f"cross-encoder:{tmp_path}", activation="identity") == pytest.approx(expected, abs=TORCH)
+    assert scores(f"cross-encoder:{tmp_path}", score_scale="probability") == pytest.approx(expected, abs=TORCH)
 
 
 def test_a_graph_that_ends_in_a_sigmoid_is_taken_as_it_is(checkpoint: Build, tmp_path: Path) -> None:
-    """With ``activation="identity"``; by default its output would get a second one, as nothing tells."""
+    """With ``score_scale="probability"``; by default its output would get a second one, as nothing tells."""
     folder = copy_of(checkpoint("bert-1"), tmp_path)
     export_onnx(folder, folder / "with_sigmoid.onnx", sigmoid=True)
     expected = reference(folder, QUERY, TEXTS)
-    assert scores(f"onnx:{folder}", file_name="with_sigmoid.onnx", activation="identity") == pytest.approx(
+    assert scores(f"onnx:{folder}", file_name="with_sigmoid.onnx", score_scale="probability") == pytest.approx(
         expected, abs=ONNX
     )
 
 
 @pytest.mark.parametrize("provider", ["cross-encoder", "onnx"])
 def test_logits_taken_for_probabilities_are_noticed(checkpoint: Build, provider: str) -> None:
-    """``activation="identity"`` on a model that returns logits is refused, not clipped."""
+    """``score_scale="probability"`` on a model that returns logits is refused, not clipped."""
     with pytest.raises(InvalidResponseError, match=r"outside \[0, 1\]"):
-        scores(f"{provider}:{checkpoint('bert-1')}", activation="identity")
-
-
-@pytest.mark.parametrize("provider", ["cross-encoder", "onnx"])
-@pytest.mark.parametrize(
-    ("shape", "activation", "message"),
-    [
-        ("bert-1", "softmax", "has 1 output labels, and activation='softmax' takes 2"),
-        ("bert-2", "sigmoid", "has 2 output labels, and activation='sigmoid' takes 1"),
-    ],
-)
-def test_an_activation_that_does_not_fit_is_refused(
-    checkpoint: Build, provider: str, shape: Shape, activation: str, message: str
-) -> None:
-    """On first use, with the number of labels that there are."""
-    with pytest.raises(ConfigurationError, match=message):
-        scores(f"{provider}:{checkpoint(shape)}", activation=activation)
-
-
-@pytest.mark.parametrize("provider", ["cross-encoder", "onnx"])
-@pytest.mark.parametrize(("shape", "activation"), [("bert-1", "sigmoid"), ("bert-2", "softmax")])
-def test_an_activation_that_fits_is_the_default(
-    checkpoint: Build, provider: str, shape: Shape, activation: str
-) -> None:
-    """Saying it changes nothing."""
-    name = f"{provider}:{checkpoint(shape)}"
-    assert scores(name, activation=activation) == pytest.approx(scores(name), abs=1e-9)
+        scores(f"{provider}:{checkpoint('bert-1')}", score_scale="probability")
 
 
 @pytest.mark.parametrize("provider", ["cross-encoder", "onnx"])
@@ -249,6 +223,19 @@ def test_positions_bound_the_length_where_the_tokenizer_states_none(
     assert scores(f"onnx:{folder}") == pytest.approx(scores(f"onnx:{checkpoint(shape)}"), abs=1e-6)
 
 
+@pytest.mark.parametrize("provider", ["cross-encoder", "onnx"])
+@pytest.mark.parametrize("shape", ["bert-1", "xlmr-1"])
+def test_more_tokens_than_the_model_has_positions_for_are_refused(
+    checkpoint: Build, shape: Shape, provider: str
+) -> None:
+    """When it is loaded, with the limit, which is not always the configuration's; as many as there are will do."""
+    name, positions = f"{provider}:{checkpoint(shape)}", 64
+    with pytest.raises(ConfigurationError, match=f"max_length is 65, and the model has positions for {positions}"):
+        scores(name, max_length=positions + 1)
+    longest = scores(name, ["memory " * 500], max_length=positions)
+    assert longest == pytest.approx(scores(name, ["memory " * 500]), abs=1e-6)
+
+
 @pytest.mark.parametrize("pad_token", ["[PAD]", {"content": "[PAD]", "lstrip": False}, None, "no such token"])
 def test_the_padding_token_is_found_however_it_is_written(
     checkpoint: Build, tmp_path: Path, pad_token: Any
@@ -305,11 +292,9 @@ def test_usage_counts_the_tokens_read(checkpoint: Build, provider: str) -> None:
         ("onnx", {"tokens_per_batch": -1}, "tokens_per_batch is -1"),
         ("onnx", {"threads": 1.5}, "threads is 1.5"),
         ("onnx", {"threads": True}, "threads is True"),
-        ("onnx", {"activation": "relu"}, "activation is 'relu': give one of auto, sigmoid, softmax, identity"),
         ("cross-encoder", {"max_length": "64"}, "max_length is '64'"),
         ("cross-encoder", {"tokens_per_batch": 0}, "tokens_per_batch is 0"),
         ("cross-encoder", {"threads": 0}, "threads is 0"),
-        ("cross-encoder", {"activation": None}, "activation is None"),
         ("cross-encoder", {"dtype": "int8"}, "dtype is 'int8': give one of auto, float32, float16, bfloat16"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from rerank_core import ConfigurationError, MissingExtraError
 from rerank_core.local import cpu
 from rerank_core.local.cpu import multiplies_bytes
-from rerank_core.local.runtimes.session import SessionOptions, choose_runtime, open_session
+from rerank_core.local.runtimes import SessionOptions, choose_runtime, open_session
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_a_folder_is_known_by_its_files_and_its_original_name(tmp_path: Path) ->
     checkpoint_of(folder, _name_or_path="zeroentropy/zerank-2")
     assert find_local_facts(str(folder)).temperature == 5.0
     checkpoint_of(folder, architectures=["JinaForRanking"])
-    assert find_local_facts(str(folder)).listwise
+    assert find_local_facts(str(folder)).unsupported is not None
 
 
 def test_what_was_trained_without_a_prompt_needs_none(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_scale_and_temperature_are_options(checkpoint: Build, provider: str) -> 
         ("Alibaba-NLP/gte-multilingual-reranker-base", "does not run with transformers 5: use 'onnx:'"),
         ("BAAI/bge-reranker-v2-minicpm-layerwise", "picks layers and compresses tokens"),
         ("zeroentropy/zerank-1-small", "replaces CrossEncoder.predict"),
-        ("jinaai/jina-reranker-v3", "give trust_remote_code=True, or use the service 'jina:'"),
+        ("jinaai/jina-reranker-v3", "its own code ranks all texts together: use the service 'jina:'"),
     ],
 )
 def test_a_model_that_torch_cannot_run_is_refused_by_name(model: str, reason: str) -> None:

@@ -19,8 +19,8 @@ from rerank_core.local.late.encoding import TextForm, TokenEncoder, TokenIds, To
 from rerank_core.local.onnx.bert.families import BertShape
 from rerank_core.local.onnx.bert.graph import BertWriter
 from rerank_core.local.onnx.bert.int8 import QuantizedRows, largest_int8, quantize_rows
-from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
-from rerank_core.local.runtimes.session import SessionOptions
+from rerank_core.local.onnx.bert.writers import OrtGraph
+from rerank_core.local.runtimes import SessionOptions
 
 _DATA = Path(__file__).parent
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"

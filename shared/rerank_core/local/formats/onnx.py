@@ -46,9 +46,6 @@ def read_weights(model: bytes) -> dict[str, _Array]:
     """Return the constants of a model by name, in the file's order, as views of its bytes.
 
     Constants that are not stored as raw bytes in the file, or are of a rare type, are left out.
-
-    Raises:
-        ValueError: the bytes are not an ONNX model.
     """
     return {
         tensor.name: np.frombuffer(tensor.raw, _DTYPES[tensor.type_number]).reshape(tensor.shape)
@@ -58,11 +55,7 @@ def read_weights(model: bytes) -> dict[str, _Array]:
 
 
 def read_tensors(model: bytes | memoryview) -> Iterator[Tensor]:
-    """Yield the constants of a model, in the file's order.
-
-    Raises:
-        ValueError: the bytes are not an ONNX model.
-    """
+    """Yield the constants of a model, in the file's order; ValueError where it is no ONNX model."""
     graph = next((value for number, value in _fields(memoryview(model)) if number == 7), None)
     if not isinstance(graph, memoryview):
         raise ValueError("not an ONNX model: it holds no graph")
@@ -166,11 +159,7 @@ class GraphBuilder:
     _weights: list[tuple[bytes, memoryview]] = field(default_factory=list)
 
     def weight(self, value: _Array) -> str:
-        """Add a constant and return its name.
-
-        Raises:
-            ValueError: a type that this writer does not know.
-        """
+        """Add a constant and return its name."""
         name = f"weight_{len(self._weights)}"
         data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         self._add_weight(name, value, _length(9, len(data)), data)
@@ -206,13 +195,7 @@ class GraphBuilder:
         return output
 
     def model(self, inputs: Mapping[str, tuple[int, Sequence[str]]], output: str, dims: Sequence[str]) -> bytes:
-        """Return the model's file.
-
-        Args:
-            inputs: each one's type and named dimensions.
-            output: the node to return, of floats.
-            dims: names of the output's dimensions.
-        """
+        """Return the model's file, given each input's type and dimensions' names, and the output, of floats."""
         opsets = (("", self.opset), ("com.microsoft", 1))
         parts: list[bytes | memoryview] = [
             *self._nodes,

@@ -7,10 +7,9 @@ format is a length of eight bytes, a JSON header and the tensors' bytes.
 from __future__ import annotations
 
 import json
-import math
 import mmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ from rerank_core.errors import ConfigurationError
 _SINGLE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _LENGTH = 8
-_MAX_DIMENSIONS = 32
 _BFLOAT16 = "BF16"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -30,37 +28,22 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-class _Tensor(NamedTuple):
-    """What a file says of a tensor; its bytes are counted from the end of the header."""
-
-    start: int
-    end: int
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 def has_weights(folder: Path) -> bool:
     """Tell whether a folder holds weights in this format."""
     return (folder / _SINGLE_FILE).is_file() or (folder / _INDEX).is_file()
 
 
 class Weights:
-    """The tensors of a checkpoint by name, in single precision.
+    """The tensors of a checkpoint by name, in single precision; ``files`` hold them.
 
-    Tensors that are stored in single precision are views of the mapped file, others are copies.
-
-    Attributes:
-        files: the files that hold the tensors.
-
-    Raises:
-        ConfigurationError: a file is missing, cut off, or not a valid safetensors file.
+    Tensors that are stored in single precision are views of the mapped file, others are copies. A file that is
+    damaged is refused when it is opened, or when a tensor is asked for that does not fit it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.files = [folder / name for name in _file_names(folder)]
         self._mapped: list[mmap.mmap] = []
-        self._tensors: dict[str, tuple[_Tensor, Path, memoryview]] = {}
+        self._tensors: dict[str, tuple[Path, str, list[int], memoryview]] = {}
         for path in self.files:
             self._read(path)
 
@@ -68,13 +51,15 @@ class Weights:
         return name in self._tensors
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        tensor, path, data = self._tensors[name]
-        dtype = _DTYPES.get(tensor.dtype)
+        path, kind, shape, data = self._tensors[name]
+        dtype = _DTYPES.get(kind)
         if dtype is None:
-            known = ", ".join(_DTYPES)
-            raise _unusable(path, f"tensor {name!r} is of type {tensor.dtype}; {known} are read")
-        values = np.frombuffer(data, dtype).reshape(tensor.shape)
-        if tensor.dtype == _BFLOAT16:  # the upper half of a single-precision number
+            raise _unusable(path, f"tensor {name!r} is of type {kind}; {', '.join(_DTYPES)} are read")
+        try:
+            values = np.frombuffer(data, dtype).reshape(shape)
+        except (ValueError, TypeError, OverflowError) as exc:
+            raise _unusable(path, f"tensor {name!r} does not have as many bytes as its shape says") from exc
+        if kind == _BFLOAT16:  # the upper half of a single-precision number
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(np.float32, copy=False)
 
@@ -97,32 +82,15 @@ class Weights:
         self._mapped.append(mapped)
         content = memoryview(mapped)
         begin = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
-        if begin > len(content):
-            raise _unusable(path, "its header is cut off")
         try:
             header = json.loads(bytes(content[_LENGTH:begin]))
-            tensors = sorted(_read_entry(name, entry) for name, entry in header.items() if name != "__metadata__")
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                start, end = entry["data_offsets"]
+                data = content[begin + start : begin + end]
+                self._tensors[name] = path, str(entry["dtype"]), entry["shape"], data
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise _unusable(path, "its header cannot be read") from exc
-        data, before, previous = content[begin:], "", 0
-        for tensor in tensors:
-            start, end, name, dtype, shape = tensor
-            if not 0 <= start <= end <= len(data):
-                raise _unusable(path, f"tensor {name!r} ends after the file does")
-            if start < previous:
-                raise _unusable(path, f"the tensors {before!r} and {name!r} overlap")
-            if len(shape) > _MAX_DIMENSIONS:
-                raise _unusable(path, f"tensor {name!r} has {len(shape)} dimensions")
-            size = _DTYPES[dtype].itemsize if dtype in _DTYPES else None
-            if min(shape, default=0) < 0 or (size is not None and end - start != size * math.prod(shape)):
-                raise _unusable(path, f"tensor {name!r} does not have as many bytes as its shape says")
-            self._tensors[name] = tensor, path, data[start:end]
-            before, previous = name, end
-
-
-def _read_entry(name: str, entry: dict[str, Any]) -> _Tensor:
-    start, end = map(int, entry["data_offsets"])
-    return _Tensor(start, end, name, str(entry["dtype"]), tuple(map(int, entry["shape"])))
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ from rerank_core.local.late.encoding import TextForm, TokenEncoder, TokenIds, To
 from rerank_core.local.onnx.bert.graph import open_checkpoint
 from rerank_core.local.onnx.bert.int8 import largest_int8
 from rerank_core.local.onnx.model_files import GraphFile, can_write_graph, find_graph, quantize
-from rerank_core.local.runtimes.session import ModelSession, SessionOptions, open_session
+from rerank_core.local.runtimes import ModelSession, SessionOptions, open_session
 
 if TYPE_CHECKING:
     from rerank_core.local.torch.multi_vector import MultiVectorSession
@@ -57,7 +57,7 @@ class ColbertEncoder(TokenEncoder):
         # Without torch, fp32 is what "auto" means, and records are known by that.
         is_auto = options.precision == "fp32" and isinstance(session, ModelSession)
         self._precision = "auto" if is_auto else options.precision
-        tokenizer = checkpoint.tokenizer(1)
+        tokenizer = checkpoint.tokenizer()
         query, document = _read_forms(checkpoint, tokenizer, options.max_length)
         super().__init__(session, tokenizer, query, document, options, pad_id=checkpoint.pad_id(tokenizer))
         if not self.max_text_tokens(""):
@@ -176,6 +176,7 @@ def _read_forms(checkpoint: Checkpoint, tokenizer: Any, max_length: int | None) 
     """Return how a checkpoint reads queries, and how documents; its tokenizer is told the markers here."""
     if not checkpoint.is_late():
         raise ConfigurationError(f"the model is not for late interaction: it looks like {checkpoint.describe()}")
+    checkpoint.check_length(max_length)
     modules = dict(checkpoint.modules())
     whole = _read_stanford(checkpoint) if checkpoint.is_stanford() else checkpoint.late_settings()
     is_native = whole.get("model_type") == "MultiVectorEncoder"  # saved by sentence-transformers, without PyLate

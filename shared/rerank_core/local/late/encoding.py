@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rerank_core.errors import InvalidResponseError, ScorerUnavailableError
 from rerank_core.local.engine import ModelJob
 from rerank_core.local.late.token_records import RecordProduct, name_records, pack_record, pool_tokens
-from rerank_core.local.runtimes.session import ModelSession
+from rerank_core.local.runtimes import ModelSession
 from rerank_core.local.tokens import encode, padded, token_ends
 from rerank_core.vectors import VectorFile, record_key
 
@@ -122,7 +122,6 @@ class TokenEncoder(ABC):
     def tokenize(self, texts: Sequence[str], *, queries: bool = False) -> list[TokenIds]:
         """Return the tokens of queries or documents, cut to what the model reads."""
         form = self._query if queries else self._document
-        self._tokenizer.enable_truncation(form.limit)
         encodings = encode(self._tokenizer, [form.prompt + text for text in texts], form.limit)
         return [_fill(encoding.ids, form) for encoding in encodings]
 

@@ -19,7 +19,7 @@ from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import check_installed
 from rerank_core._support.files import digest
 from rerank_core.errors import ConfigurationError, name_scorer
-from rerank_core.local.runtimes.session import Precision, Runtime, choose_runtime
+from rerank_core.local.runtimes import Precision, Runtime, choose_runtime
 from rerank_core.local.scorer import LocalOptions, LocalScorer
 from rerank_core.scorer import Scale, ScorerOptions
 from rerank_core.types import Scored

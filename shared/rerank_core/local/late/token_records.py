@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rerank_core._support.extras import require
 from rerank_core.local.formats.onnx import FLOAT, INT8, UINT8, GraphBuilder
-from rerank_core.local.runtimes.onnxruntime import OrtSession
+from rerank_core.local.runtimes import OrtSession
 
 _Floats = npt.NDArray[np.float32]
 

@@ -20,8 +20,7 @@ from rerank_core.local.cpu import cpu_features, multiplies_bytes
 from rerank_core.local.hub import ModelFiles, unavailable
 from rerank_core.local.model_cache import fingerprint_files, get_or_make
 from rerank_core.local.onnx.bert.families import supports
-from rerank_core.local.runtimes.onnxruntime import OrtSession
-from rerank_core.local.runtimes.session import Precision
+from rerank_core.local.runtimes import OrtSession, Precision
 from rerank_core.local.torch.loading import quiet_transformers
 
 _SAFETENSORS = "model.safetensors"
@@ -68,13 +67,7 @@ _logger = logging.getLogger("rerank_core")
 
 @dataclass(frozen=True)
 class GraphFile:
-    """An ONNX file.
-
-    Attributes:
-        path: where it is.
-        beside: the files that hold its weights, if it does not hold them itself.
-        precision: of the weights.
-    """
+    """An ONNX file, and the files beside it that hold its weights, if it does not hold them itself."""
 
     path: Path
     beside: Sequence[Path]
@@ -86,15 +79,7 @@ def find_graph(
 ) -> GraphFile | None:
     """Return the ONNX file that is to be used; None for the checkpoint's own weights. What is used is fetched.
 
-    Args:
-        files: the model's.
-        checkpoint: those of them that are beside the weights.
-        file_name: the file to be used, an ONNX file or ``model.safetensors``; None to choose.
-        precision: of the weights wanted; see :class:`rerank_core.local.onnx.scorer.OnnxScorer` for the choice.
-
-    Raises:
-        ConfigurationError: there is no file of the kind and precision.
-        ScorerUnavailableError: the hub does not have it or cannot be reached.
+    See :class:`rerank_core.local.onnx.scorer.OnnxScorer` for the choice by file name and precision.
     """
     chosen = _choose_file(files, checkpoint, file_name, precision)
     if chosen in _WEIGHTS:
@@ -120,9 +105,8 @@ def can_write_graph(checkpoint: Checkpoint) -> bool:
 
 
 def _choose_file(files: ModelFiles, checkpoint: Checkpoint, file_name: str | None, precision: Precision) -> str:
-    """Return the name of the file with the weights."""
     if file_name is not None:
-        if not files.has(file_name):
+        if file_name not in files.names:
             raise _lacks(files, [file_name])
         if not file_name.endswith(".onnx") and file_name not in _WEIGHTS:
             raise ConfigurationError(f"file_name is {file_name!r}: give an .onnx file, or {_SAFETENSORS!r}")
@@ -143,7 +127,6 @@ def _choose_file(files: ModelFiles, checkpoint: Checkpoint, file_name: str | Non
 
 
 def _lacks(files: ModelFiles, wanted: Sequence[str]) -> RerankError:
-    """Return the error for files that are not there."""
     if files.error is not None:
         error = unavailable(files.model)
         error.__cause__ = files.error
@@ -163,11 +146,7 @@ def _int8_names() -> list[str]:
 
 
 def read_graph(path: Path) -> GraphFile:
-    """Return what an ONNX file's weights are.
-
-    Raises:
-        ConfigurationError: it is not an ONNX file, or cannot be read.
-    """
+    """Return what an ONNX file's weights are, by their number and not by its name."""
     from rerank_core.local.formats.onnx import read_tensors
 
     counts: Counter[int] = Counter()
@@ -191,14 +170,7 @@ def read_graph(path: Path) -> GraphFile:
 def export(checkpoint: Checkpoint, *, length: int) -> GraphFile:
     """Return a checkpoint's graph as an ONNX file in the cache of models, in single precision.
 
-    Args:
-        checkpoint: a sequence classifier as transformers saves it; nothing is written into its folder.
-        length: tokens that the model reads, and the most that it is tried with.
-
-    Raises:
-        ConfigurationError: transformers cannot load the checkpoint without code of its own, the exporter does not
-            take it, or the graph's logits differ from torch's; nothing is kept.
-        MissingExtraError: a package of the extras ``local`` and ``export`` is not installed.
+    It is compared with torch on pairs of up to ``length`` tokens, and not kept where its logits differ.
     """
     purpose = "exporting the model to ONNX, as its folder has no ONNX file,"
     check_installed("torch", "transformers", "onnx", extra="export,local", purpose=purpose)
@@ -291,12 +263,11 @@ def _example(config: Any, names: list[str], pairs: int, tokens: int) -> dict[str
     """Return inputs that are the same in every process: one full row, the others padded."""
     import torch
 
-    dice = torch.Generator().manual_seed(tokens)
     padding = getattr(config, "pad_token_id", None) or 0
+    dice = torch.Generator().manual_seed(tokens)
     ids = torch.randint(config.vocab_size - 1, (pairs, tokens), generator=dice)
     ids += (ids >= padding).long()  # any token but the padding
-    lengths = torch.randint(max(1, tokens // 2), tokens + 1, (pairs, 1), generator=dice)
-    lengths[0] = tokens
+    lengths = torch.linspace(tokens, tokens / 2, pairs).ceil()[:, None]
     mask = (torch.arange(tokens) < lengths).long()
     types = (torch.arange(tokens) >= tokens // 2).long() * mask
     every = {"input_ids": ids * mask + padding * (1 - mask), "attention_mask": mask, "token_type_ids": types}

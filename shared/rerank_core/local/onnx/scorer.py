@@ -11,7 +11,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.hub import ModelFiles
 from rerank_core.local.onnx.model_files import can_write_graph, export, find_graph, quantize
-from rerank_core.local.runtimes.session import (
+from rerank_core.local.runtimes import (
     ModelSession,
     Precision,
     Runtime,
@@ -19,14 +19,11 @@ from rerank_core.local.runtimes.session import (
     choose_runtime,
     open_session,
 )
-from rerank_core.local.scorer import Activation, PairOptions, PairScorer, logits_to_scores
+from rerank_core.local.scorer import PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.tokens import Pair, PairTokenizer, TemplateTokenizer
-from rerank_core.scorer import ScorerOptions
+from rerank_core.scorer import Scale, ScorerOptions
 
 __all__ = ["OnnxModel", "OnnxOptions", "OnnxScorer"]
-
-_LABELS_NDIM = 2
-"""Of logits: (pairs, labels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +86,7 @@ class OnnxScorer(PairScorer):
         """Find the files, make what is missing, and load the model and its tokenizer."""
         files = ModelFiles(self.model, revision=self.options.revision, offline=self.options.local_files_only)
         checkpoint = Checkpoint(files.fetch())
+        checkpoint.check_length(self.options.max_length)
         graph = find_graph(files, checkpoint, self.options.file_name, self.options.precision)
         if graph is None or checkpoint.is_late():
             checkpoint.check_classifier()
@@ -100,7 +98,7 @@ class OnnxScorer(PairScorer):
             from rerank_core.local.onnx.bert.graph import open_checkpoint
 
             session = open_checkpoint(checkpoint.folder, checkpoint.config, options)
-            return OnnxModel(session, pairs, self.options.activation)
+            return OnnxModel(session, pairs, self.scale)
         if graph is None and self.options.file_name is not None:
             raise ConfigurationError(
                 f"{self.options.file_name} is of {checkpoint.config.get('architectures')}, which cannot be used "
@@ -111,11 +109,11 @@ class OnnxScorer(PairScorer):
             graph = quantize(graph)
         # Graphs in int8 have one scale of activations per run, whatever runs them.
         alone = graph.precision == "int8"
-        return OnnxModel(open_session(graph.path, options), pairs, self.options.activation, one_at_a_time=alone)
+        return OnnxModel(open_session(graph.path, options), pairs, self.scale, one_at_a_time=alone)
 
     def _choose_tokenizer(self, checkpoint: Checkpoint, length: int) -> PairTokenizer:
         """Return what reads pairs, by a prompt where the model needs one."""
-        tokenizer = checkpoint.tokenizer(length)
+        tokenizer = checkpoint.tokenizer()
         facts, instruction = self.model_facts, self.options.instruction
         template = checkpoint.find_template(self.options.template, self.model, facts)
         if instruction is not None and "{instruction}" not in (template or ""):
@@ -139,12 +137,12 @@ class OnnxModel:
     """
 
     def __init__(
-        self, session: ModelSession, pairs: PairTokenizer, activation: Activation, *, one_at_a_time: bool = False
+        self, session: ModelSession, pairs: PairTokenizer, scale: Scale, *, one_at_a_time: bool = False
     ) -> None:
         self._session = session
         self._inputs = session.inputs
         self._pairs = pairs
-        self._activation = activation
+        self._scale = scale
         self._one_at_a_time = one_at_a_time
         self.tokenize = pairs.pairs
         self.max_text_tokens = pairs.max_text_tokens
@@ -161,9 +159,9 @@ class OnnxModel:
     def _run(self, items: Sequence[Pair]) -> list[float]:
         arrays = self._pairs.arrays(items)
         (logits, *_) = self._session.run({name: arrays[name] for name in arrays.keys() & self._inputs})
-        if logits.ndim > _LABELS_NDIM:
+        if logits.ndim > 2:  # (pairs, labels)
             raise ConfigurationError(
                 f"the ONNX model returns {logits.ndim} dimensions, not a number per pair, as embedding models do: "
                 "use it as a first stage"
             )
-        return logits_to_scores(logits.reshape(len(items), -1), self._activation)
+        return logits_to_scores(logits.reshape(len(items), -1), self._scale)

@@ -15,6 +15,13 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.cpu import usable_threads
 
+_CPU_TOKENS = 1024
+_ACCELERATOR_TOKENS = 8192
+_CUDA_TOKENS = 65_536
+_LEAST_CUDA_TOKENS = 2048
+_MEMORY_SHARE = 0.4
+_LIVE = 2
+"""How often the widths of a layer's activations are alive at once, residuals and attention included."""
 _ROLES = {"query": "query", "document": "document", "instruction": "system"}
 
 
@@ -26,27 +33,49 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(usable)
 
 
+def choose_tokens_per_batch(model: Any) -> int:
+    """Return how many padded tokens per batch suit the device that a ``CrossEncoder`` is on.
+
+    On a CPU 1,024, which fit its caches. On CUDA 65,536, which keep it busy, or fewer where a layer's activations
+    would take more than two fifths of the free memory. 8,192 elsewhere.
+    """
+    kind = model.device.type
+    if kind != "cuda":
+        return _CPU_TOKENS if kind == "cpu" else _ACCELERATOR_TOKENS
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return _tokens_within(free, model.config, model.dtype.itemsize)
+
+
+def _tokens_within(free: int, config: Any, itemsize: int) -> int:
+    """Return how many tokens' activations fit in a share of the free bytes, within the limits for CUDA.
+
+    >>> from types import SimpleNamespace
+    >>> large = SimpleNamespace(hidden_size=1024, intermediate_size=4096)
+    >>> _tokens_within(80 * 2**30, large, 2), _tokens_within(4 * 2**30, large, 4), _tokens_within(0, large, 4)
+    (65536, 10485, 2048)
+    """
+    hidden = getattr(config, "hidden_size", 1024)
+    width = 8 * hidden + 3 * getattr(config, "intermediate_size", 4 * hidden)
+    fitting = int(free * _MEMORY_SHARE) // (width * itemsize * _LIVE)
+    return max(_LEAST_CUDA_TOKENS, min(_CUDA_TOKENS, fitting))
+
+
 def check_trained(model: Any, checkpoint: Checkpoint) -> None:
     """Check that all weights of a ``CrossEncoder`` come from its files.
 
     For a checkpoint without a trained classifier, transformers makes one up at random, and only logs it.
-
-    Raises:
-        ConfigurationError: weights are missing, or the checkpoint is no reranker; says what it looks like.
     """
     missing = _missing_weights(model.transformers_model, checkpoint.weights_folder())
     if missing:
         raise checkpoint.untrained(missing)
-    if checkpoint.is_of_another_kind():
-        raise ConfigurationError(f"the model is no reranker: it looks like {checkpoint.describe()}")
+    if kind := checkpoint.other_kind():
+        raise ConfigurationError(f"the model is no reranker: it looks like {kind}")
 
 
 def use_template(model: Any, answers: tuple[str, str | None]) -> None:
-    """Check that a ``CrossEncoder`` reads by the template that it was given; set the words that make its score.
-
-    Raises:
-        ConfigurationError: it reads plain pairs whatever the template, or has no such words.
-    """
+    """Check that a ``CrossEncoder`` reads by the template that it was given; set the words that make its score."""
     if not model.supports("message"):
         raise ConfigurationError(
             "the model was saved to read plain pairs, without a template: leave out template="
@@ -110,22 +139,15 @@ def _hollow_weights(folder: Path, dtype: Any) -> Mapping[str, Any]:
 
 @contextmanager
 def keep_class_unpatched() -> Iterator[None]:
-    """Undo what a model's remote code replaces in the ``CrossEncoder`` class, which is all models'.
-
-    Raises:
-        ConfigurationError: it did replace something, so that the model alone does not score as it was trained.
-    """
+    """Undo and refuse what a model's remote code replaces in the ``CrossEncoder`` class, which is all models'."""
     kind = require("sentence_transformers", extra="local", purpose="a cross-encoder on torch").CrossEncoder
-    before, imported = dict(vars(kind)), set(sys.modules)
+    own, imported = dict(vars(kind)), set(sys.modules)
     try:
         yield
     finally:
-        changed = sorted(name for name, value in vars(kind).items() if value is not before.get(name))
+        changed = [name for name, value in own.items() if vars(kind).get(name) is not value]
         for name in changed:
-            if name in before:
-                setattr(kind, name, before[name])
-            else:
-                delattr(kind, name)
+            setattr(kind, name, own[name])
     if changed:
         for name in set(sys.modules) - imported:
             if name.startswith("transformers_modules"):

@@ -7,29 +7,14 @@ from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.torch.loading import quiet_transformers, set_threads
-from rerank_core.local.torch.model import choose_tokens_per_batch
+from rerank_core.local.torch.loading import choose_tokens_per_batch, quiet_transformers, set_threads
 
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
 _PURPOSE = "a ColBERT checkpoint on torch"
 
 
 class MultiVectorSession:
-    """A ``MultiVectorEncoder`` on one device.
-
-    Attributes:
-        inputs: names of what :meth:`run` takes.
-        tokens_per_batch: padded tokens per batch that suit the device.
-
-    Args:
-        name: a local folder or a hub id.
-        options: of the scorer.
-        offline: never ask the hub.
-
-    Raises:
-        ConfigurationError: it cannot be loaded; the cause says why.
-        MissingExtraError: sentence-transformers is not installed.
-    """
+    """A ``MultiVectorEncoder`` on one device, and how many padded tokens per batch suit that."""
 
     def __init__(self, name: str, options: Any, *, offline: bool) -> None:
         library = require("sentence_transformers", extra="local", purpose=_PURPOSE)

@@ -6,15 +6,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rerank_core.errors import ConfigurationError
-from rerank_core.local.tokens import Pair, PairTokenizer, pair_room
-from rerank_core.reading import estimate_token_ends, offsets_to_ends
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from rerank_core.local.tokens import Pair, PairTokenizer, padded, pair_room, token_ends
+from rerank_core.reading import estimate_token_ends
 
 Features = dict[str, Any]
 """What a model's ``forward`` takes: arrays or tensors of shape (pairs, tokens), and values for the whole batch."""
@@ -30,9 +26,6 @@ def choose_reader(model: Any, *, instruction: str | None) -> Reader:
     """Return the fastest reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
 
     Readers are compared on a few pairs, because tokenizers and modules may do anything.
-
-    Raises:
-        ConfigurationError: there is an instruction, and the model has no place for one.
     """
     prompt = model.prompts.get(model.default_prompt_name) if instruction is None else instruction
     library = _LibraryReader(model, prompt)
@@ -42,16 +35,19 @@ def choose_reader(model: Any, *, instruction: str | None) -> Reader:
             "saved prompts have a place for one"
         )
     try:
-        expected = [library.features(library.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+        expected = _probe(library)
     except ValueError as exc:
         raise ConfigurationError(f"the model's prompt has no places for a pair: give template= ({exc})") from exc
     for kind in (_PairReader, _RowReader):
         with suppress(Exception):  # whatever it is, the library's own way is the right one
             reader = kind(model, prompt)
-            found = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
-            if all(map(_equal_features, found, expected)):
+            if all(map(_equal_features, _probe(reader), expected)):
                 return reader
     return library
+
+
+def _probe(reader: Reader) -> list[Features]:
+    return [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
 
 
 def _equal_features(ours: Features, theirs: Features) -> bool:
@@ -67,10 +63,7 @@ def _has_place_for_instruction(model: Any, reader: Reader) -> bool:
     """Tell whether an instruction has a place of its own, in a chat template or in front of the query."""
     if not model.supports("message"):
         return any(model.prompts.values())
-    with_it, without = (
-        one.features(one.tokenize(_PROBE_QUERY, _PROBE_TEXTS[:1]))["input_ids"].tolist()
-        for one in (reader, _LibraryReader(model, None))
-    )
+    with_it, without = (_probe(one)[0]["input_ids"].tolist() for one in (reader, _LibraryReader(model, None)))
     return bool(with_it != without)
 
 
@@ -88,10 +81,13 @@ class _PairReader:
         self._names = ("input_ids", _MASK, *(["token_type_ids"] if types else []))
         self._is_limited = tokenizer.model_max_length <= _NO_LIMIT
         limit = int(min(tokenizer.model_max_length, _NO_LIMIT))
-        backend = tokenizer.backend_tokenizer
-        backend.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
-        pad_id = tokenizer.pad_token_id or 0
-        self._pairs = PairTokenizer(backend, max_length=limit, pad_id=pad_id, token_types=types)
+        self._pairs = PairTokenizer(
+            tokenizer.backend_tokenizer,
+            max_length=limit,
+            pad_id=tokenizer.pad_token_id or 0,
+            token_types=types,
+            side=tokenizer.truncation_side,
+        )
         self.tokenize = self._pairs.pairs
         self.token_ends = self._pairs.token_ends
 
@@ -144,15 +140,7 @@ class _LibraryReader:
         tokenizer = self._model.tokenizer
         if not tokenizer.is_fast:  # it does not say where its tokens are
             return [estimate_token_ends(text, limit) for text in texts]
-        encoded = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=True,
-            max_length=limit,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        return [offsets_to_ends(offsets) for offsets in encoded["offset_mapping"]]
+        return token_ends(tokenizer.backend_tokenizer, texts, limit)
 
 
 class _RowReader(_LibraryReader):
@@ -194,20 +182,16 @@ class _RowReader(_LibraryReader):
         return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
 
     def features(self, items: Sequence[Any]) -> Features:
-        import numpy as np
         import torch
 
-        width = max(map(len, items))
-        places = np.arange(width)
-        lengths = np.fromiter(map(len, items), np.int64, len(items))[:, None]
-        starts = width - lengths if self._pads_left else np.zeros_like(lengths)
-        mask = (places >= starts) & (places < starts + lengths)
-        arrays: dict[str, npt.NDArray[np.int64]] = {_MASK: mask.astype(np.int64)}
-        for name in items[0].columns:
-            array = arrays[name] = np.full(mask.shape, self._fills.get(name, 0), dtype=np.int64)
-            array[mask] = np.concatenate([item.columns[name] for item in items])
+        columns = {name: [item.columns[name] for item in items] for name in items[0].columns}
+        columns[_MASK] = [[1] * len(item) for item in items]
         if self._positions:
-            arrays["position_ids"] = np.maximum(places - starts, 0)
+            columns["position_ids"] = [range(len(item)) for item in items]
+        arrays = {
+            name: padded(values, self._fills.get(name, 0), left=self._pads_left)
+            for name, values in columns.items()
+        }
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._batch_values
 
 

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal, get_args
 
-from rerank_core._support.checks import check_choice
+from rerank_core._support.checks import check_choice, check_text
 from rerank_core._support.extras import check_installed, require
 from rerank_core.errors import ConfigurationError, RerankError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.hub import ModelFiles, is_hub_id, unavailable
-from rerank_core.local.scorer import PairOptions, PairScorer
+from rerank_core.local.scorer import PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.torch.loading import (
     check_trained,
+    choose_tokens_per_batch,
     keep_class_unpatched,
     set_threads,
     to_chat_template,
     use_template,
 )
-from rerank_core.local.torch.model import ListwiseJob, ListwiseModel, TorchPairs
-from rerank_core.local.torch.readers import choose_reader
-from rerank_core.scorer import ScorerOptions
-from rerank_core.types import Scored
-from rerank_core.usage import Usage
+from rerank_core.local.torch.readers import Features, Reader, choose_reader
+from rerank_core.scorer import Scale, ScorerOptions
 
-__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype"]
+__all__ = ["CrossEncoderOptions", "CrossEncoderScorer", "Dtype", "TorchPairs"]
 
 _PURPOSE = "a cross-encoder on torch"
 _logger = logging.getLogger("rerank_core")
@@ -45,8 +46,6 @@ class CrossEncoderOptions(PairOptions):
         dtype: of the weights; ``"auto"`` is what the checkpoint was saved in.
         attention: one of transformers' implementations, ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, …; by
             default what transformers chooses.
-        compile: run the model through ``torch.compile``; it needs a C++ compiler, and the first batches take a
-            minute.
         tokens_per_batch: padded tokens per batch on each device, at least 1; by default 1,024 on a CPU, up to
             65,536 on CUDA as its memory allows, 8,192 elsewhere.
         threads: cores for torch, at least 1, never more than the container's quota; torch keeps one such number
@@ -58,15 +57,12 @@ class CrossEncoderOptions(PairOptions):
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     attention: str | None = None
-    compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("dtype", self.dtype, get_args(Dtype))
-        if not isinstance(self.compile, bool):
-            raise ConfigurationError(f"compile is {self.compile!r}: give True or False")
-        if self.attention is not None and not (isinstance(self.attention, str) and self.attention.strip()):
-            raise ConfigurationError("attention is no text: give 'sdpa', or leave it out")
+        if self.attention is not None:
+            check_text("attention", self.attention)
         if self.device is not None and not all(isinstance(name, str) and name for name in self.devices):
             raise ConfigurationError(f"device is {self.device!r}: give 'cpu', 'cuda', …, or a list of such names")
 
@@ -105,40 +101,25 @@ class CrossEncoderScorer(PairScorer):
         with name_scorer(self.name):
             check_installed("sentence_transformers", extra="local", purpose=_PURPOSE)
 
-    async def score(self, query: str, texts: Sequence[str]) -> Scored:
-        """Return one score per text, on the scorer's scale."""
-        if not self.listwise:
-            return await super().score(query, texts)
-        job = ListwiseJob(query, texts)
-        await self.engine.run(job)
-        return Scored(list(job.scores), Usage(requests=1, tokens=job.tokens))
-
-    def load(self) -> Any:
-        """Load a :class:`TorchPairs`, with the model once per device, or a :class:`ListwiseModel`."""
+    def load(self) -> TorchPairs:
+        """Load the model, once per device."""
         if self.model_facts.unsupported is not None:
             raise ConfigurationError(f"cannot be run with sentence-transformers: {self.model_facts.unsupported}")
         if self.model_facts.caution is not None:
             _logger.warning("%s: %s", self.name, self.model_facts.caution)
         options = self.options
         set_threads(options.threads)
-        if self.listwise:
-            with self._explain_failure(options.devices[0]):
-                return ListwiseModel(self.model, options)
         files = ModelFiles(self.model, revision=options.revision, offline=options.local_files_only)
         checkpoint = Checkpoint(files.fetch())
+        checkpoint.check_length(options.max_length)
         template = checkpoint.find_template(options.template, self.model, self.model_facts)
         models = [self._load_on(device, template, offline=files.is_cached) for device in options.devices]
         check_trained(models[0], checkpoint)
         if template is not None:
             for model in models:
                 use_template(model, self.model_facts.answers)
-        return TorchPairs(
-            models,
-            choose_reader(models[0], instruction=options.instruction),
-            activation=options.activation,
-            tokens_per_batch=options.tokens_per_batch,
-            compiled=options.compile,
-        )
+        reader = choose_reader(models[0], instruction=options.instruction)
+        return TorchPairs(models, reader, self.scale, options.tokens_per_batch)
 
     def _load_on(self, device: str | None, template: str | None, *, offline: bool) -> Any:
         library = require("sentence_transformers", extra="local", purpose=_PURPOSE)
@@ -147,32 +128,94 @@ class CrossEncoderScorer(PairScorer):
         prompt = (
             {} if template is None else {"chat_template": to_chat_template(template, self.model_facts.instruction)}
         )
-        with self._explain_failure(device), keep_class_unpatched():
-            model = library.CrossEncoder(
-                self.model,
-                device=device,
-                max_length=options.max_length,
-                revision=options.revision,
-                local_files_only=offline,
-                trust_remote_code=options.trust_remote_code,
-                model_kwargs={"dtype": options.dtype, **attention},
-                processor_kwargs=prompt,
-            )
-        return model.eval()
-
-    @contextmanager
-    def _explain_failure(self, device: str | None) -> Iterator[None]:
-        """Say what to do about a model that cannot be loaded."""
         try:
-            yield
+            with keep_class_unpatched():
+                model = library.CrossEncoder(
+                    self.model,
+                    device=device,
+                    max_length=options.max_length,
+                    revision=options.revision,
+                    local_files_only=offline,
+                    trust_remote_code=options.trust_remote_code,
+                    model_kwargs={"dtype": options.dtype, **attention},
+                    processor_kwargs=prompt,
+                )
         except RerankError:
             raise
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.model) from exc
-            chosen = {"device": device, "attention": self.options.attention}
+            chosen = {"device": device, "attention": options.attention}
             given = "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
             raise ConfigurationError(
                 f"cannot be loaded as a cross-encoder ({type(exc).__name__}, see the cause{given}): "
                 "give a hub id, or a folder that CrossEncoder.save_pretrained wrote"
             ) from exc
+        return model.eval()
+
+
+class TorchPairs:
+    """A ``CrossEncoder`` on its devices, each of several in a thread of its own; for the engine's thread only.
+
+    Without ``tokens_per_batch``, padded tokens per batch on each device, it is what suits the devices.
+    """
+
+    def __init__(self, models: Sequence[Any], reader: Reader, scale: Scale, tokens_per_batch: int | None) -> None:
+        import torch
+
+        self.tokens_per_batch = (tokens_per_batch or min(map(choose_tokens_per_batch, models))) * len(models)
+        self._models = models
+        self._scale = scale
+        self._features = reader.features
+        self._pool = ThreadPoolExecutor(len(models), "rerank-core-device") if len(models) > 1 else None
+        # Then the outputs are probabilities, of which the logits are wanted.
+        self._ends_in_sigmoid = isinstance(getattr(models[0][-1], "activation_function", None), torch.nn.Sigmoid)
+        self.tokenize = reader.tokenize
+        self.max_text_tokens = reader.max_text_tokens
+        self.token_ends = reader.token_ends
+
+    def forward(self, items: Sequence[Any], /) -> Sequence[float]:
+        """Return one number per pair; raises what the first device raised that failed, when all have ended."""
+        import torch
+
+        if self._pool is None:
+            outputs = _run(self._models[0], self._features(items))
+        else:
+            parts = _split_evenly(list(map(len, items)), len(self._models))
+            batches = [self._features(items[part]) for part in parts]
+            running = [
+                self._pool.submit(_run, model, batch) for model, batch in zip(self._models, batches, strict=False)
+            ]
+            wait(running)
+            outputs = torch.cat([future.result() for future in running])
+        if self._ends_in_sigmoid and self._scale == "logit":
+            outputs = torch.logit(outputs, eps=1e-12)
+        return logits_to_scores(outputs.numpy(), self._scale)
+
+
+def _run(model: Any, features: Features) -> Any:
+    """Return a batch's raw outputs, of shape (pairs, labels), in double precision on the CPU."""
+    import torch
+
+    device = model.device
+    cuda = device.type == "cuda"
+
+    def moved(value: Any) -> Any:
+        if not hasattr(value, "to"):
+            return value
+        return (value.pin_memory() if cuda else value).to(device, non_blocking=cuda)
+
+    with torch.inference_mode(), torch.cuda.device(device) if cuda else nullcontext():
+        scores = model({name: moved(value) for name, value in features.items()})["scores"]
+        return scores.reshape(len(scores), -1).cpu().double()  # there, as not every device has doubles
+
+
+def _split_evenly(lengths: Sequence[int], count: int) -> list[slice]:
+    """Return at most ``count`` slices of about the same number of tokens each, none of them empty.
+
+    >>> _split_evenly([60, 30, 20, 10, 10, 10], 2), _split_evenly([9], 2)
+    ([slice(0, 2, None), slice(2, 6, None)], [slice(0, 1, None)])
+    """
+    tokens = list(accumulate(lengths))
+    ends = {bisect_left(tokens, tokens[-1] * part / count) + 1 for part in range(1, count + 1)}
+    return [slice(start, end) for start, end in pairwise(sorted({0, *ends}))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rerank_core.errors import ConfigurationError
@@ -28,28 +28,18 @@ class LayerNames:
 class BertShape:
     """What a family and a configuration say about the arithmetic.
 
-    Attributes:
-        layers: how many.
-        heads: how many per layer.
-        hidden: width of a token.
-        names: of the layers' weights.
-        prefix: of all weights but the head's.
-        epsilon: of the normalisations.
-        head: the classifier's layers and their activations (``"gelu"``, ``"relu"``, ``"tanh"`` or None), in order;
-            empty for a model without a classifier.
-        counted: positions are counted over the tokens that are not padding, starting after ``pad_id``.
-        token_types: there is an input of token types to look up.
-        pad_id: the padding's token.
+    The head is the classifier's layers in order, each with its activation, ``"gelu"``, ``"relu"``, ``"tanh"`` or
+    None; it is empty for a model without a classifier.
     """
 
     layers: int = 0
     heads: int = 0
     hidden: int = 0
-    names: LayerNames = field(default_factory=LayerNames)
-    prefix: str = ""
+    names: LayerNames = LayerNames()
+    prefix: str = ""  # of all weights but the head's
     epsilon: float = 1e-12
     head: tuple[tuple[str, str | None], ...] = ()
-    counted: bool = False
+    counted: bool = False  # positions count the tokens that are not padding, from the one after pad_id on
     token_types: bool = False
     pad_id: int = 0
 

@@ -14,9 +14,8 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.local.formats.safetensors import Weights
 from rerank_core.local.onnx.bert.families import BertShape, read_shape
 from rerank_core.local.onnx.bert.int8 import LARGEST_INT8, RowQuantizer, cached_quantizer, largest_int8
-from rerank_core.local.onnx.bert.onnxruntime import OrtGraph
-from rerank_core.local.onnx.bert.openvino import OpenVinoGraph
-from rerank_core.local.runtimes.session import ModelSession, SessionOptions, choose_runtime
+from rerank_core.local.onnx.bert.writers import OpenVinoGraph, OrtGraph
+from rerank_core.local.runtimes import ModelSession, SessionOptions, choose_runtime
 
 _WORDS = "embeddings.word_embeddings.weight"
 
@@ -26,16 +25,9 @@ def open_checkpoint(
 ) -> ModelSession:
     """Load a checkpoint's ``model.safetensors``, or its shards, given its folder and its ``config.json``.
 
-    Without a classifier, each token's hidden state is multiplied with ``projections``, (out, in), in order.
-
-    Returns:
-        A session with the inputs ``input_ids``, ``attention_mask`` and, where the model has more than one token
-        type, ``token_type_ids``. Its one output is the logits, (pairs, labels); without a classifier the
-        projected hidden states, (texts, tokens, width).
-
-    Raises:
-        ConfigurationError: a file is missing or damaged, or does not fit its configuration; the model is not
-            supported, or the runtime cannot run it in this precision.
+    The inputs are ``input_ids``, ``attention_mask`` and, where the model has more than one token type,
+    ``token_type_ids``. The output is the logits, (pairs, labels); without a classifier each token's hidden state,
+    multiplied with ``projections``, (out, in), in order: (texts, tokens, width).
     """
     openvino = choose_runtime(options.runtime, options.precision) == "openvino"
     weights, shape = Weights(folder), read_shape(config)
@@ -59,10 +51,7 @@ def open_checkpoint(
 
 
 class BertWriter:
-    """Writes a model's graph with a runtime's writer.
-
-    With a classifier, only the first token goes through the last layer.
-    """
+    """Writes a model's graph; with a classifier, only the first token goes through the last layer."""
 
     def __init__(
         self, graph: OrtGraph | OpenVinoGraph, shape: BertShape, weights: Weights | Mapping[str, Any]

@@ -48,12 +48,8 @@ def largest_int8() -> int:
 def cached_quantizer(files: Sequence[Path], largest: int, write: Callable[[RowQuantizer], object]) -> RowQuantizer:
     """Return a quantiser for the matrices of a checkpoint, in the order in which ``write`` asks for them.
 
-    Each matrix is quantised once and kept in the cache of models, which later processes map into memory.
-
-    Args:
-        files: the files with the weights.
-        largest: see :func:`quantize_rows`.
-        write: writes a graph, which is thrown away, to learn which matrices it needs.
+    Each matrix is quantised once and kept in the cache of models, which later processes map into memory. What
+    ``write`` then writes is a graph that is thrown away, to learn which matrices it needs.
     """
 
     def make(folder: Path) -> None:

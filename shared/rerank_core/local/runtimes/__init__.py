@@ -1,1 +1,0 @@
-"""What runs a graph on the CPU: ONNX Runtime and OpenVINO."""

@@ -29,6 +29,8 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _COLORS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^v"
 _GREY = "#8A8A8A"
+_LABEL_CHARS = 28
+_COLUMN_CHARS = 13
 
 
 def plot_rank_movement(
@@ -71,16 +73,12 @@ def plot_rank_movement(
         places = [min(column.get(index, below), below) for column in columns]
         if min(places) < below:
             _draw_line(ax, places)
-    inches = ax.bbox.width / ax.figure.dpi
-    max_chars = min(28, max(8, int(inches * 5)))
     labels = {
-        found.index: _make_label(found.text if label_fn is None else label_fn(found), max_chars)
+        found.index: _make_label(found.text if label_fn is None else label_fn(found))
         for ranking in named.values()
         for found in ranking
     }
-    names = [
-        fill(_make_label(name, 28), max(6, int(inches * 5 / len(columns)))) for name in ("first stage", *named)
-    ]
+    names = [fill(_make_label(name), _COLUMN_CHARS) for name in ("first stage", *named)]
     ax.set_xticks(range(len(columns)), names)
     ax.set_xlim(-0.08, len(columns) - 0.92)
     is_cut = size > rows or any(len(column) < rows for column in columns)
@@ -97,7 +95,7 @@ def plot_rank_movement(
         for spine in place.spines.values():
             spine.set_visible(False)
     ax.set_ylabel("rank (1 is best)")
-    _set_title(ax, "Ranks before and after reranking")
+    ax.set_title("Ranks before and after reranking", fontsize="medium", wrap=True)
     return ax
 
 
@@ -141,14 +139,10 @@ def plot_score_distribution(
     cut = cuts.pop() if len(cuts) == 1 else None
     if cut is not None:
         ax.axvline(cut, color=_ORANGE, linestyle="--", label=f"cut at {cut:.3f}")
-    ax.set_xlim(0, 1)
     ax.locator_params(axis="y", integer=True)
-    ax.set_xlabel("relevance score (0 to 1)")
-    ax.set_ylabel("documents")
-    _add_legend(ax)
+    ax.set(xlim=(0, 1), xlabel="relevance score (0 to 1)", ylabel="documents")
     queries = f"{len(several):,} queries" if len(several) > 1 else "one query"
-    _set_title(ax, f"Scores of {len(kept) + len(dropped):,} documents, {queries}")
-    return ax
+    return _finish(ax, f"Scores of {len(kept) + len(dropped):,} documents, {queries}")
 
 
 def plot_precision_recall(suggestion: ThresholdSuggestion, *, ax: Axes | None = None) -> Axes:
@@ -172,13 +166,8 @@ def plot_precision_recall(suggestion: ThresholdSuggestion, *, ax: Axes | None = 
     ax.axhline(suggestion.target_precision, color=_GREY, linestyle=":", label="target precision")
     if suggestion.threshold is not None:
         ax.axvline(suggestion.threshold, color="black", linewidth=1, label=f"threshold {suggestion.threshold:.3f}")
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("score threshold (0 to 1)")
-    ax.set_ylabel("share of documents")
-    _add_legend(ax)
-    _set_title(ax, f"Precision and recall of {_make_label(suggestion.system, 40)} ({suggestion.queries} queries)")
-    return ax
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold (0 to 1)", ylabel="share of documents")
+    return _finish(ax, f"Precision and recall of {_make_label(suggestion.system)} ({suggestion.queries} queries)")
 
 
 def plot_quality_tradeoff(
@@ -228,22 +217,19 @@ def plot_quality_tradeoff(
             markerfacecolor=color if value in front else "white",
             ecolor=_GREY,
             capsize=3,
-            label=f"{_make_label(system.name, 28)}, {_describe(value, by)}",
+            label=f"{_make_label(system.name)}, {_describe(value, by)}",
         )
     baseline = result.baseline
-    label = f"{_make_label(baseline.name, 24)} alone"
-    ax.axhline(baseline.measures[measure], color=_GREY, linestyle="--", zorder=0, label=label)
+    alone = f"{_make_label(baseline.name)} alone"
+    ax.axhline(baseline.measures[measure], color=_GREY, linestyle="--", zorder=0, label=alone)
     line = sorted((value[axis], -value[0]) for value in front if not math.isinf(value[axis]))
     ax.plot(*zip(*line, strict=True), color=_GREY, linewidth=1, zorder=0, label="Pareto front (filled)")
+    ax.set_ylabel(f"{measure} (mean, 95 % interval)")
     if by == "latency":
-        ax.set_xscale("log")
-        ax.set_xlabel("median latency of a query (ms, log scale)")
+        ax.set(xscale="log", xlabel="median latency of a query (ms, log scale)")
     else:
         ax.set_xlabel("cost of 1,000 queries (US dollars)")
-    ax.set_ylabel(f"{measure} (mean, 95 % interval)")
-    _add_legend(ax)
-    _set_title(ax, f"Quality and {by} on {_make_label(result.dataset, 30)}")
-    return ax
+    return _finish(ax, f"Quality and {by} on {_make_label(result.dataset)}")
 
 
 _Values = tuple[float, float, float]
@@ -252,10 +238,11 @@ _Values = tuple[float, float, float]
 
 def _list_values(system: SystemResult, measure: str) -> _Values:
     cost = system.usage.cost
+    asked = sum(answer.seconds is not None for answer in system.queries.values())  # kept answers cost nothing now
     return (
         -system.measures[measure],
         1000.0 * (system.latency_p50 or 0.0),
-        math.inf if cost is None else 1000.0 * cost / len(system.queries),
+        math.inf if cost is None else 1000.0 * cost / asked,
     )
 
 
@@ -286,15 +273,12 @@ def _get_axes(ax: Axes | None, *, size: tuple[float, float]) -> Axes:
     return new  # type: ignore[no-any-return]
 
 
-def _make_label(text: str, max_chars: int) -> str:
+def _make_label(text: str) -> str:
     """Return a text as a short label; a dollar sign stays one instead of starting a formula."""
-    return one_line(text, max_chars).replace("$", r"\$")
+    return one_line(text, _LABEL_CHARS).replace("$", r"\$")
 
 
-def _add_legend(ax: Axes) -> None:
+def _finish(ax: Axes, title: str) -> Axes:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize="small", frameon=False)
-
-
-def _set_title(ax: Axes, title: str) -> None:
-    """Set a title, in as many lines as the width of the axes asks for."""
-    ax.set_title(fill(title, max(18, int(ax.bbox.width / ax.figure.dpi * 9))), fontsize="medium")
+    ax.set_title(title, fontsize="medium", wrap=True)
+    return ax

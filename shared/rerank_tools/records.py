@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -26,13 +27,7 @@ _SHOWN_FIELDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One document of a file.
-
-    Attributes:
-        document: the document as it was read: a string, or a dictionary of fields.
-        text: the part of it that a model should read.
-        line: the line where it begins, from 1; None for an element of a JSON list.
-    """
+    """One document of a file: as it was read, its text, and its first line, None for an element of a JSON list."""
 
     document: Any
     text: str
@@ -40,16 +35,7 @@ class Record:
 
 
 def read_records(path: Path, *, format: RecordFormat = "auto", text_field: str = "text") -> list[Record]:  # noqa: A002
-    """Read a file of documents.
-
-    Args:
-        path: the file, in UTF-8.
-        format: ``"auto"`` decides by the file's extension, else as :func:`parse_records` does.
-        text_field: the field that holds the text, in documents that are not strings.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or its content is not in that format; names the line.
-    """
+    """Read a file of documents; ``"auto"`` decides by its extension, else as :func:`parse_records` does."""
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -71,16 +57,7 @@ def parse_records(
     r"""Return the documents in the content of a file.
 
     ``"auto"`` reads content that begins with ``[`` as JSON, with ``{`` as JSON lines, and anything else as one
-    document per line. CSV and TSV have to be named. Blank lines are skipped.
-
-    Args:
-        data: the content, in UTF-8.
-        source: the file's name for error messages.
-        format: the content's format.
-        text_field: as in :func:`read_records`.
-
-    Raises:
-        ConfigurationError: the content is not in that format; names the line.
+    document per line. CSV and TSV have to be named. Blank lines are skipped. Errors name the source and the line.
 
     >>> [record.text for record in parse_records(b'{"text": "a"}\n{"text": "b"}\n', source="standard input")]
     ['a', 'b']
@@ -95,11 +72,7 @@ def parse_records(
 
 
 def decode(data: bytes, *, source: str) -> str:
-    """Decode the content of a file in UTF-8, with or without a byte order mark.
-
-    Raises:
-        ConfigurationError: it is binary, or in another encoding.
-    """
+    """Decode the content of a file in UTF-8, with or without a byte order mark."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigurationError(f"{source} is in UTF-16: convert it to UTF-8")
     try:
@@ -116,11 +89,7 @@ def decode(data: bytes, *, source: str) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file in UTF-8 that are not blank, each with its number, from 1.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or is in another encoding; names the line.
-    """
+    """Yield the lines of a file in UTF-8 that are not blank, each with its number, from 1."""
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
@@ -134,20 +103,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def parse_json(content: str | bytes, *, source: str, line: int | None = None) -> Any:
-    """Parse JSON.
-
-    Args:
-        content: the JSON.
-        source: the file's name for error messages.
-        line: the number of the line, where the content is one line of the file.
-
-    Raises:
-        ConfigurationError: the content is not JSON, is nested too deeply, or holds an integer of thousands of
-            digits; names the line.
-    """
-    place = source if line is None else f"{source}, line {line}"
+    """Parse JSON: a file, or one line of it."""
+    place = _place(source, line)
     try:
-        return json.loads(content)
+        return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except json.JSONDecodeError as exc:
         at = exc.lineno if line is None else line
         raise ConfigurationError(
@@ -162,16 +121,15 @@ def parse_json(content: str | bytes, *, source: str, line: int | None = None) ->
 
 
 def parse_json_object(content: str | bytes, *, source: str, line: int | None = None) -> dict[str, Any]:
-    """Parse JSON that must be an object; the arguments are those of :func:`parse_json`.
-
-    Raises:
-        ConfigurationError: the content is something else; names the line.
-    """
+    """Parse JSON that must be an object."""
     item = parse_json(content, source=source, line=line)
     if not isinstance(item, dict):
-        place = source if line is None else f"{source}, line {line}"
-        raise ConfigurationError(f"{place}: {_describe(item)}: give an object")
+        raise ConfigurationError(f"{_place(source, line)}: {_describe(item)}: give an object")
     return item
+
+
+def _place(source: str, line: int | None) -> str:
+    return source if line is None else f"{source}, line {line}"
 
 
 def _guess_format(content: str) -> str:
@@ -221,16 +179,12 @@ def _parse_csv(content: str, source: str, text_field: str, *, delimiter: str = "
         raise ConfigurationError(f"{source}, line {reader.reader.line_num}: not CSV ({exc}): correct it") from None
 
 
-def _parse_tsv(content: str, source: str, text_field: str) -> Iterator[Record]:
-    return _parse_csv(content, source, text_field, delimiter="\t")
-
-
-_PARSERS = {
+_PARSERS: Mapping[str, Callable[[str, str, str], Iterator[Record]]] = {
     "json": _parse_json_list,
     "jsonl": _parse_json_lines,
     "lines": _parse_lines,
     "csv": _parse_csv,
-    "tsv": _parse_tsv,
+    "tsv": partial(_parse_csv, delimiter="\t"),
 }
 
 

@@ -234,27 +234,24 @@ class _Gate:
         except HTTPException as refusal:
             await _problem(refusal.status_code, refusal.detail)(scope, receive, send)
             return
-        messages, failures = [message], list[Exception]()
+        messages = [message]
 
         async def replay() -> Message:
             if not messages:
                 await anyio.sleep_forever()
             return messages.pop()
 
-        async def answer() -> None:
-            try:
-                await self._app(scope, replay, send)
-            except Exception as exc:  # a task group would wrap it
-                failures.append(exc)
-            group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(answer)
+        async def cancel_on_disconnect() -> None:
             while (await receive())["type"] != "http.disconnect":
                 continue
-            group.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
+            work.cancel()
+
+        with anyio.CancelScope() as work:
+            watcher = asyncio.create_task(cancel_on_disconnect())
+            try:
+                await self._app(scope, replay, send)
+            finally:
+                watcher.cancel()
 
     async def _read(self, headers: Headers, receive: Receive) -> Message:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -224,10 +224,10 @@ def test_what_only_orders_is_remembered_as_such(tmp_path: Path) -> None:
         Reranker(cached(), selection=Selection(score_threshold=0.5)).rerank(QUERY, TEXTS)
     documents = {str(at): text for at, text in enumerate(TEXTS)}
     data = Dataset(documents, {"q": QUERY}, {"q": {"0": 1}})
-    for resumed in (0, 1):
+    for known in (0, len(TEXTS)):
         scorer = CompressorScorer(Rows(rows=given), identity="1")
         found = evaluate({"one": scorer}, data, first_stage=lambda *_: list(documents), save_to=tmp_path / "kept")
-        assert (found.resumed, found["one"].ordinal) == (resumed, True)
+        assert (found["one"].usage.cached, found["one"].ordinal) == (known, True)
 
 
 def test_what_is_left_out_comes_last_and_what_comes_twice_counts_once() -> None:

@@ -18,5 +18,5 @@ def test_local_models_show_their_facts() -> None:
 def test_prices_are_shown_with_all_their_decimals() -> None:
     """Nothing is rounded: $0.115 is not $0.12."""
     prices = {row[0]: row[2] for row in _list_models(known_models()).rows}
-    assert prices["dashscope:gte-rerank-v2"] == "0.115/1M"
-    assert prices["bedrock:amazon.rerank-v1:0"] == "1.00/1k"
+    assert prices["dashscope:gte-rerank-v2"] == "$0.115/1M"
+    assert prices["bedrock:amazon.rerank-v1:0"] == "$1.00/1k"

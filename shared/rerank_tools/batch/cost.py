@@ -16,7 +16,7 @@ from rerank_core.policies.cascade import Cascade
 from rerank_core.policies.fallback import Fallback
 from rerank_core.policies.hedged import Hedged
 from rerank_core.policies.windowed import Windowed
-from rerank_core.reading import estimate_reading, estimate_tokens, max_tokens
+from rerank_core.reading import estimate_reading, estimate_tokens
 from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.scorer import Scorer
 
@@ -34,27 +34,15 @@ def row_cost(
     query: str,
     documents: Sequence[str],
     count_tokens: Callable[[str], int] = estimate_tokens,
+    *,
+    with_repeats: bool = False,
 ) -> float | None:
-    """Return what scoring a row costs in US dollars, without repeated requests; None where no price is known.
+    """Return what scoring a row costs in US dollars; None where no price is known.
 
-    A policy costs what all of its scorers cost together, and is assumed to need no second request.
-
-    Args:
-        scorer: the scorer.
-        query: the query.
-        documents: the candidates; blank and repeated ones cost nothing.
-        count_tokens: returns the number of tokens of a text.
+    A policy costs what all of its scorers cost together. With repeats, each request counts as often as it may be
+    sent, and so do both requests of a hedge: with :func:`max_tokens`, that is the most that can be billed.
     """
-    return _texts_cost(scorer, query, separate_distinct(documents)[0], count_tokens, with_repeats=False)
-
-
-def max_row_cost(scorer: Scorer, query: str, documents: Sequence[str]) -> float | None:
-    """Return the most that scoring a row can be billed, in US dollars; None where no price is known.
-
-    That is: each request as often as it may be repeated, both requests of a hedge, every window, all scorers of a
-    policy, and one token per byte of text.
-    """
-    return _texts_cost(scorer, query, separate_distinct(documents)[0], max_tokens, with_repeats=True)
+    return _texts_cost(scorer, query, separate_distinct(documents)[0], count_tokens, with_repeats=with_repeats)
 
 
 def _texts_cost(
@@ -113,10 +101,7 @@ class SpendingCap:
     The most that a row may cost is reserved before the row is sent, and replaced by its actual cost afterwards. So
     the cap holds however many rows are under way, as long as no row costs more than was reserved for it. A row
     that does not fit waits while reservations for other rows are open, because those rows may turn out cheaper.
-
-    Args:
-        max_cost: US dollars, at least 0; infinity for no limit.
-        spent: what each part has cost already.
+    What each part has cost already counts, too; an infinite cap is none.
     """
 
     def __init__(self, max_cost: float, spent: Mapping[int, float]) -> None:

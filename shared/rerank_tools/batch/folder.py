@@ -17,95 +17,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rerank_core._support.files import digest, digest_file, lock_file, write_atomically
 from rerank_core.errors import ConfigurationError
-from rerank_core.usage import Usage
-from rerank_tools.batch.rows import Outcome, usage_to_dict
+from rerank_tools.batch.journal import PartJournal, PartState, read_journal
 from rerank_tools.batch.sources import Source
-from rerank_tools.journal import Journal, read_journal
 
 _VERSION = 3
 _WAIT_SECONDS = 10.0
 """Workers outlive a driver that was killed for about a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartState:
-    """How far a part is.
-
-    Attributes:
-        rows: how many it has.
-        finished: the rows with a result, by position in the input; None where the part is written completely.
-        failed: how many rows failed when they were tried last.
-        usage: what the part consumed so far.
-    """
-
-    rows: int
-    finished: frozenset[int] | None = frozenset()
-    failed: int = 0
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def is_written(self) -> bool:
-        """Whether the part's output file is complete."""
-        return self.finished is None
-
-    @property
-    def finished_rows(self) -> int:
-        """How many rows have a result."""
-        return self.rows if self.finished is None else len(self.finished)
-
-
-class PartJournal:
-    """The open journal of a part, and the part's lock; call :meth:`close` when done.
-
-    Attributes:
-        outcomes: the last outcome of each row, by its position in the input; failures of earlier runs are left
-            out, so that their rows are tried again.
-        spent: what earlier runs consumed, including their failures.
-        usage: what the part consumed in all.
-    """
-
-    def __init__(self, journal: Journal, held: ExitStack) -> None:
-        self._journal = journal
-        self._held = held
-        self._is_written = False
-        usage = _total_usage(journal.entries)
-        self.outcomes = {outcome.number: outcome for outcome in _outcomes(journal.entries) if not outcome.error}
-        self.spent = self.usage = usage
-
-    def add(self, outcome: Outcome) -> None:
-        """Record the outcome of a row."""
-        self._journal.append(outcome.to_dict())
-        self.outcomes[outcome.number] = outcome
-        self.usage += outcome.usage
-
-    def reserve(self, row: int, max_cost: float) -> None:
-        """Record that a row is sent: if nothing else is recorded of it, it counts as having cost the most."""
-        self._journal.append({"sent": row, "max_cost": max_cost})
-
-    def abandon(self, row: int, usage: Usage) -> None:
-        """Record what a row consumed that has no outcome, because the run ended."""
-        self._journal.append({"abandoned": row, "usage": usage_to_dict(usage)})
-        self.usage += usage
-
-    def finish(self, results: Path) -> None:
-        """Record that the part's output file is complete."""
-        self._journal.replace({"written": digest_file(results), "usage": usage_to_dict(self.usage)})
-        self._is_written = True
-
-    def close(self) -> None:
-        """Close the journal, and release the part's lock."""
-        self._held.close()
-        if self._is_written:
-            # Whoever waits for the lock finds the part written, whichever lock file it gets.
-            with suppress(OSError):
-                self._journal.path.with_suffix(".lock").unlink()
 
 
 class BatchFolder:
@@ -125,11 +48,7 @@ class BatchFolder:
         self._key = digest(json.dumps(self._manifest))
 
     def check(self) -> bool:
-        """Return whether the folder was begun by a run with the same input and options.
-
-        Raises:
-            ConfigurationError: it belongs to another job, or holds something else.
-        """
+        """Return whether the folder was begun by a run with the same input and options; refuse any other's."""
         path = self.path / "manifest.json"
         try:
             found = json.loads(path.read_bytes())
@@ -150,14 +69,10 @@ class BatchFolder:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other runs out of the folder, and write the manifest where there is none.
-
-        Raises:
-            ConfigurationError: another run holds the folder, or as :meth:`check`.
-        """
+        """Keep other runs out of the folder, and write the manifest where there is none."""
         is_begun = self.check()
         with ExitStack() as held:
-            _lock(held, self.path / "state" / "lock", str(self.path))
+            hold_lock(held, self.path / "state" / "lock", str(self.path))
             if not is_begun:
                 text = json.dumps(self._manifest, indent=2, ensure_ascii=False)
                 _write(self.path / "manifest.json", text.encode(errors="backslashreplace") + b"\n")
@@ -167,30 +82,26 @@ class BatchFolder:
 
     def load_part(self, number: int) -> PartState:
         """Return how far a part is, from what the folder holds."""
-        rows = len(self.parts[number])
         entries = read_journal(self._path("state", number, ".journal"), self._part_key(number))
-        usage = _total_usage(entries)
-        if any(self._is_intact(number, entry["written"]) for entry in entries if "written" in entry):
-            return PartState(rows, None, usage=usage)
-        outcomes = {outcome.number: outcome for outcome in _outcomes(entries)}
-        finished = frozenset(row for row, outcome in outcomes.items() if not outcome.error)
-        return PartState(rows, finished, len(outcomes) - len(finished), usage)
+        is_written = any(self._is_intact(number, entry["written"]) for entry in entries if "written" in entry)
+        return PartState.from_entries(len(self.parts[number]), entries, is_written=is_written)
+
+    def load_parts(self) -> dict[int, PartState]:
+        """Return how far all parts are."""
+        return {number: self.load_part(number) for number in range(len(self.parts))}
 
     def open_part(self, number: int) -> PartJournal | None:
         """Lock a part and open its journal; None where another process has written the part meanwhile.
 
         Waits up to 10 seconds for the lock: call it in a worker thread.
-
-        Raises:
-            ConfigurationError: another process works on the part.
         """
         path = self._path("state", number, ".journal")
         with ExitStack() as held:
-            _lock(held, path.with_suffix(".lock"), str(self.path), wait_seconds=_WAIT_SECONDS)
-            if self.load_part(number).is_written:
+            hold_lock(held, path.with_suffix(".lock"), str(self.path), wait_seconds=_WAIT_SECONDS)
+            state = self.load_part(number)
+            if state.is_written:
                 return None
-            journal = held.enter_context(Journal(path, self._part_key(number)))
-            return PartJournal(journal, held.pop_all())
+            return PartJournal(path, self._part_key(number), state, held.pop_all())
 
     def write_part(self, number: int, data: bytes, journal: PartJournal) -> None:
         """Write a part whose rows all have an outcome: the failures, the results, then that it is done."""
@@ -222,34 +133,13 @@ def _is_foreign(path: Path) -> bool:
     return path.name != "state" and not path.name.startswith(".manifest.json.")
 
 
-def _outcomes(entries: list[dict[str, Any]]) -> Iterator[Outcome]:
-    return (Outcome.from_dict(entry) for entry in entries if "row" in entry)
-
-
-def _total_usage(entries: list[dict[str, Any]]) -> Usage:
-    """Return what entries tell of; rows of which nothing is known after they were sent count at their most."""
-    usage = Usage()
-    sent: dict[int, float] = {}
-    for entry in entries:
-        if "sent" in entry:
-            usage += _lost(sent.pop(entry["sent"], 0.0))
-            sent[entry["sent"]] = entry["max_cost"]
-        else:
-            sent.pop(entry.get("row", entry.get("abandoned", -1)), None)
-            usage += Usage(**entry["usage"])
-    return usage + _lost(sum(sent.values()))
-
-
-def _lost(max_cost: float) -> Usage:
-    return Usage(cost_margin=max_cost, estimated=max_cost > 0.0)
-
-
-def _lock(held: ExitStack, path: Path, name: str, *, wait_seconds: float = 0.0) -> None:
+def hold_lock(held: ExitStack, path: Path, name: str, *, wait_seconds: float = 0.0) -> None:
+    """Keep other runs away from what is named, until the stack is closed."""
     try:
         held.enter_context(lock_file(path, wait_seconds=wait_seconds))
     except TimeoutError:
         raise ConfigurationError(
-            f"another run is writing {name}: wait until it has ended, or give another folder"
+            f"another run is writing {name}: wait until it has ended, or write elsewhere"
         ) from None
 
 

@@ -14,7 +14,8 @@ from rerank_core.reading import max_tokens
 from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage
 from rerank_tools.batch.cost import SpendingCap, row_cost
-from rerank_tools.batch.folder import BatchFolder, PartState
+from rerank_tools.batch.folder import BatchFolder
+from rerank_tools.batch.journal import PartState
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.rows import subtract_usage
 from rerank_tools.batch.runner import JobProgress, PartRunner, Progress
@@ -115,7 +116,7 @@ def rerank_file(
     if not folder.check():
         source.check_readable()
     with folder.hold():
-        before = _load_parts(folder)
+        before = folder.load_parts()
         progress = JobProgress(before, on_progress, started)
         run = _run_here
         if engine == "ray":
@@ -152,29 +153,28 @@ def plan_file(
     options = BatchOptions() if options is None else options
     source, folder = _open(Path(input), Path(output), options)
     folder.check()
-    states = _load_parts(folder)
+    states = folder.load_parts()
     scorer = options.make_scorer()
     bad = documents = 0
-    costs: list[float | None] = []
-    max_costs: list[float | None] = []
+    estimate = at_most = Usage()
     for number, state in states.items():
-        if state.finished is None:
+        if state.is_written:
             continue
         for row in source.read(folder.parts[number])[0]:
             if row.number in state.finished:
                 continue
             bad += row.error is not None
             documents += len(set(filter(str.strip, row.documents)))
-            costs.append(row_cost(scorer, row.query, row.documents))
-            max_costs.append(row_cost(scorer, row.query, row.documents, max_tokens))
+            estimate += Usage(cost=row_cost(scorer, row.query, row.documents))
+            at_most += Usage(cost=row_cost(scorer, row.query, row.documents, max_tokens))
     return BatchPlan(
         rows=source.rows,
         finished=sum(state.finished_rows for state in states.values()),
         bad=bad,
         documents=documents,
         spent=_total_usage(states).cost,
-        cost=_sum_costs(costs),
-        cost_at_most=_sum_costs(max_costs),
+        cost=estimate.cost,
+        cost_at_most=at_most.cost,
     )
 
 
@@ -190,10 +190,6 @@ def _check_price(options: BatchOptions) -> None:
             f"max_cost is given, and no price is known for {scorer.name}: "
             "give model_options={'prices': …}, or leave out max_cost="
         )
-
-
-def _load_parts(folder: BatchFolder) -> dict[int, PartState]:
-    return {number: folder.load_part(number) for number in range(len(folder.parts))}
 
 
 def _run_here(source: Source, folder: BatchFolder, options: BatchOptions, progress: JobProgress) -> bool:
@@ -218,8 +214,3 @@ def _explain_cap(options: BatchOptions, usage: Usage) -> str:
         f"max_cost={options.max_cost}: {usage.cost or 0.0:.6g} US dollars are spent{margin}, and the next row may "
         "cost more than is left if all its requests have to be repeated: run again with a higher cap to go on"
     )
-
-
-def _sum_costs(costs: list[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return math.fsum(known) if len(known) == len(costs) else None

@@ -89,22 +89,14 @@ class BatchOptions:
         return Columns(self.query_column, self.documents_column, added)
 
     def choose_engine(self) -> Literal["process", "ray"]:
-        """Return where the job runs.
-
-        Raises:
-            MissingExtraError: that is Ray, which is not installed.
-        """
+        """Return where the job runs, which is refused where that is Ray without the package."""
         if self.engine == "process" or (self.engine == "auto" and self.workers == 1):
             return "process"
         check_installed("ray", "pyarrow", extra="ray", purpose=f"engine={self.engine!r}, workers={self.workers}")
         return "ray"
 
     def fingerprint_options(self) -> dict[str, Any]:
-        """Return the options that decide the result, as JSON takes them; no key is among them.
-
-        Raises:
-            ConfigurationError: the scorer has an option that means nothing in another process.
-        """
+        """Return the options that decide the result, as JSON takes them; no key is among them."""
         scorer = self.make_scorer()
         try:
             fingerprint = scorer.cache_key()

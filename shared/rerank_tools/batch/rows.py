@@ -12,6 +12,9 @@ from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 
+_STRINGS = ("string", "large_string", "string_view", "null")
+"""Arrow's types of texts, and of a column without any."""
+
 
 class Columns(NamedTuple):
     """Names of columns: those that are read, and those that are added, for indices, scores and usage."""
@@ -23,14 +26,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the input: a query with its candidates.
-
-    Attributes:
-        number: position in the input, from 0.
-        query: the query.
-        documents: the candidates.
-        error: why the row cannot be reranked; None where it can.
-    """
+    """One row of the input, by its position from 0; ``error`` says why it cannot be reranked, else None."""
 
     number: int
     query: str = ""
@@ -40,15 +36,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a row: a result, or a failure.
+    """What became of a row: positions and scores of the surviving candidates, best first; or why it failed.
 
-    Attributes:
-        number: the row's position in the input, from 0.
-        indices: positions of the surviving candidates, best first.
-        scores: their relevance scores in [0, 1].
-        usage: what the row consumed.
-        error: the name of the exception's class where the row failed, else None.
-        reason: the exception's message.
+    Then ``error`` is the name of the exception's class, and ``reason`` its message.
     """
 
     number: int
@@ -60,7 +50,7 @@ class Outcome:
 
     @classmethod
     def from_ranking(cls, number: int, ranking: Ranking[Any]) -> Outcome:
-        """Return the outcome of a row that was scored."""
+        """Return what came of scoring a row."""
         scores = [document.score for document in ranking if document.score is not None]
         return cls(number, [document.index for document in ranking], scores, ranking.usage)
 
@@ -85,14 +75,7 @@ class Outcome:
 
 
 def check_row(number: int, query: object, documents: object, place: str) -> Row:
-    """Return a row; where the values are not a query and its candidates, its ``error`` says why.
-
-    Args:
-        number: position in the input, from 0.
-        query: should be a string that is not blank.
-        documents: should be a list of strings.
-        place: begins the error, such as ``"input.jsonl, line 8"``.
-    """
+    """Return a row; where the values are no query and no list of strings, its error says so, and the place."""
     try:
         if not isinstance(documents, list):
             raise ConfigurationError(f"the documents are a {type(documents).__name__}: give a list of strings")
@@ -124,12 +107,8 @@ def subtract_usage(usage: Usage, earlier: Usage) -> Usage:
 
 
 def check_columns(schema: Any, columns: Columns) -> None:
-    """Check that a table has a column of strings and one of lists of strings, and none of those that are added.
-
-    Raises:
-        ConfigurationError: one is missing, occurs twice, or has another type; names the columns that there are.
-    """
-    arrow = require("pyarrow", extra="ray", purpose="Arrow tables")
+    """Check that a table has a column of strings and one of lists of strings, and none of those that are added."""
+    types = require("pyarrow", extra="ray", purpose="Arrow tables").types
     for column, wanted in ((columns.query, "strings"), (columns.documents, "lists of strings")):
         found = schema.names.count(column)
         if found == 0:
@@ -137,8 +116,9 @@ def check_columns(schema: Any, columns: Columns) -> None:
         if found > 1:
             raise ConfigurationError(f"there are {found} columns {column!r}: rename all but one")
         kind = schema.field(column).type
-        text = kind.value_type if wanted != "strings" and _is_list(arrow.types, kind) else kind
-        if (wanted != "strings") == (text is kind) or not _is_string(arrow.types, text):
+        is_list = types.is_nested(kind) and hasattr(kind, "value_type")
+        text = kind.value_type if is_list or types.is_dictionary(kind) else kind
+        if is_list != (wanted == "lists of strings") or str(text) not in _STRINGS:
             raise ConfigurationError(f"the column {column!r} is of {kind}: give {wanted}")
     clash = describe_clash(schema.names, columns)
     if clash is not None:
@@ -165,15 +145,3 @@ def add_columns(table: Any, columns: Columns, outcomes: Sequence[Outcome]) -> An
     for name, (kind, values) in zip(columns.added, added, strict=True):
         table = table.append_column(name, arrow.array(values, kind))
     return table
-
-
-def _is_list(types: Any, kind: Any) -> bool:
-    checks = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
-    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
-
-
-def _is_string(types: Any, kind: Any) -> bool:
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    checks = ("is_string", "is_large_string", "is_string_view", "is_null")
-    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -13,10 +14,12 @@ import anyio.to_thread
 
 from rerank_core._call.asking import Consumption
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingExtraError, RerankError
+from rerank_core.reading import max_tokens
 from rerank_core.reranker import Reranker
 from rerank_core.usage import Usage
-from rerank_tools.batch.cost import SpendingCap, max_row_cost
-from rerank_tools.batch.folder import BatchFolder, PartJournal, PartState
+from rerank_tools.batch.cost import SpendingCap, row_cost
+from rerank_tools.batch.folder import BatchFolder
+from rerank_tools.batch.journal import PartJournal, PartState
 from rerank_tools.batch.options import BatchOptions
 from rerank_tools.batch.rows import Outcome, Row, subtract_usage
 from rerank_tools.batch.sources import Source
@@ -31,11 +34,7 @@ _EVERY_ROW = (AuthenticationError, ConfigurationError, MissingExtraError)
 
 
 async def score_row(reranker: Reranker, row: Row, *, keep_errors: bool = True) -> Outcome:
-    """Rerank a row; its failure is its outcome where errors are kept.
-
-    Raises:
-        RerankError: an error that every other row would raise, or any where errors are not kept.
-    """
+    """Rerank a row; its failure is its outcome where errors are kept and others rows need not fail with it."""
     if row.error is not None:
         return Outcome(row.number, error=ConfigurationError.__name__, reason=row.error)
     try:
@@ -68,17 +67,7 @@ class Progress:
 
 
 class JobProgress:
-    """How far a job is, over all runs.
-
-    Args:
-        states: of the parts by their numbers, when the run begins.
-        on_progress: called with the progress; None for nobody.
-        started: when the run began, in seconds of ``time.perf_counter``.
-
-    Attributes:
-        todo: the parts that are not written completely.
-        spent: what each part had cost before this run, in US dollars.
-    """
+    """How far a job is, over all runs: which parts are left to do, and what each had cost before this run."""
 
     def __init__(
         self, states: Mapping[int, PartState], on_progress: Callable[[Progress], None] | None, started: float
@@ -122,7 +111,7 @@ class JobProgress:
 
 
 class PartRunner:
-    """Reranks parts with one scorer; its coroutines, and ``on_row``, are called on the background loop."""
+    """Reranks parts with one scorer; ``on_row`` is called on the background loop."""
 
     def __init__(
         self,
@@ -149,9 +138,7 @@ class PartRunner:
     async def run(self, parts: Iterable[int]) -> bool:
         """Rerank parts by their numbers, and return whether the cap stopped it.
 
-        Raises:
-            RerankError: the first error that every row would raise; what is under way is cancelled.
-            OSError: the output cannot be written.
+        The first error that every row would raise, or of the output, cancels what is under way and is raised.
         """
         async with anyio.create_task_group() as group:
             self._scope = group.cancel_scope
@@ -176,7 +163,7 @@ class PartRunner:
             if journal is None:
                 return
             with closing(journal):
-                await self._cap.begin(number, journal.spent.max_cost or 0.0)
+                await self._cap.begin(number, journal.usage.max_cost or 0.0)
                 async with anyio.create_task_group() as group:
                     for row in rows:
                         if row.number not in journal.outcomes:
@@ -221,9 +208,8 @@ class PartRunner:
     async def _find_max_cost(self, row: Row) -> float:
         if not self._is_capped or row.error is not None:
             return 0.0
-        # In a thread, because cutting windows takes long.
-        cost = await anyio.to_thread.run_sync(max_row_cost, self._reranker.scorer, row.query, row.documents)
-        return cost or 0.0
+        cost = partial(row_cost, self._reranker.scorer, row.query, row.documents, max_tokens, with_repeats=True)
+        return await anyio.to_thread.run_sync(cost) or 0.0  # in a thread, because cutting windows takes long
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error

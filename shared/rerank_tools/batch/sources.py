@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from abc import ABC, abstractmethod
@@ -31,11 +32,7 @@ _ROWS_AT_ONCE = 1024
 
 
 def open_source(path: Path, options: BatchOptions) -> Source:
-    """Open an input file by its extension.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is neither Parquet nor JSON lines, or lacks a column.
-    """
+    """Open an input file by its extension, and look through it."""
     suffix = path.suffix.lower()
     try:
         if suffix in (".jsonl", ".ndjson"):
@@ -51,15 +48,7 @@ def open_source(path: Path, options: BatchOptions) -> Source:
 class Source(ABC):
     """An input file, read part by part; can be pickled, because it opens the file for each use.
 
-    Attributes:
-        path: the file.
-        suffix: the extension of output files.
-        rows: how many rows the file has.
-        digest: of the file's content.
-
-    Raises:
-        ConfigurationError: the file does not hold what it should, or was changed while it was looked through.
-        OSError: the file cannot be read.
+    ``suffix`` is the extension of output files. A file that changes after this object was made is refused.
     """
 
     path: Path
@@ -78,11 +67,7 @@ class Source(ABC):
             self._check_unchanged()
 
     def read(self, part: range) -> tuple[list[Row], Any]:
-        """Return the rows of a part, and the same rows as the file holds them, for :meth:`render`.
-
-        Raises:
-            ConfigurationError: the file was changed since this object was made, or cannot be read.
-        """
+        """Return the rows of a part, and the same rows as the file holds them, for :meth:`render`."""
         try:
             return self.read_rows(part)
         finally:  # what a changed file leads to is explained by the change
@@ -143,10 +128,10 @@ class JsonLinesSource(Source):
                 offset += len(line)
         return rows
 
-    def read_rows(self, part: range) -> tuple[list[Row], list[dict[str, Any]]]:
-        """Return the rows of a part, and the object of each."""
+    def read_rows(self, part: range) -> tuple[list[Row], list[bytes]]:
+        """Return the rows of a part, and the line of each."""
         rows: list[Row] = []
-        items: list[dict[str, Any]] = []
+        lines: list[bytes] = []
         offset, first_line = self._starts[part.start // self.rows_per_part]
         with self.path.open("rb") as file:
             file.seek(offset)
@@ -154,38 +139,34 @@ class JsonLinesSource(Source):
                 if len(rows) == len(part):
                     break
                 if not line.isspace():
-                    row, item = self._parse_row(part.start + len(rows), line, number)
-                    rows.append(row)
-                    items.append(item)
-        return rows, items
+                    rows.append(self._parse_row(part.start + len(rows), line, number))
+                    lines.append(line)
+        return rows, lines
 
-    def _parse_row(self, number: int, line: bytes, line_number: int) -> tuple[Row, dict[str, Any]]:
+    def _parse_row(self, number: int, line: bytes, line_number: int) -> Row:
+        place = f"{self.path.name}, line {line_number}"
         try:
             item = parse_json_object(line, source=self.path.name, line=line_number)
         except ConfigurationError as exc:
-            return Row(number, error=str(exc)), {}
-        place = f"{self.path.name}, line {line_number}"
+            return Row(number, error=str(exc))
         for column in (self.columns.query, self.columns.documents):
             if column not in item:
-                return Row(number, error=f"{place}: no column {column!r}: add it, or name another one"), item
+                return Row(number, error=f"{place}: no column {column!r}: add it, or name another one")
         clash = describe_clash(item, self.columns)
         if clash is not None:
-            return Row(number, error=f"{place}: {clash}"), item
-        return check_row(number, item[self.columns.query], item[self.columns.documents], place), item
+            return Row(number, error=f"{place}: {clash}")
+        return check_row(number, item[self.columns.query], item[self.columns.documents], place)
 
-    def render(self, held: list[dict[str, Any]], part: range, outcomes: Mapping[int, Outcome]) -> bytes:
-        """Return the objects that have a result, with three more fields, one per line."""
-        indices, scores, usage = self.columns.added
+    def render(self, held: list[bytes], part: range, outcomes: Mapping[int, Outcome]) -> bytes:
+        """Return the lines that have a result as they are, each with three more fields."""
         lines = []
-        for number, item in zip(part, held, strict=True):
+        for number, line in zip(part, held, strict=True):
             outcome = outcomes[number]
             if outcome.error is None:
-                added = {
-                    indices: list(outcome.indices),
-                    scores: list(outcome.scores),
-                    usage: usage_to_dict(outcome.usage),
-                }
-                lines.append(_encode({**item, **added}))
+                values = (list(outcome.indices), list(outcome.scores), usage_to_dict(outcome.usage))
+                added = json.dumps(dict(zip(self.columns.added, values, strict=True))).encode()
+                given = line.removeprefix(codecs.BOM_UTF8).strip()
+                lines.append(given.removesuffix(b"}") + b", " + added.removeprefix(b"{") + b"\n")
         return b"".join(lines)
 
 
@@ -291,13 +272,6 @@ class ParquetSource(Source):
         self._batches = self._open().iter_batches(
             batch_size=_ROWS_AT_ONCE, row_groups=list(range(group, len(self._group_ends)))
         )
-
-
-def _encode(item: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(item, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(item).encode() + b"\n"
 
 
 def _read_stamp(path: Path) -> tuple[int, ...]:

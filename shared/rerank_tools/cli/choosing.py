@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from enum import Enum
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,11 +16,9 @@ from rerank_core.errors import RerankError
 from rerank_core.pricing import PRICES_AS_OF
 from rerank_core.types import Ranking
 from rerank_tools.cli import options
-from rerank_tools.cli.output import Output, note, write_results, write_table, write_text
+from rerank_tools.cli.output import Output, format_dollars, note, write_results, write_table, write_text
 from rerank_tools.known_models import KnownModel, known_models
 from rerank_tools.records import Record
-
-_Rankings = Mapping[str, Ranking[Record]]
 
 
 def compare(
@@ -31,7 +29,7 @@ def compare(
     top_n: options.TopN = 10,
     format: options.Format = "auto",  # noqa: A002
     text_field: options.TextField = "text",
-    output: options.OutputOption = Output.TABLE,
+    output: options.OutputOption = "table",
     timeout: options.Timeout = None,
 ) -> None:
     """Rank the same documents with several models; show ranks, seconds and cost side by side.
@@ -58,55 +56,41 @@ def compare(
         raise typer.Exit(1)
 
 
-def _write_comparison(rankings: _Rankings, records: Sequence[Record], top_n: int, output: Output) -> None:
+def _write_comparison(
+    rankings: Mapping[str, Ranking[Record]], records: Sequence[Record], top_n: int, output: Output
+) -> None:
+    best = {name: [row.index for row in ranking[:top_n]] for name, ranking in rankings.items()}
+    ranks = {name: {row.index: row.rank for row in ranking} for name, ranking in rankings.items()}
     # What one of the models has among its best, in the order of the first model.
-    shown = dict.fromkeys(row.index for ranking in rankings.values() for row in ranking[:top_n])
-    rows = [_compare_document(rankings, index, records[index]) for index in shown]
+    documents = [
+        {
+            "index": index,
+            "ranks": {name: ranks[name][index] for name in rankings},
+            "scores": {name: ranking.scores[index] for name, ranking in rankings.items()},
+            "document": records[index].document,
+            "text": records[index].text,
+        }
+        for index in dict.fromkeys(chain.from_iterable(best.values()))
+    ]
+    first = set(next(iter(best.values())))
     models = [
-        {"model": name, "overlap": _overlap(rankings, name, top_n), "usage": ranking.usage.to_dict()}
+        {
+            "model": name,
+            "overlap": len(first.intersection(best[name])) / len(first),
+            "usage": ranking.usage.to_dict(),
+        }
         for name, ranking in rankings.items()
     ]
-    table = _make_comparison(rankings, rows, top_n)
-    write_results(output, table, rows, {"models": models, "documents": rows})
-
-
-def _compare_document(rankings: _Rankings, index: int, record: Record) -> dict[str, Any]:
-    ranks = {name: next(row.rank for row in ranking if row.index == index) for name, ranking in rankings.items()}
-    scores = {name: ranking.scores[index] for name, ranking in rankings.items()}
-    return {"index": index, "ranks": ranks, "scores": scores, "document": record.document, "text": record.text}
-
-
-def _overlap(rankings: _Rankings, name: str, top_n: int) -> float:
-    """Return the share of the first model's best that this model has among its best, too."""
-    first, other = (
-        {row.index for row in ranking[:top_n]} for ranking in (next(iter(rankings.values())), rankings[name])
-    )
-    return len(first & other) / len(first) if first else 1.0
-
-
-def _make_comparison(rankings: _Rankings, documents: Sequence[Mapping[str, Any]], top_n: int) -> Table:
-    usages = [ranking.usage for ranking in rankings.values()]
-    costs = ["unknown" if usage.cost is None else f"${usage.cost:.6f}".rstrip("0").rstrip(".") for usage in usages]
     rows: list[list[Any]] = [
-        [
-            row["text"],
-            *(Cell(row["ranks"][name], f"{row['ranks'][name]}  {row['scores'][name]:.3f}") for name in rankings),
-        ]
-        for row in documents
+        [one["text"], *(Cell(rank, f"{rank}  {one['scores'][name]:.3f}") for name, rank in one["ranks"].items())]
+        for one in documents
     ]
+    usages = [ranking.usage for ranking in rankings.values()]
     rows.append(["seconds", *(usage.seconds for usage in usages)])
-    rows.append(["cost", *costs])
-    rows.append([f"same in top {top_n}", *(f"{_overlap(rankings, name, top_n):.0%}" for name in rankings)])
-    return Table("", [Column("text"), *(Column(name, align="right") for name in rankings)], rows)
-
-
-class _Format(str, Enum):
-    """How to write the result."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    HTML = "html"
+    rows.append(["cost", *(format_dollars(usage.cost) for usage in usages)])
+    rows.append([f"same in top {top_n}", *(f"{model['overlap']:.0%}" for model in models)])
+    table = Table("", [Column("text"), *(Column(name, align="right") for name in rankings)], rows)
+    write_results(output, table, documents, {"models": models, "documents": documents})
 
 
 def evaluate(
@@ -127,10 +111,13 @@ def evaluate(
     ] = None,
     save_to: Annotated[
         Path | None,
-        typer.Option(help="Folder that keeps answers, so that another run asks only for new ones."),
+        typer.Option(help="Folder that keeps scores, so that another run asks only for new ones."),
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder to write TREC run files to.")] = None,
-    output: Annotated[_Format, typer.Option("--output", "-o", help="How to write the result.")] = _Format.TABLE,
+    output: Annotated[
+        Literal["table", "json", "markdown", "html"],
+        typer.Option("--output", "-o", help="How to write the result."),
+    ] = "table",
     timeout: options.Timeout = None,
 ) -> None:
     """Measure models behind a first stage, on a data set in BEIR layout: quality, seconds and cost.
@@ -155,18 +142,15 @@ def evaluate(
     if runs is not None:
         for name, path in result.save_runs(runs).items():
             note(f"{name}: {path}")
-    if output is _Format.TABLE:
-        write_table(result.to_table())
+    table = result.to_table()
+    if output == "table":
+        write_table(table)
     else:
-        write = {
-            _Format.JSON: result.to_json,
-            _Format.MARKDOWN: result.to_markdown,
-            _Format.HTML: result.to_html,
-        }
-        write_text(write[output]())
+        render = {"json": result.to_json, "markdown": table.to_markdown, "html": table.to_html}
+        write_text(render[output]())
 
 
-def models(*, output: options.OutputOption = Output.TABLE) -> None:
+def models(*, output: options.OutputOption = "table") -> None:
     """Show each known model: context, price, scale, instructions, and whether its key is in the environment.
 
     [bold]Example[/]
@@ -197,7 +181,7 @@ def _list_models(known: list[KnownModel]) -> Table:
         )
         for model in known
     ]
-    note = f"US dollars by the price lists of {PRICES_AS_OF}: per 1,000 searches (/1k) or a million tokens (/1M)."
+    note = f"By the price lists of {PRICES_AS_OF}: per 1,000 searches (/1k) or a million tokens (/1M)."
     return Table("", columns, rows, note=f"{note} – means not known, or depends on the model.")
 
 
@@ -207,14 +191,8 @@ def _format_price(model: KnownModel) -> str:
     if model.price is None:
         return "–"
     if model.price.per_1m_tokens is not None:
-        return f"{_dollars(model.price.per_1m_tokens)}/1M"
-    return f"{_dollars(model.price.per_1k_search_units or 0.0)}/1k"
-
-
-def _dollars(price: float) -> str:
-    """Return a price with all of its decimals, two at least."""
-    whole, _, decimals = f"{price:.6f}".rstrip("0").partition(".")
-    return f"{whole}.{decimals:0<2}"
+        return f"{format_dollars(model.price.per_1m_tokens)}/1M"
+    return f"{format_dollars(model.price.per_1k_search_units)}/1k"
 
 
 def _format_key(model: KnownModel) -> str:

@@ -17,7 +17,7 @@ from rerank_core.selection import Selection
 from rerank_tools.batch import BatchOptions, BatchPlan, BatchReport, Progress, plan_file, rerank_file
 from rerank_tools.batch.options import BatchEngine
 from rerank_tools.cli import options
-from rerank_tools.cli.output import Output, note, write_results, write_text
+from rerank_tools.cli.output import Output, format_dollars, note, write_results, write_text
 
 
 def batch(
@@ -46,13 +46,11 @@ def batch(
     workers: Annotated[int, typer.Option(min=1, help="Processes, with Ray.")] = 1,
     cpus_per_worker: Annotated[int, typer.Option(min=1, help="Cores of each, with Ray.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0.0, help="GPUs of each.")] = 0.0,
-    engine: Annotated[str, typer.Option(help="auto, process or ray.")] = "auto",
+    engine: Annotated[BatchEngine, typer.Option(help="Where it runs.")] = "auto",
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
     instruction: options.Instruction = None,
-    report: Annotated[
-        Output, typer.Option("--output", "-o", help="How to write a plan or report.")
-    ] = Output.TABLE,
+    report: Annotated[Output, typer.Option("--output", "-o", help="How to write a plan or report.")] = "table",
 ) -> None:
     """Rerank the rows of a file into a folder; run it again to resume after an interruption.
 
@@ -65,7 +63,6 @@ def batch(
     rerank-bridge batch pairs.parquet ranked --model cohere:rerank-v3.5 --max-cost 20
     """
     given = {"base_url": base_url, "instruction": instruction}
-    chosen: BatchEngine = engine  # type: ignore[assignment]
     try:
         job = BatchOptions(
             model=model,
@@ -77,7 +74,7 @@ def batch(
             rows_per_part=rows_per_part,
             max_cost=max_cost,
             timeout=timeout,
-            engine=chosen,
+            engine=engine,
             workers=workers,
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
@@ -102,7 +99,7 @@ def batch(
 def _write_summary(
     summary: BatchPlan | BatchReport, output: Output, write: Callable[[str], None], text: str
 ) -> None:
-    if output is Output.TABLE:
+    if output == "table":
         write(text)
     else:
         write_results(output, text, [asdict(summary)], asdict(summary))
@@ -113,8 +110,8 @@ def _describe_plan(plan: BatchPlan) -> str:
     return (
         f"rows        {plan.rows:,}: {plan.finished:,} finished, {left:,} left, {plan.bad:,} that cannot be read\n"
         f"candidates  {plan.documents:,} left to score\n"
-        f"cost        about {_dollars(plan.cost)}, at most {_dollars(plan.cost_at_most)}; "
-        f"{_dollars(plan.spent)} spent so far"
+        f"cost        estimate {format_dollars(plan.cost)}, at most {format_dollars(plan.cost_at_most)}, "
+        f"so far {format_dollars(plan.spent)}"
     )
 
 
@@ -122,14 +119,8 @@ def _describe_report(report: BatchReport) -> str:
     fresh = report.finished - report.resumed
     return (
         f"{report.finished:,} of {report.rows:,} rows finished, {fresh:,} of them in this run, "
-        f"{report.failed:,} failed; {report.seconds:.1f} s, {_dollars(report.cost)} so far"
+        f"{report.failed:,} failed; {report.seconds:.1f} s, cost so far {format_dollars(report.cost)}"
     )
-
-
-def _dollars(cost: float | None) -> str:
-    if cost is None:
-        return "an unknown cost"
-    return f"${cost:,.2f}" if cost == 0 or cost >= 1 else f"${cost:.2g}"
 
 
 @contextlib.contextmanager
@@ -145,7 +136,7 @@ def _show_progress() -> Iterator[Callable[[Progress], None] | None]:
         def show(progress: Progress) -> None:
             failed = f", {progress.failed:,} failed" if progress.failed else ""
             bar.total, bar.n = progress.rows, progress.done
-            bar.set_postfix_str(f"{progress.rows_per_second:,.0f} rows/s{failed}, {_dollars(progress.cost)}")
+            bar.set_postfix_str(f"{progress.rows_per_second:,.0f} rows/s{failed}, {format_dollars(progress.cost)}")
 
         yield show
 

@@ -12,7 +12,7 @@ from rerank_core.errors import ConfigurationError
 from rerank_core.registry import load_scorer
 from rerank_core.reranker import Reranker
 from rerank_tools.cli.output import Output, note
-from rerank_tools.records import FORMATS, Record, RecordFormat, parse_records, read_records
+from rerank_tools.records import Record, RecordFormat, parse_records, read_records
 
 _MODEL_HELP = "The scorer, such as [cyan]embedded[/] or [cyan]cohere:rerank-v3.5[/]; see the command models."
 
@@ -25,14 +25,7 @@ DocumentsFile = Annotated[
         help="JSON, JSON lines, CSV, TSV or one document per line; - for standard input.",
     ),
 ]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        "-f",
-        help=f"auto, {', '.join(dict.fromkeys(FORMATS.values()))}; auto never means csv for standard input.",
-    ),
-]
+Format = Annotated[RecordFormat, typer.Option("--format", "-f", help="auto never means csv for standard input.")]
 TextField = Annotated[str, typer.Option(help="The field that holds a document's text.")]
 Model = Annotated[str, typer.Option("--model", "-m", envvar="RERANK_BRIDGE_MODEL", help=_MODEL_HELP)]
 Models = Annotated[
@@ -60,29 +53,17 @@ Instruction = Annotated[str | None, typer.Option(help="For models that follow on
 _STANDARD_INPUT = Path("-")
 
 
-def read_documents(path: Path, form: str, text_field: str) -> list[Record]:
-    """Return the documents of a file, or of standard input.
-
-    Raises:
-        ConfigurationError: they cannot be read.
-    """
-    forms = ["auto", *dict.fromkeys(FORMATS.values())]
-    if form not in forms:
-        raise typer.BadParameter(f"{form!r} is not one of {', '.join(forms)}.", param_hint="--format")
-    known: RecordFormat = form
+def read_documents(path: Path, form: RecordFormat, text_field: str) -> list[Record]:
+    """Return the documents of a file, or of standard input."""
     if path != _STANDARD_INPUT:
-        return read_records(path, format=known, text_field=text_field)
+        return read_records(path, format=form, text_field=text_field)
     if sys.stdin.isatty():
         note("reading documents from standard input; end with Ctrl-D")
-    return parse_records(sys.stdin.buffer.read(), source="standard input", format=known, text_field=text_field)
+    return parse_records(sys.stdin.buffer.read(), source="standard input", format=form, text_field=text_field)
 
 
 def make_reranker(model: str, *, timeout: float | None, **options: Any) -> Reranker:
-    """Return the reranker of a model's name; options that are None are left out.
-
-    Raises:
-        BadParameter: there is no such model, or it has no such option.
-    """
+    """Return the reranker of a model's name; options that are None are left out."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return Reranker(load_scorer(model, **given), timeout=timeout)

@@ -8,8 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rerank_core._support.tables import UNSAFE_CHARACTERS
 
@@ -17,12 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class Output(str, Enum):
-    """How results are written."""
-
-    TABLE = "table"
-    JSON = "json"
-    JSONL = "jsonl"
+Output = Literal["table", "json", "jsonl"]
+"""How results are written."""
 
 
 class OutputClosedError(Exception):
@@ -71,7 +66,7 @@ def note(message: str) -> None:
 
 
 def write_table(table: RenderableType) -> None:
-    """Write a table, as wide as the terminal, or 80 columns."""
+    """Write a table, as wide as the terminal, or 80 columns where there is none."""
     from rich.console import Console
 
     with _open_output():
@@ -86,13 +81,21 @@ def write_text(text: str) -> None:
 
 def write_results(output: Output, table: RenderableType, rows: Sequence[Any], whole: Any) -> None:
     """Write results as a table, one row per line of JSON, or all that is known as one JSON document."""
-    if output is Output.TABLE:
+    if output == "table":
         write_table(table)
-    elif output is Output.JSON:
+    elif output == "json":
         write_text(json.dumps(whole, ensure_ascii=False, indent=2, default=str))
     else:
         lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
         write_text("\n".join(lines))
+
+
+def format_dollars(amount: float | None) -> str:
+    """Return an amount with two decimals, or as many as a small one has, up to six."""
+    if amount is None:
+        return "unknown"
+    whole, _, decimals = f"{amount:,.{2 if amount >= 1.0 else 6}f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0'):0<2}"
 
 
 @contextlib.contextmanager

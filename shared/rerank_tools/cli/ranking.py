@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +18,7 @@ from rerank_core.reranker import Reranker
 from rerank_core.selection import Selection
 from rerank_core.types import RankedDocument
 from rerank_tools.cli import options
-from rerank_tools.cli.output import Output, note, write_results
+from rerank_tools.cli.output import note, write_results
 from rerank_tools.corpus import CorpusIndex, Hit
 from rerank_tools.records import Record
 
@@ -32,7 +33,7 @@ def rerank(
     adaptive_ratio: options.AdaptiveRatio = None,
     format: options.Format = "auto",  # noqa: A002
     text_field: options.TextField = "text",
-    output: options.OutputOption = Output.TABLE,
+    output: options.OutputOption = "table",
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
     instruction: options.Instruction = None,
@@ -63,14 +64,6 @@ def _describe_row(row: RankedDocument[Record]) -> dict[str, Any]:
     return {"index": row.index, "rank": row.rank, "score": row.score, **passage, "document": row.document.document}
 
 
-class _Result(NamedTuple):
-    """A hit with its rank in the first stage; its score is None if nothing was reranked."""
-
-    hit: Hit
-    first_rank: int
-    score: float | None
-
-
 def query(
     *,
     query: Annotated[str, typer.Argument(help="The question.", show_default=False)],
@@ -85,7 +78,7 @@ def query(
     adaptive_ratio: options.AdaptiveRatio = None,
     text_field: options.TextField = "text",
     ignore: Annotated[bool, typer.Option(" /--no-ignore", help="Search ignored files, too.")] = True,
-    output: options.OutputOption = Output.TABLE,
+    output: options.OutputOption = "table",
     timeout: options.Timeout = None,
     base_url: options.BaseUrl = None,
     instruction: options.Instruction = None,
@@ -93,8 +86,8 @@ def query(
 ) -> None:
     """Search a folder: BM25 finds candidates, the model ranks them.
 
-    The index is kept in your cache folder and follows the files. What .gitignore, .ignore or your git excludes
-    name is left out.
+    The index is kept in your cache folder and built anew when files change. What .gitignore and .ignore name is
+    left out.
 
     [bold]Examples[/]
 
@@ -113,16 +106,21 @@ def query(
     opened = perf_counter()
     hits = index.search(query, candidates)
     searched = perf_counter()
-    results, answered = _rank(reranker, query, hits, selection)
+    answered = "not reranked"
+    rows = [_describe_hit(hit, rank, rank) for rank, hit in enumerate(hits[:top_n], 1)]
+    if reranker is not None:
+        with reranker:
+            ranking = reranker.rerank(query, hits, text_fn=lambda hit: hit.chunk.reading, selection=selection)
+        answered = ranking.model
+        rows = [_describe_hit(row.document, row.rank, row.index + 1, row.score) for row in ranking]
     timings = {"index": opened - start, "first_stage": searched - opened, "rerank": perf_counter() - searched}
-    rows = [_describe_result(result, rank) for rank, result in enumerate(results, 1)]
     numbers = {"chunks": len(index), "candidates": len(hits), "seconds": timings}
     whole = {"query": query, "model": answered, **numbers, "results": rows}
-    if results or output is not Output.TABLE:
-        write_results(output, _make_table(results, reranked=rerank), rows, whole)
+    if rows or output != "table":
+        write_results(output, _make_table(rows, reranked=rerank), rows, whole)
     else:
         note("nothing was found")
-    if output is Output.TABLE:
+    if output == "table":
         note(
             f"{len(index):,} chunks, {len(hits)} candidates, {answered}; seconds: index {timings['index']:.2f}, "
             f"BM25 {timings['first_stage']:.3f}, rerank {timings['rerank']:.2f}"
@@ -145,37 +143,23 @@ def _open_index(corpus: Path, text_field: str, *, use_ignore_files: bool) -> Cor
     return index
 
 
-def _rank(
-    reranker: Reranker | None, query: str, hits: Sequence[Hit], selection: Selection
-) -> tuple[list[_Result], str]:
-    if reranker is None:
-        return [_Result(hit, rank, None) for rank, hit in enumerate(hits[: selection.top_n], 1)], "not reranked"
-    with reranker:
-        ranking = reranker.rerank(query, hits, text_fn=lambda hit: hit.chunk.reading, selection=selection)
-    return [_Result(row.document, row.index + 1, row.score) for row in ranking], ranking.model
-
-
-def _describe_result(result: _Result, rank: int) -> dict[str, Any]:
-    chunk = result.hit.chunk
+def _describe_hit(hit: Hit, rank: int, first_rank: int, score: float | None = None) -> dict[str, Any]:
     return {
         "rank": rank,
-        "score": result.score,
-        "first_stage_rank": result.first_rank,
-        "first_stage_score": result.hit.score,
-        "path": chunk.path,
-        "start_line": chunk.start_line,
-        "end_line": chunk.end_line,
-        "heading": chunk.heading,
-        "text": chunk.text,
+        "score": score,
+        "first_stage_rank": first_rank,
+        "first_stage_score": hit.score,
+        **asdict(hit.chunk),
     }
 
 
-def _make_table(results: Sequence[_Result], *, reranked: bool) -> Table:
+def _make_table(rows: Sequence[Mapping[str, Any]], *, reranked: bool) -> Table:
     names = ["#", "score", "moved", "BM25"] if reranked else ["#", "BM25"]
-    rows = []
-    for rank, result in enumerate(results, 1):
-        chunk = result.hit.chunk
-        ours = (result.score, Cell(None, movement(result.first_rank - rank))) if reranked else ()
-        where = Cell(chunk.where, detail=": ".join(filter(None, (chunk.heading, chunk.text))))
-        rows.append((rank, *ours, Cell(result.hit.score, f"{result.hit.score:.1f}"), where))
-    return Table("", [*(Column(name, align="right") for name in names), Column("where")], rows)
+    cells = []
+    for row in rows:
+        moved = Cell(None, movement(row["first_stage_rank"] - row["rank"]))
+        ours = (row["score"], moved) if reranked else ()
+        bm25 = Cell(row["first_stage_score"], f"{row['first_stage_score']:.1f}")
+        found = ": ".join(filter(None, (row["heading"], row["text"])))
+        cells.append((row["rank"], *ours, bm25, Cell(f"{row['path']}:{row['start_line']}", detail=found)))
+    return Table("", [*(Column(name, align="right") for name in names), Column("where")], cells)

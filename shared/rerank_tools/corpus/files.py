@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rerank_core._support.extras import require
 from rerank_core._support.files import digest
@@ -23,46 +22,23 @@ _RECORD_SUFFIXES = frozenset(suffix for suffix, name in FORMATS.items() if name 
 _MAX_BYTES = 4 * 2**20
 _MAX_STARS = 4
 
-
-class Stamp(NamedTuple):
-    """A file as it was when it was read.
-
-    Attributes:
-        size: bytes.
-        changed: time of the last change, in nanoseconds.
-        digest: of its content; empty where it could not be read.
-        problem: why it has no chunks; empty where nothing is wrong.
-    """
-
-    size: int
-    changed: int
-    digest: str
-    problem: str = ""
+_Rules = tuple[tuple[str, Any], ...]
+"""What ignore files say, as pairs of the folder that they hold for and the patterns, nearest folder first."""
 
 
-@dataclass(frozen=True, slots=True)
 class Corpus:
-    """A folder, or a single file.
+    """A folder, or a single file."""
 
-    Attributes:
-        path: where it is.
-        text_field: the field that holds the text, in a file of records.
-        use_ignore_files: leave out what ``.gitignore``, ``.ignore`` and the user's git excludes name.
-
-    Raises:
-        ConfigurationError: there is no such folder or file, or the file's extension is not known.
-    """
-
-    path: Path
-    text_field: str = "text"
-    use_ignore_files: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.path.exists():
-            raise ConfigurationError(f"{self.path} does not exist: give a folder, or a JSONL or CSV file")
-        if self.path.is_file() and self.path.suffix.lower() not in {*_RECORD_SUFFIXES, *SUFFIXES}:
+    def __init__(self, path: Path, text_field: str = "text", *, use_ignore_files: bool = True) -> None:
+        if not path.exists():
+            raise ConfigurationError(f"{path} does not exist: give a folder, or a JSONL or CSV file")
+        self.path = path
+        self.text_field = text_field
+        self.use_ignore_files = use_ignore_files
+        self.is_file = path.is_file()
+        if self.is_file and path.suffix.lower() not in {*_RECORD_SUFFIXES, *SUFFIXES}:
             raise ConfigurationError(
-                f"{self.path} is of no known kind: give a folder, a file of text or code, or a file that ends in "
+                f"{path} is of no known kind: give a folder, a file of text or code, or a file that ends in "
                 f"{', '.join(sorted(_RECORD_SUFFIXES))}"
             )
 
@@ -71,65 +47,38 @@ class Corpus:
 
         Hidden files and folders, dependencies, symbolic links and files over 4 MiB are left out.
         """
-        if self.path.is_file():
+        if self.is_file:
             return {self.path.name: self.path.stat()}
         return dict(sorted(_walk(self.path.resolve(), use_ignore_files=self.use_ignore_files)))
 
-    def read(self, name: str) -> tuple[Stamp, list[Chunk]]:
-        """Read and split one of :meth:`files`. In a folder, what cannot be read is a problem and has no chunks.
-
-        Raises:
-            ConfigurationError: the corpus is a single file that cannot be read, or holds a malformed record.
-        """
-        path = self._locate(name)
-        stamp = Stamp(-1, 0, "")
+    def read(self, name: str) -> list[Chunk]:
+        """Read and split one of :meth:`files`; what is wrong with it is a ConfigurationError."""
+        path = self.path if self.is_file else self.path / name
         try:
-            status = path.lstat()
-            stamp = Stamp(status.st_size, status.st_mtime_ns, "")
-            data = self._read_bytes(name)
-            stamp = stamp._replace(digest=digest(data))
-            return stamp, self._split(name, data)
+            if not (self.is_file or name.isprintable()):
+                raise ConfigurationError(f"{path} has control characters in its path: rename it")
+            data = path.read_bytes() if self.is_file else _read_regular_file(path)
+            return self._split(name, data, str(path))
+        except ConfigurationError:
+            raise
+        except OSError as exc:
+            raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}") from exc
         except Exception as exc:  # one odd file must not stop the search of all others
-            problem = f"cannot be split: {type(exc).__name__}"
-            if isinstance(exc, OSError):
-                problem = f"cannot be read: {exc.strerror or exc}"
-            elif isinstance(exc, ConfigurationError):
-                problem = str(exc).removeprefix(f"{path} is ")
-            if self.path.is_file():
-                raise (
-                    exc if isinstance(exc, ConfigurationError) else ConfigurationError(f"{path} {problem}")
-                ) from exc
-            return stamp._replace(problem=problem), []
+            raise ConfigurationError(f"{path} cannot be split: {type(exc).__name__}") from exc
 
-    def has_changed(self, name: str, status: os.stat_result, stamp: Stamp, read_at: int) -> bool:
-        """Tell whether a file differs from what it was when it was read, at ``read_at`` nanoseconds.
-
-        A file whose date is not before that may have changed twice within the clock's resolution, and one that
-        could not be read may be readable now: their content decides.
-        """
-        if status.st_size != stamp.size:
-            return True
-        if stamp.digest and status.st_mtime_ns == stamp.changed and stamp.changed < read_at:
-            return False
-        try:
-            return digest(self._read_bytes(name)) != stamp.digest
-        except OSError:
-            return bool(stamp.digest)
-
-    def _locate(self, name: str) -> Path:
-        return self.path if self.path.is_file() else self.path / name
-
-    def _read_bytes(self, name: str) -> bytes:
-        return self.path.read_bytes() if self.path.is_file() else _read_regular_file(self.path / name)
-
-    def _split(self, name: str, data: bytes) -> list[Chunk]:
+    def _split(self, name: str, data: bytes, source: str) -> list[Chunk]:
         suffix = self.path.suffix.lower()
-        source = str(self._locate(name))
-        if not self.path.is_file() or suffix not in _RECORD_SUFFIXES:
+        if not self.is_file or suffix not in _RECORD_SUFFIXES:
             return chunk_file(name, decode(data, source=source))
         records = parse_records(data, source=source, format=FORMATS[suffix], text_field=self.text_field)
         lines = [(record.line or 1, record.text) for record in records if record.text.strip()]
         return [Chunk(name, line, line, "", text) for line, text in lines]
+
+
+def fingerprint(files: Mapping[str, os.stat_result]) -> str:
+    """Return what changes with files: their paths, sizes and dates, those of changed permissions, too."""
+    stamps = [(name, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in files.items()]
+    return digest(json.dumps(stamps))
 
 
 def _read_regular_file(path: Path, *, follow_link: bool = False) -> bytes:
@@ -142,61 +91,9 @@ def _read_regular_file(path: Path, *, follow_link: bool = False) -> bytes:
         return file.read(_MAX_BYTES)
 
 
-class _Rules(NamedTuple):
-    """What ignore files say, as pairs of the folder that they hold for and the patterns, nearest folder first."""
-
-    root: str  # the folder that is searched, with a slash
-    own: tuple[tuple[str, Any], ...] = ()  # of .ignore
-    git: tuple[tuple[str, Any], ...] = ()  # of .gitignore, then of the repository and the user
-
-    def read(self, folder: Path, *, git: bool = True) -> _Rules:
-        """Return these rules with those of a folder before them."""
-        own = self.read_file(folder / ".ignore", folder)
-        return self._replace(
-            own=own + self.own, git=self.read_file(folder / ".gitignore", folder) + self.git if git else self.git
-        )
-
-    def read_file(self, path: Path, folder: Path) -> tuple[tuple[str, Any], ...]:
-        """Return what an ignore file says for a folder, as the only pair; none where it says nothing.
-
-        What would ignore the whole search is left out: whoever names a folder wants it searched.
-        """
-        try:
-            lines = _read_regular_file(path, follow_link=True).decode("utf-8", errors="replace").splitlines()
-        except OSError:
-            return ()
-        pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
-        base = f"{folder.as_posix().rstrip('/')}/"
-        patterns: list[Any] = []
-        for line in lines:
-            stars = list(re.finditer(r"\*+", line))
-            if len(stars) > _MAX_STARS:  # each star is a loop within that of the one before
-                if line.startswith("!"):
-                    continue
-                line = line[: stars[_MAX_STARS - 1].end()]  # hides more files, and takes no hours
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    patterns += pathspec.GitIgnoreSpec.from_lines([line]).patterns
-            except (ValueError, re.error):
-                continue
-        if searched := self.root[len(base) :]:
-            patterns = [pattern for pattern in patterns if not pattern.match_file(searched)]
-        return ((base, pathspec.GitIgnoreSpec(patterns)),)
-
-    def ignore(self, path: str) -> bool:
-        """Tell whether a file is ignored, or a folder, whose path ends in a slash."""
-        for base, patterns in chain(self.own, self.git):
-            found: bool | None = patterns.check_file(path[len(base) :]).include
-            if found is not None:
-                return found
-        return False
-
-
 def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_result]]:
     base = f"{root.as_posix().rstrip('/')}/"
-    rules = _Rules(base)
-    folders = [(base, _read_rules_above(root, rules) if use_ignore_files else rules)]
+    folders = [(base, _read_rules_above(root) if use_ignore_files else ())]
     while folders:
         folder, rules = folders.pop()
         try:
@@ -205,54 +102,71 @@ def _walk(root: Path, *, use_ignore_files: bool) -> Iterator[tuple[str, os.stat_
         except OSError:  # it went away, or may not be read
             continue
         if use_ignore_files:
-            rules = rules.read(Path(folder))
+            rules = _read_rules(Path(folder)) + rules
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _NEVER_INDEXED or not entry.name.isprintable():
+            if entry.name.startswith(".") or entry.name in _NEVER_INDEXED:
                 continue
             path = folder + entry.name
             if entry.is_dir(follow_symlinks=False):
-                if not rules.ignore(f"{path}/"):
+                if not _is_ignored(f"{path}/", rules):
                     folders.append((f"{path}/", rules))
             elif entry.is_file(follow_symlinks=False) and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError:  # it went away
                     continue
-                if status.st_size <= _MAX_BYTES and not rules.ignore(path):
+                if status.st_size <= _MAX_BYTES and not _is_ignored(path, rules):
                     yield path[len(base) :], status
 
 
-def _read_rules_above(root: Path, rules: _Rules) -> _Rules:
-    """Return the rules that hold for a folder from outside it.
+def _is_ignored(path: str, rules: _Rules) -> bool:
+    """Tell whether a file is ignored, or a folder, whose path ends in a slash."""
+    for base, patterns in rules:
+        found: bool | None = patterns.check_file(path[len(base) :]).include
+        if found is not None:
+            return found
+    return False
 
-    As ripgrep does: every folder above may have an ``.ignore``, those up to the repository's top a
-    ``.gitignore``.
+
+def _read_rules_above(root: Path) -> _Rules:
+    """Return the rules of the folders above, up to the repository's top; none where there is no repository."""
+    above = [root, *root.parents]
+    top = next((number for number, folder in enumerate(above) if (folder / ".git").exists()), 0)
+    return tuple(rule for folder in above[1 : top + 1] for rule in _read_rules(folder, searched=root))
+
+
+def _read_rules(folder: Path, *, searched: Path | None = None) -> _Rules:
+    """Return what the ignore files of a folder say, as the only pair; none where they say nothing.
+
+    What would ignore the whole search is left out: whoever names a folder wants it searched.
     """
-    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
-    excludes = _find_user_excludes()
-    rules = rules._replace(git=rules.read_file(excludes, root) if excludes else ())
-    if top is not None:
-        rules = rules._replace(git=rules.read_file(top / ".git" / "info" / "exclude", top) + rules.git)
-    for folder in reversed(root.parents):
-        rules = rules.read(folder, git=top is not None and folder.is_relative_to(top))
-    return rules
-
-
-_EXCLUDES_FILE = re.compile(r'^\s*excludesfile\s*=\s*"?\s*([^"\n]+?)\s*"?\s*$', re.IGNORECASE | re.MULTILINE)
-
-
-def _find_user_excludes() -> Path | None:
-    """Return the file of the user's own git excludes: ``core.excludesFile``, or where git looks without it."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
-    for path in (home / ".gitconfig", config / "config"):
+    lines: list[str] = []
+    for name in (".gitignore", ".ignore"):  # the last line that matches decides
         try:
-            stated = _EXCLUDES_FILE.search(path.read_text(encoding="utf-8", errors="replace"))
+            lines += _read_regular_file(folder / name, follow_link=True).decode(errors="replace").splitlines()
         except OSError:
             continue
-        if stated:
-            return home / stated[1].removeprefix("~/")
-    return config / "ignore"
+    patterns = [pattern for line in lines for pattern in _parse_pattern(line)]
+    if searched is not None:
+        inner = f"{searched.relative_to(folder).as_posix()}/"
+        patterns = [pattern for pattern in patterns if not pattern.match_file(inner)]
+    if not patterns:
+        return ()
+    pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
+    return ((f"{folder.as_posix().rstrip('/')}/", pathspec.GitIgnoreSpec(patterns)),)
+
+
+def _parse_pattern(line: str) -> list[Any]:
+    """Return the pattern of a line of an ignore file; none of a comment, or of what is no pattern."""
+    stars = list(re.finditer(r"\*+", line))
+    if len(stars) > _MAX_STARS:  # each star is a loop within that of the one before
+        if line.startswith("!"):
+            return []
+        line = line[: stars[_MAX_STARS - 1].end()]  # hides more files, and takes no hours
+    pathspec: Any = require("pathspec", extra="cli", purpose="corpus search")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return list(pathspec.GitIgnoreSpec.from_lines([line]).patterns)
+    except (ValueError, re.error):
+        return []

@@ -1,4 +1,4 @@
-"""An index of a corpus that follows its files."""
+"""An index of a corpus, built anew when its files change."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from rerank_core._support.files import (
 from rerank_core.errors import ConfigurationError
 from rerank_tools.bm25 import build_bm25, search_bm25
 from rerank_tools.corpus.chunks import Chunk
-from rerank_tools.corpus.files import Corpus, Stamp
+from rerank_tools.corpus.files import Corpus, fingerprint
 
-_VERSION = 4
+_VERSION = 5
 _LOCK_SECONDS = 30.0
+_UNSETTLED = ""
+"""The fingerprint of files that may have changed since they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class CorpusIndex:
     def __init__(self, kept: _Kept, *, built: bool, kept_at: Path | None) -> None:
         self._chunks = kept.chunks
         self._bm25 = kept.bm25
-        self.files = len(kept.files)
-        self.skipped = {name: stamp.problem for name, stamp in kept.files.items() if stamp.problem}
+        self.files: int = kept.about["files"]
+        self.skipped: dict[str, str] = kept.about["skipped"]
         self.built = built
         self.kept_at = kept_at
 
@@ -74,7 +76,7 @@ class CorpusIndex:
         keep: bool = True,
         use_ignore_files: bool = True,
     ) -> CorpusIndex:
-        """Load the index of a corpus, or build it where files changed since; only those are read again.
+        """Load the index of a corpus, or build it where a file's path, size or date changed since.
 
         It is kept in the user's cache folder, or where the environment variable ``RERANK_BRIDGE_CACHE`` says, for
         this user only.
@@ -83,8 +85,8 @@ class CorpusIndex:
             path: a folder, or a file.
             text_field: the field that holds the text, in a file of records.
             keep: False for an index in memory only.
-            use_ignore_files: leave out what ``.gitignore``, ``.ignore`` and the user's git excludes name, in and
-                above the folder.
+            use_ignore_files: leave out what ``.gitignore`` and ``.ignore`` name, in the folder and above it up to
+                the repository's top.
 
         Raises:
             ConfigurationError: there is no such corpus, there is nothing to read in it, or a file of records is
@@ -93,28 +95,23 @@ class CorpusIndex:
         """
         packages = ("bm25s", "markdown_it", "numpy", "pathspec", "platformdirs", "Stemmer")
         check_installed(*packages, extra="cli", purpose="corpus search")
-        corpus = Corpus(Path(path), text_field, use_ignore_files)
+        corpus = Corpus(Path(path), text_field, use_ignore_files=use_ignore_files)
+        started = time.time_ns()
+        files = corpus.files()
+        mark = fingerprint(files)
         folder = None
-        known: _Files = {}
         if keep:
             with suppress(OSError):
                 folder = _make_folder(corpus)
         if folder is not None:
             with suppress(Exception):  # whatever is odd about it: it is built anew
-                kept = _load(folder)
-                files = corpus.files()
-                unchanged = [
-                    name
-                    for name, status in files.items()
-                    if name in kept.files and not corpus.has_changed(name, status, kept.files[name], kept.read_at)
-                ]
-                if unchanged == list(kept.files) == list(files):
-                    return cls(kept, built=False, kept_at=folder)
-                known = _restore_files(kept, unchanged)
-        built = _build(corpus, known)
+                return cls(_load(folder, mark), built=False, kept_at=folder)
+        built = _build(corpus, files)
+        if any(one.st_mtime_ns >= started for one in files.values()):
+            mark = _UNSETTLED  # what has just been changed can change again within the clock's resolution
         if folder is not None:
             try:
-                _save(built, folder, str(corpus.path.resolve()))
+                _save(built, folder, mark)
             except OSError:
                 folder = None
         return cls(built, built=True, kept_at=folder)
@@ -134,39 +131,32 @@ class CorpusIndex:
         return len(self._chunks)
 
 
-_Files = dict[str, tuple[Stamp, list[Chunk]]]
-
-
 class _Kept(NamedTuple):
     """What is kept of an index. Chunks are lines of JSON, since making objects of all of them takes long."""
 
-    read_at: int
-    files: Mapping[str, Stamp]
+    about: Mapping[str, Any]
     chunks: Sequence[bytes]
     bm25: Any
 
 
-def _build(corpus: Corpus, known: _Files) -> _Kept:
-    """Build an index; files that are known are not read again."""
-    read_at = time.time_ns()
-    files = {name: known.get(name) or corpus.read(name) for name in corpus.files()}
-    chunks = [chunk for _, found in files.values() for chunk in found]
+def _build(corpus: Corpus, files: Mapping[str, os.stat_result]) -> _Kept:
+    chunks: list[Chunk] = []
+    skipped: dict[str, str] = {}
+    for name in files:
+        try:
+            chunks += corpus.read(name)
+        except ConfigurationError as exc:
+            if corpus.is_file:
+                raise
+            skipped[name] = str(exc).removeprefix(f"{corpus.path / name} ").removeprefix("is ")
     if not chunks:
         raise ConfigurationError(
             f"{corpus.path} holds nothing to search: give a folder of Markdown, text or source code"
         )
     terms = _Terms()
     bm25 = build_bm25([terms.split(f"{chunk.path} {chunk.reading}") for chunk in chunks], k1=1.2, b=0.75)
-    stamps = {name: stamp for name, (stamp, _) in files.items()}
-    return _Kept(read_at, stamps, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
-
-
-def _restore_files(kept: _Kept, names: Sequence[str]) -> _Files:
-    files: _Files = {name: (kept.files[name], []) for name in names}
-    for chunk in map(_parse, kept.chunks):
-        if chunk.path in files:
-            files[chunk.path][1].append(chunk)
-    return files
+    about = {"corpus": str(corpus.path.resolve()), "files": len(files), "skipped": skipped}
+    return _Kept(about, [json.dumps(astuple(chunk)).encode() for chunk in chunks], bm25)
 
 
 def _parse(line: bytes) -> Chunk:
@@ -179,46 +169,37 @@ def _make_folder(corpus: Corpus) -> Path:
     return make_private(folder / digest(str(corpus.path.resolve()), corpus.text_field))
 
 
-def _load(folder: Path) -> _Kept:
+def _load(folder: Path, mark: str) -> _Kept:
     """Load what :func:`_save` wrote. Whatever this raises, there is nothing to be used."""
     bm25s: Any = require("bm25s", extra="cli", purpose="corpus search")
     with lock_file(folder / "lock", wait_seconds=_LOCK_SECONDS):
         header = json.loads((folder / "header.json").read_bytes())
-        if header["version"] != _VERSION or header.pop("digest") != digest(json.dumps(header)):
-            raise ValueError("the header is damaged, or of another version")
-        for name, (size, expected) in header["content"].items():
-            path = folder / name
-            # First the size, so that nothing is read that was not written.
-            if path.is_symlink() or path.stat().st_size != size or digest_file(path) != expected:
-                raise ValueError(f"{name} is damaged")
-        stamps = {name: Stamp(*stamp) for name, stamp in header["files"].items()}
-        chunks = (folder / "chunks.jsonl").read_bytes().split(b"\n")
-        return _Kept(header["read_at"], stamps, chunks, bm25s.BM25.load(folder / "bm25"))
+        if (header["version"], header["fingerprint"]) != (_VERSION, mark):
+            raise ValueError("the files changed, or it is of another version")
+        if any(digest_file(folder / name) != expected for name, expected in header["content"].items()):
+            raise ValueError("it is damaged")
+        about, *chunks = (folder / "chunks.jsonl").read_bytes().split(b"\n")
+        return _Kept(json.loads(about), chunks, bm25s.BM25.load(folder / "bm25"))
 
 
-def _save(kept: _Kept, folder: Path, corpus: str) -> None:
+def _save(kept: _Kept, folder: Path, mark: str) -> None:
     """Replace an index, its header last, and remove the indexes of what is gone."""
     with lock_file(folder / "lock", wait_seconds=_LOCK_SECONDS):
         for path in folder.iterdir():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        (folder / "corpus").write_text(corpus, encoding="utf-8", errors="surrogateescape")
-        (folder / "chunks.jsonl").write_bytes(b"\n".join(kept.chunks))
+        (folder / "chunks.jsonl").write_bytes(b"\n".join([json.dumps(kept.about).encode(), *kept.chunks]))
         kept.bm25.save(folder / "bm25", show_progress=False)
-        paths = [folder / "corpus", folder / "chunks.jsonl", *sorted((folder / "bm25").iterdir())]
-        header = {
-            "version": _VERSION,
-            "read_at": kept.read_at,
-            "files": kept.files,
-            "content": {
-                path.relative_to(folder).as_posix(): (path.stat().st_size, digest_file(path)) for path in paths
-            },
-        }
+        paths = [folder / "chunks.jsonl", *(folder / "bm25").iterdir()]
+        content = {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
+        header = {"version": _VERSION, "fingerprint": mark, "content": content}
         with write_atomically(folder / "header.json") as file:
-            file.write(json.dumps({**header, "digest": digest(json.dumps(header))}).encode())
+            file.write(json.dumps(header).encode())
     for other in folder.parent.iterdir():
-        with suppress(OSError, ValueError):
-            if not Path((other / "corpus").read_text(encoding="utf-8", errors="surrogateescape")).exists():
+        with suppress(Exception):  # it is being written, or another version's
+            with (other / "chunks.jsonl").open("rb") as file:
+                about = json.loads(file.readline())
+            if not Path(about["corpus"]).exists():
                 shutil.rmtree(other)
 
 

@@ -14,10 +14,12 @@ from rerank_tools.evaluation.suggest import (
     Suggestion,
     ThresholdPoint,
     ThresholdSuggestion,
+    WeightPoint,
+    WeightSuggestion,
     suggest_candidates,
+    suggest_retrieval_weight,
     suggest_threshold,
 )
-from rerank_tools.evaluation.weight import WeightPoint, WeightSuggestion, suggest_retrieval_weight
 
 __all__ = [
     "CandidatesPoint",

@@ -93,11 +93,7 @@ def load_dataset(folder: str | Path, *, split: str = "test") -> Dataset:
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Return the scores of a TREC run file: query id, ``Q0``, document id, rank, score, tag.
-
-    Raises:
-        ConfigurationError: the file cannot be read or is malformed; names the line.
-    """
+    """Return the scores of a TREC run file: query id, ``Q0``, document id, rank, score, tag."""
     run: dict[str, dict[str, float]] = {}
     for number, line in read_lines(path):
         fields = line.split()

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+from rerank_core._call import event_loop
 from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed, require
-from rerank_core._support.files import digest
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, RerankError
+from rerank_core.policies.cached import Cached
+from rerank_core.policies.caches import DiskCache
 from rerank_core.registry import as_scorer
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import Scorer
-from rerank_core.types import Ranking
 from rerank_core.usage import Usage
 from rerank_tools.evaluation import measures as measuring
 from rerank_tools.evaluation.dataset import Dataset, load_dataset
 from rerank_tools.evaluation.first_stage import Candidates, FirstStage, retrieve
 from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult, make_file_name
-from rerank_tools.journal import Journal
 
-_FORMAT = 2
-"""Of the kept answers; those of another one are asked again."""
+_UNLIMITED_BYTES = 2**50
+_CACHE_SECONDS = 60.0
 
 
 def evaluate(
@@ -54,8 +53,9 @@ def evaluate(
         top_n: depth of the default measures: nDCG, recall and precision of the best ``top_n``; the others are
             reciprocal rank and average precision. It cuts no ranking.
         measures: names for ``ir_measures``, such as ``"nDCG@10"``, instead of the default ones.
-        save_to: folder that keeps each answer as it comes, so that a second evaluation sends only what is
-            new; None to keep nothing. The seconds of a kept answer are those that it took then.
+        save_to: folder that keeps each reranker's scores as they come, so that a second evaluation sends only
+            what is new; None to keep nothing. Usage and cost are those of this evaluation, and a call that found
+            scores there has no seconds. Not on a network drive.
         progress: show a tqdm bar on the standard error stream, one step per call.
 
     Raises:
@@ -78,18 +78,17 @@ def evaluate(
     name, found = retrieve(first_stage, data, check_count("candidates", candidates))
     if name in named:
         raise ConfigurationError(f"a reranker is called {name!r}, as the first stage is: give it another name")
-    answers: dict[str, dict[str, QueryResult]] = {name: _answer_by_first_stage(name, found)}
-    resumed = 0
+    answers = {name: _answer_by_first_stage(name, found)}
     with ExitStack() as stack:
-        journals: dict[str, Journal] = {}
         if save_to is not None:
-            for key, reranker in named.items():
-                journals[key] = stack.enter_context(_open_journal(Path(save_to), key, reranker))
+            named = {
+                key: stack.enter_context(_keep_scores(reranker, Path(save_to) / f"{make_file_name(key)}.scores"))
+                for key, reranker in named.items()
+            }
         calls = len(named) * len(found)
         bar = stack.enter_context(tqdm(total=calls, desc="evaluating", unit="call", disable=not progress))
         for key, reranker in named.items():
-            answers[key], again = _ask_all(reranker, journals.get(key), data, found, bar.update)
-            resumed += again
+            answers[key] = _ask_all(reranker, data, found, bar.update, is_kept=save_to is not None)
     qrels = {query: dict(data.qrels[query]) for query in data.judged}
     return EvaluationResult(
         dataset=data.name,
@@ -99,7 +98,6 @@ def evaluate(
         qrels=qrels,
         systems=_compare(answers, parsed, qrels, {key: reranker.scorer for key, reranker in named.items()}),
         test=measuring.TEST,
-        resumed=resumed,
     )
 
 
@@ -130,76 +128,59 @@ def _answer_by_first_stage(name: str, found: Mapping[str, Candidates]) -> dict[s
     return answers
 
 
-def _read_answers(journal: Journal) -> dict[str, QueryResult]:
-    """Return the answers of an earlier evaluation by question; no text is stored."""
-    answers = {}
-    for entry in journal.entries:
-        question, usage = entry.pop("question"), Usage(**entry.pop("usage"))
-        # JSON has no tuples.
-        values: dict[str, Any] = {
-            name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()
-        }
-        answers[question] = QueryResult(**values, usage=usage)
-    return answers
-
-
-def _open_journal(folder: Path, name: str, reranker: Reranker) -> Journal:
-    """Open the file of a system's answers, which belongs to its name and options."""
-    weight = [reranker.retrieval_weight] if reranker.retrieval_weight else []
-    key = digest(repr([_FORMAT, name, reranker.scorer.cache_key(), reranker.selection, *weight]))
+@contextmanager
+def _keep_scores(reranker: Reranker, path: Path) -> Iterator[Reranker]:
+    """Give a reranker that keeps its scores in a file, which is opened now, so that it is known to be usable."""
+    cached = Cached(reranker.scorer, DiskCache(path, max_bytes=_UNLIMITED_BYTES), cache_timeout=_CACHE_SECONDS)
     try:
-        return Journal(folder / f"{make_file_name(name)}-{key[:16]}.jsonl", key, sync=True)
-    except OSError as exc:
-        raise ConfigurationError(f"save_to={str(folder)!r} cannot be used: {exc.strerror or exc}") from exc
+        event_loop.run(cached.cache.get([]))
+    except RerankError as exc:
+        raise ConfigurationError(f"save_to={str(path.parent)!r} cannot be used: {exc}") from exc
+    try:
+        yield Reranker(
+            cached,
+            selection=reranker.selection,
+            timeout=reranker.timeout,
+            on_error=reranker.on_error,
+            retrieval_weight=reranker.retrieval_weight,
+        )
+    finally:
+        event_loop.run(cached.cache.aclose())
 
 
 def _ask_all(
     reranker: Reranker,
-    journal: Journal | None,
     data: Dataset,
     found: Mapping[str, Candidates],
     step: Callable[[], object],
-) -> tuple[dict[str, QueryResult], int]:
-    """Return the answer to each query, and how many of them were kept from an earlier evaluation."""
-    answers: dict[str, QueryResult] = {}
-    kept = {} if journal is None else _read_answers(journal)
-    resumed = 0
-    warm = False
+    *,
+    is_kept: bool,
+) -> dict[str, QueryResult]:
+    """Return the answer to each query; ``is_kept`` tells that scores may come from an earlier evaluation."""
+    reranker.warm_up()  # loading a model is no query's latency
+    answers = {}
     for query, candidates in found.items():
         texts = {document: data.documents[document] for document in candidates.scores}
-        scores = list(candidates.scores.values()) if reranker.retrieval_weight else None
-        parts = [*(part for pair in texts.items() for part in pair), *([repr(scores)] if scores else [])]
-        question = digest(data.queries[query], *parts)
-        answer = kept.get(question)
-        if answer is None:
-            if not warm:
-                reranker.warm_up()  # loading a model is no query's latency
-                warm = True
-            ranking = reranker.rerank(
-                data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=scores
-            )
-            answer = _make_answer(tuple(texts), ranking, ordinal=reranker.scorer.ordinal)
-            if journal is not None and answer.error is None:  # what failed is asked again next time
-                journal.append({"question": question, **asdict(answer)})
-        else:
-            resumed += 1
-        answers[query] = answer
+        ranking = reranker.rerank(
+            data.queries[query],
+            texts,
+            text_fn=texts.__getitem__,
+            retrieval_scores=candidates.scores.values(),
+        )
+        is_timed = texts and not (is_kept and ranking.usage.cached)
+        answers[query] = QueryResult(
+            candidates=tuple(texts),
+            # A blank document's 0.0 is no score of the model's.
+            scores=tuple(s if texts[key].strip() else None for key, s in zip(texts, ranking.scores, strict=True)),
+            ranked=tuple(ranked.document for ranked in ranking),
+            ranked_scores=tuple(ranked.score for ranked in ranking),
+            seconds=ranking.usage.seconds if is_timed else None,
+            usage=ranking.usage,
+            model=ranking.model,
+            error=None if ranking.error is None else type(ranking.error).__name__,
+        )
         step()
-    return answers, resumed
-
-
-def _make_answer(candidates: tuple[str, ...], ranking: Ranking[str], *, ordinal: bool) -> QueryResult:
-    return QueryResult(
-        candidates=candidates,
-        scores=ranking.scores,
-        ranked=tuple(ranked.document for ranked in ranking),
-        ranked_scores=tuple(ranked.score for ranked in ranking),
-        seconds=ranking.usage.seconds if candidates else None,
-        usage=ranking.usage,
-        model=ranking.model,
-        error=None if ranking.error is None else type(ranking.error).__name__,
-        ordinal=ordinal,
-    )
+    return answers
 
 
 def _compare(
@@ -236,8 +217,7 @@ def _compare(
                 usage=reduce(add, (answer.usage for answer in queries.values()), Usage()),
                 queries=queries,
                 listwise=name in scorers and scorers[name].listwise,
-                ordinal=(name in scorers and scorers[name].ordinal)
-                or any(answer.ordinal for answer in queries.values()),
+                ordinal=name in scorers and scorers[name].ordinal,  # some know only by their answers
             )
         )
     return tuple(systems)

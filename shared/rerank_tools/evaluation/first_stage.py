@@ -22,24 +22,14 @@ FirstStage = str | Path | Mapping[str, Mapping[str, float]] | Search
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What the first stage found for one query.
-
-    Attributes:
-        scores: score of each document, best first; None where the search gave none.
-        seconds: how long finding them took; None where they were read from a run.
-    """
+    """What the first stage found for one query: documents with scores, best first, and how long it took."""
 
     scores: Mapping[str, float | None]
     seconds: float | None
 
 
 def retrieve(first_stage: FirstStage, dataset: Dataset, candidates: int) -> tuple[str, dict[str, Candidates]]:
-    """Return the first stage's name, and what it found for each judged query.
-
-    Raises:
-        ConfigurationError: the first stage is none of the kinds, or found an unknown document.
-        MissingExtraError: ``"bm25"`` without the extra ``eval``.
-    """
+    """Return the first stage's name, and what it found for each judged query."""
     if first_stage == "bm25":
         return "BM25", _search_all(_make_bm25(dataset.documents), dataset, candidates)
     if isinstance(first_stage, (str, Path)):

@@ -25,12 +25,7 @@ def list_default_measures(top_n: int) -> list[str]:
 
 
 def parse_measures(names: Iterable[object]) -> list[Any]:
-    """Return the measures of these names, such as ``"nDCG@10"``; measures of ``ir_measures`` pass through.
-
-    Raises:
-        ConfigurationError: there is none, a name twice, or one that ``ir_measures`` cannot compute.
-        MissingExtraError: the extra ``eval`` is not installed.
-    """
+    """Return the measures of these names, such as ``"nDCG@10"``; measures of ``ir_measures`` pass through."""
     if isinstance(names, str):
         raise ConfigurationError(f"measures is the single string {names!r}: give a list of names")
     measures = [_parse_measure(name) for name in names]
@@ -60,6 +55,18 @@ def measure_run(
         per_query[str(metric.measure)][metric.query_id] = float(metric.value)
     means = {str(measure): float(result.aggregated[measure]) for measure in measures}
     return means, {name: {query: values[query] for query in qrels} for name, values in per_query.items()}
+
+
+def measure_order(
+    measure: Any, qrels: Mapping[str, Mapping[str, int]], scored: Mapping[str, Sequence[tuple[str, float]]]
+) -> dict[str, float]:
+    """Return a measure's value for each query if its documents were ordered by these scores."""
+    run = {}
+    for query, found in scored.items():
+        ranked = sorted(found, key=lambda pair: -pair[1])
+        falling = make_decreasing([score for _, score in ranked])
+        run[query] = dict(zip((document for document, _ in ranked), falling, strict=True))
+    return measure_run([measure], qrels, run)[1][str(measure)]
 
 
 def make_decreasing(scores: Sequence[float | None]) -> list[float]:

@@ -7,16 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rerank_core._support.files import write_atomically
 from rerank_core._support.tables import Cell, Column, Table
 from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
 from rerank_tools.evaluation.measures import make_decreasing
-
-if TYPE_CHECKING:
-    import pandas
 
 _LEVEL = 0.05
 
@@ -30,11 +27,10 @@ class QueryResult:
         scores: one per candidate, also of those that did not survive; None where nothing was scored.
         ranked: ids of the documents that survived its selection, best first.
         ranked_scores: one per surviving document, in that order.
-        seconds: wall-clock time of the call; None where nothing was called.
+        seconds: wall-clock time of the call; None where nothing was called, or scores were kept from before.
         usage: what the call consumed.
         model: who answered.
         error: why nothing was scored (``on_error="passthrough"``), else None.
-        ordinal: True where the scores only say the order.
     """
 
     candidates: tuple[str, ...]
@@ -45,7 +41,6 @@ class QueryResult:
     usage: Usage
     model: str
     error: str | None = None
-    ordinal: bool = False
 
     @property
     def run(self) -> dict[str, float]:
@@ -65,10 +60,9 @@ class SystemResult:
         p_values: for each measure, how likely a difference from the first stage at least this large is by
             chance, corrected for the number of rerankers; empty for the first stage, None with fewer than two
             queries.
-        latency_p50: median seconds of the calls, one at a time, without the first stage; None where nothing was
-            called.
+        latency_p50: median of the calls' ``seconds``, one at a time, without the first stage; None without any.
         latency_p95: the 95th percentile of the same.
-        usage: what all queries consumed, also those answered by an earlier, interrupted evaluation.
+        usage: what all queries consumed; scores that an earlier evaluation kept count as ``cached``.
         queries: what it did with each query, by query id.
         listwise: True where a score depends on the other candidates.
         ordinal: True where scores only say the order.
@@ -131,7 +125,6 @@ class EvaluationResult:
         qrels: the judgements: query id, document id, grade; above 0 is relevant.
         systems: the first stage, then the rerankers in the caller's order.
         test: how p-values were computed.
-        resumed: calls that an earlier evaluation had made already, and that were not repeated.
     """
 
     dataset: str
@@ -141,7 +134,6 @@ class EvaluationResult:
     qrels: Mapping[str, Mapping[str, int]]
     systems: tuple[SystemResult, ...]
     test: str
-    resumed: int = 0
 
     @property
     def baseline(self) -> SystemResult:
@@ -182,13 +174,14 @@ class EvaluationResult:
         return self.rerankers[0]
 
     def to_table(self) -> Table:
-        """Return a table: print it with rich, or turn it into HTML, Markdown or a data frame."""
-        notes = ["Ranges: 95 % bootstrap intervals of the means." if len(self.qrels) > 1 else ""]
-        if self.rerankers:
-            notes.append(f"* differs from {self.first_stage}, p < {_LEVEL} ({self.test}).")
-        notes.append("p50, p95: time per query, reranking alone.")
+        """Return a table to print with rich; ``to_html``, ``to_markdown`` and ``to_pandas`` make others of it."""
         failed = sum(len(system.failures) for system in self.systems)
-        notes.append(f"{failed} calls failed and kept the first stage's order." if failed else "")
+        notes = (
+            "Ranges: 95 % bootstrap intervals of the means." if len(self.qrels) > 1 else "",
+            f"* differs from {self.first_stage}, p < {_LEVEL} ({self.test})." if self.rerankers else "",
+            "p50, p95: time per query, reranking alone.",
+            f"{failed} calls failed and kept the first stage's order." if failed else "",
+        )
         return Table(
             title=f"{self.dataset}: {len(self.qrels)} queries, {self.first_stage}'s top {self.candidates}",
             columns=(
@@ -204,45 +197,23 @@ class EvaluationResult:
     def __rich__(self) -> Any:
         return self.to_table().__rich__()
 
-    def to_markdown(self) -> str:
-        """Return a Markdown table."""
-        return self.to_table().to_markdown()
-
-    def to_html(self) -> str:
-        """Return an HTML table, names escaped."""
-        return self.to_table().to_html()
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """Return a data frame, one row per system.
-
-        Raises:
-            MissingExtraError: pandas is not installed (extra ``notebook``).
-        """
-        return self.to_table().to_pandas()
-
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return self.to_table().to_html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the rankings as plain values; no document's text is in it."""
-        names = ("dataset", "first_stage", "candidates", "test", "resumed")
-        of_system = (
-            "name",
-            "measures",
-            "intervals",
-            "p_values",
-            "latency_p50",
-            "latency_p95",
-            "failures",
-            "per_query",
-        )
+        numbers = ("measures", "intervals", "p_values", "latency_p50", "latency_p95", "failures", "per_query")
         return {
-            **{name: getattr(self, name) for name in names},
+            "dataset": self.dataset,
+            "first_stage": self.first_stage,
+            "candidates": self.candidates,
+            "test": self.test,
             "queries": len(self.qrels),
             "measures": list(self.measures),
             "systems": [
                 {
-                    **{name: getattr(system, name) for name in of_system},
+                    "name": system.name,
+                    **{name: getattr(system, name) for name in numbers},
                     "models": sorted({answer.model for answer in system.queries.values()}),
                     "usage": system.usage.to_dict(),
                 }

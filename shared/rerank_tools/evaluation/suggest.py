@@ -1,28 +1,26 @@
-"""Suggestions that follow from an evaluation: where to cut, and how many candidates to rerank."""
+"""Suggestions that follow from an evaluation: where to cut, how many candidates, and the first stage's weight."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from statistics import fmean
-from typing import Any
 
+from rerank_core._call.scores import mix_scores
 from rerank_core._support.checks import check_amount, check_fraction
-from rerank_tools.evaluation.measures import (
-    make_decreasing,
-    mean_interval,
-    measure_run,
-    parse_measures,
-    ratio_interval,
-)
-from rerank_tools.evaluation.results import EvaluationResult
+from rerank_tools.evaluation.measures import mean_interval, measure_order, parse_measures, ratio_interval
+from rerank_tools.evaluation.results import EvaluationResult, SystemResult
 
 _Scores = Mapping[str, Sequence[tuple[str, float]]]
-_Qrels = Mapping[str, Mapping[str, int]]
+_ByQuery = Mapping[str, float]
 
 _FEW_QUERIES = 30
 _FEW_DOCUMENTS = 30
 _WIDE = 0.2
+_WEIGHTS = [step / 20 for step in range(21)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +116,43 @@ class CandidatesSuggestion(Suggestion):
     curve: tuple[CandidatesPoint, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class WeightPoint:
+    """What a weight of the first stage's scores would give.
+
+    Attributes:
+        weight: for ``Reranker(retrieval_weight=…)``.
+        mean: the measure's mean over queries.
+        gain: how much that is above the mean without a weight.
+        gain_interval: 95 % bootstrap interval of that, paired by query; None with fewer than two queries.
+    """
+
+    weight: float
+    mean: float
+    gain: float
+    gain_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSuggestion(Suggestion):
+    """The weight with the highest mean if it is sure to help, else 0.0, and the whole curve.
+
+    Attributes:
+        measure: what "helping" is measured by.
+        weight: for ``Reranker(retrieval_weight=…)``.
+        gain: what choosing the weight with the highest mean gives on queries that it was not chosen by: each query
+            is measured with the weight that is best on all others.
+        gain_interval: 95 % bootstrap interval of that; None with fewer than two queries.
+        curve: by rising weight, from 0.0 to 1.0.
+    """
+
+    measure: str
+    weight: float
+    gain: float
+    gain_interval: tuple[float, float] | None
+    curve: tuple[WeightPoint, ...]
+
+
 def suggest_threshold(
     results: EvaluationResult, *, target_precision: float = 0.8, system: str | None = None
 ) -> ThresholdSuggestion:
@@ -136,13 +171,24 @@ def suggest_threshold(
     """
     target_precision = check_fraction("target_precision", target_precision, above_0=True)
     reranker = results.choose_reranker(system)
-    scored = reranker.list_scores()
-    curve = _compute_threshold_curve(scored, results.qrels)
-    reached = [point for point in curve if point.precision >= target_precision]
-    point = reached[-1] if reached else None
-    hits, kept = _count_kept(scored, results.qrels, point.threshold) if point else ([], [])
-    interval = ratio_interval(hits, kept) if point else None
-    problems = _find_threshold_problems(len(scored), sum(kept), interval, found=point is not None)
+    judged = [
+        [(score, results.qrels[query].get(document, 0) > 0) for document, score in found]
+        for query, found in reranker.list_scores().items()
+    ]
+    curve = _compute_threshold_curve(judged)
+    point = next((point for point in reversed(curve) if point.precision >= target_precision), None)
+    interval = None
+    problems = _find_few_queries(len(judged))
+    if point is None:
+        problems.append("No threshold reaches the target: lower it, or cut by rank (top_n) or adaptive_ratio.")
+    else:
+        kept = [[is_hit for score, is_hit in found if score >= point.threshold] for found in judged]
+        interval = ratio_interval([float(sum(hits)) for hits in kept], [float(len(hits)) for hits in kept])
+        documents = sum(map(len, kept))
+        if documents < _FEW_DOCUMENTS:
+            problems.append(f"Only {documents} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
+    if interval is not None and interval[1] - interval[0] > _WIDE:
+        problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
     return ThresholdSuggestion(
         system=reranker.name,
         target_precision=target_precision,
@@ -152,7 +198,7 @@ def suggest_threshold(
         recall=point.recall if point else None,
         kept=point.kept if point else None,
         curve=curve,
-        queries=len(scored),
+        queries=len(judged),
         enough=not problems,
         note=" ".join([*problems, "Documents that nobody judged count as not relevant."]),
     )
@@ -181,72 +227,104 @@ def suggest_candidates(
         MissingExtraError: the extra ``eval`` is not installed.
     """
     tolerance = check_amount("tolerance", tolerance)
-    reranker = results.choose_reranker(system)
-    scored = reranker.list_scores()
-    (parsed,) = parse_measures([results.measures[0] if measure is None else measure])
-    qrels = {query: results.qrels[query] for query in scored}
+    reranker, scored, measure, measure_order = _prepare(results, measure, system)
+    deepest = max(map(len, scored.values()))
     values = {
-        depth: measure_order(parsed, qrels, {query: found[:depth] for query, found in scored.items()})
-        for depth in _list_depths(max(map(len, scored.values())))
+        depth: measure_order({query: found[:depth] for query, found in scored.items()})
+        for depth in _list_depths(deepest)
     }
-    curve = _compute_candidates_curve(values)
+    means = {depth: fmean(by_query.values()) for depth, by_query in values.items()}
+    curve = []
+    for depth, by_query in values.items():
+        best = max((other for other in values if other >= depth), key=lambda other: (means[other], -other))
+        curve.append(CandidatesPoint(depth, means[depth], *_compare(values[best], by_query)))
     point = next(point for point in curve if point.remaining <= tolerance)
-    problems = _find_candidates_problems(
-        point, curve[-1].candidates, len(scored), tolerance, listwise=reranker.listwise
-    )
+    interval = point.remaining_interval
+    problems = _find_few_queries(len(scored))
+    if point.candidates == deepest:
+        problems.append(
+            f"More candidates help up to {deepest}, the deepest measured: evaluate with more, if there are."
+        )
+    elif interval is not None and interval[1] > 2.0 * tolerance:
+        problems.append(f"More candidates may still add up to {interval[1]:.3f}: more queries would tell.")
+    if reranker.listwise:
+        problems.append("The reranker scores documents by each other, so other depths would change its scores.")
     return CandidatesSuggestion(
         system=reranker.name,
-        measure=str(parsed),
+        measure=measure,
         tolerance=tolerance,
         candidates=point.candidates,
         mean=point.mean,
-        curve=curve,
+        curve=tuple(curve),
         queries=len(scored),
         enough=not problems,
         note=" ".join(problems),
     )
 
 
-def _compute_threshold_curve(scored: _Scores, qrels: _Qrels) -> tuple[ThresholdPoint, ...]:
-    pairs = sorted(
-        (
-            (score, qrels[query].get(document, 0) > 0)
-            for query, found in scored.items()
-            for document, score in found
+def suggest_retrieval_weight(
+    results: EvaluationResult, *, measure: str | None = None, system: str | None = None
+) -> WeightSuggestion:
+    """Suggest how much the first stage's scores should count: ``Reranker(retrieval_weight=…)``.
+
+    Arguments and errors are those of :func:`suggest_candidates`; here, too, nothing is sent.
+    """
+    reranker, scored, measure, measure_order = _prepare(results, measure, system)
+    known = {
+        query: dict(zip(one.candidates, one.scores, strict=True))
+        for query, one in results.baseline.queries.items()
+    }
+    values: dict[float, _ByQuery] = {}
+    for weight in _WEIGHTS:
+        mixed = {}
+        for query, found in scored.items():
+            retrieval = [known[query][document] for document, _ in found]
+            keys = mix_scores([score for _, score in found], retrieval, weight, ordinal=reranker.ordinal)
+            mixed[query] = [(document, key) for (document, _), key in zip(found, keys, strict=True)]
+        values[weight] = measure_order(mixed)
+    plain = values[0.0]
+    gains = [values[_find_best(values, without=query)][query] - plain[query] for query in plain]
+    interval = mean_interval(gains)
+    is_sure = interval is not None and interval[0] > 0.0
+    problems = _find_few_queries(len(scored))
+    if not is_sure:
+        problems.append("No weight is sure to help on other queries.")
+    return WeightSuggestion(
+        system=reranker.name,
+        measure=measure,
+        weight=_find_best(values) if is_sure else 0.0,
+        gain=fmean(gains),
+        gain_interval=interval,
+        curve=tuple(
+            WeightPoint(weight, fmean(each.values()), *_compare(each, plain)) for weight, each in values.items()
         ),
-        reverse=True,
+        queries=len(scored),
+        enough=not problems,
+        note=" ".join(problems),
     )
-    relevant = sum(hit for _, hit in pairs)
-    points, hits = [], 0
-    for kept, ((score, hit), following) in enumerate(zip(pairs, [*pairs[1:], None], strict=True), start=1):
-        hits += hit
-        if following is None or following[0] < score:  # equal scores are kept together
-            recall = hits / relevant if relevant else 0.0
-            points.append(ThresholdPoint(score, hits / kept, recall, kept / len(scored)))
+
+
+def _prepare(
+    results: EvaluationResult, measure: str | None, system: str | None
+) -> tuple[SystemResult, _Scores, str, Callable[[_Scores], _ByQuery]]:
+    """Return the reranker, its scores, the measure's name, and what measures orders by other scores."""
+    reranker = results.choose_reranker(system)
+    scored = reranker.list_scores()
+    (parsed,) = parse_measures([results.measures[0] if measure is None else measure])
+    qrels = {query: results.qrels[query] for query in scored}
+    return reranker, scored, str(parsed), partial(measure_order, parsed, qrels)
+
+
+def _compute_threshold_curve(judged: Sequence[Sequence[tuple[float, bool]]]) -> tuple[ThresholdPoint, ...]:
+    pairs = sorted((pair for found in judged for pair in found), reverse=True)
+    relevant = sum(is_hit for _, is_hit in pairs)
+    points, hits, kept = [], 0, 0
+    for score, group in groupby(pairs, key=itemgetter(0)):  # equal scores are kept together
+        equal = [is_hit for _, is_hit in group]
+        hits, kept = hits + sum(equal), kept + len(equal)
+        recall = hits / relevant if relevant else 0.0
+        points.append(ThresholdPoint(score, hits / kept, recall, kept / len(judged)))
     return tuple(points)
-
-
-def _count_kept(scored: _Scores, qrels: _Qrels, threshold: float) -> tuple[list[float], list[float]]:
-    """Return how many relevant documents, and how many documents, a threshold keeps of each query."""
-    hits, kept = [], []
-    for query, found in scored.items():
-        above = [document for document, score in found if score >= threshold]
-        kept.append(float(len(above)))
-        hits.append(float(sum(qrels[query].get(document, 0) > 0 for document in above)))
-    return hits, kept
-
-
-def _find_threshold_problems(
-    queries: int, kept: float, interval: tuple[float, float] | None, *, found: bool
-) -> list[str]:
-    problems = []
-    if not found:
-        problems.append("No threshold reaches the target: lower it, or cut by rank (top_n) or adaptive_ratio.")
-    elif kept < _FEW_DOCUMENTS:
-        problems.append(f"Only {kept:.0f} documents of all queries are kept, fewer than {_FEW_DOCUMENTS}.")
-    if interval is not None and interval[1] - interval[0] > _WIDE:
-        problems.append(f"The precision is known only to lie from {interval[0]:.2f} to {interval[1]:.2f}.")
-    return [*problems, *find_few_queries(queries)]
 
 
 def _list_depths(deepest: int) -> list[int]:
@@ -256,44 +334,16 @@ def _list_depths(deepest: int) -> list[int]:
     return sorted({depth for depth in rounds if depth < deepest} | {deepest})
 
 
-def measure_order(measure: Any, qrels: _Qrels, scored: _Scores) -> dict[str, float]:
-    """Return a measure's value for each query if its documents were ordered by these scores."""
-    run = {}
-    for query, found in scored.items():
-        ranked = sorted(found, key=lambda pair: -pair[1])
-        run[query] = dict(
-            zip((document for document, _ in ranked), make_decreasing([score for _, score in ranked]), strict=True)
-        )
-    return measure_run([measure], qrels, run)[1][str(measure)]
+def _find_best(values: Mapping[float, _ByQuery], without: str | None = None) -> float:
+    """Return the weight with the highest sum, of equal ones the lowest; one query may be left out."""
+    return max(values, key=lambda weight: sum(values[weight].values()) - values[weight].get(without or "", 0.0))
 
 
-def _compute_candidates_curve(values: Mapping[int, Mapping[str, float]]) -> tuple[CandidatesPoint, ...]:
-    means = {depth: fmean(by_query.values()) for depth, by_query in values.items()}
-    points = []
-    for depth, by_query in values.items():
-        best = max((deeper for deeper in values if deeper >= depth), key=lambda deeper: (means[deeper], -deeper))
-        gains = [values[best][query] - value for query, value in by_query.items()]
-        points.append(CandidatesPoint(depth, means[depth], means[best] - means[depth], mean_interval(gains)))
-    return tuple(points)
+def _compare(values: _ByQuery, base: _ByQuery) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean gain over other values of the same queries, and its interval."""
+    gains = [value - base[query] for query, value in values.items()]
+    return fmean(gains), mean_interval(gains)
 
 
-def _find_candidates_problems(
-    point: CandidatesPoint, deepest: int, queries: int, tolerance: float, *, listwise: bool
-) -> list[str]:
-    problems = []
-    if point.candidates == deepest:
-        problems.append(
-            f"More candidates help up to {deepest}, the deepest measured: evaluate with more, if there are."
-        )
-    elif point.remaining_interval is not None and point.remaining_interval[1] > 2.0 * tolerance:
-        problems.append(
-            f"More candidates may still add up to {point.remaining_interval[1]:.3f}: more queries would tell."
-        )
-    if listwise:
-        problems.append("The reranker scores documents by each other, so other depths would change its scores.")
-    return [*problems, *find_few_queries(queries)]
-
-
-def find_few_queries(queries: int) -> list[str]:
-    """Return what to say where few queries carry a suggestion."""
+def _find_few_queries(queries: int) -> list[str]:
     return [f"Only {queries} queries, fewer than {_FEW_QUERIES}."] if queries < _FEW_QUERIES else []

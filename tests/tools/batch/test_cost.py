@@ -16,7 +16,7 @@ from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Policy, Wind
 from rerank_core.reading import max_tokens
 from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions, rerank_file
-from rerank_tools.batch.cost import SpendingCap, max_row_cost, row_cost
+from rerank_tools.batch.cost import SpendingCap, row_cost
 
 
 class Unknown(Policy):
@@ -30,6 +30,11 @@ class Unknown(Policy):
 def cohere(**options: Any) -> Scorer:
     """Return a scorer that costs $0.002 a hundred candidates."""
     return load_scorer("cohere:rerank-v3.5", api_key=KEY, **options)
+
+
+def max_row_cost(scorer: Scorer, query: str, texts: list[str]) -> float | None:
+    """Return what the cap reserves."""
+    return row_cost(scorer, query, texts, max_tokens, with_repeats=True)
 
 
 async def test_no_order_of_rows_spends_more_than_the_cap() -> None:

@@ -83,7 +83,7 @@ def test_lines_of_a_journal_that_do_not_fit_are_not_believed(tmp_path: Path) -> 
         right = Outcome(1, [0, 1, 2, 3], [0.9, 0.5, 0.25, 0.0])
         journal = _journal_of(ours, 0, [Outcome(0, [3, 2, 1, 0], [0.8, 0.4, 0.2, 0.0]), right])
         foreign = _journal_of(other, 0, [Outcome(2, [3, 2, 1, 0], [1.0, 1.0, 1.0, 1.0])])
-    lines = journal.read_text().splitlines()
+    lines = list(filter(None, journal.read_text().splitlines()))
     by_hand = {"row": 3, "usage": {}, "indices": [99], "scores": [0.5]}
     journal.write_text(
         "\n".join(

@@ -131,7 +131,7 @@ rerank_file(source, output, BatchOptions("http:any", model_options=json.loads(op
 def _journal_lines(output: Path) -> list[int]:
     lines: list[int] = []
     for journal in (output / "state").glob("*.journal"):
-        entries = [json.loads(line) for line in journal.read_text().split("\n")[:-1]]
+        entries = [json.loads(line) for line in journal.read_text().split("\n")[:-1] if line]
         lines += [entry["row"] for entry in entries if "row" in entry]
     return lines
 
@@ -401,3 +401,14 @@ def test_nulls_in_parquet_are_errors_of_their_rows(tmp_path: Path) -> None:
     reasons = [failure["reason"] for failure in failures(tmp_path / "out")]
     assert reasons[0].startswith("in.parquet, row 3: the query is a NoneType")
     assert reasons[1].startswith("in.parquet, row 4: the documents are a NoneType")
+
+
+def test_numbers_beyond_floats_stay_as_they_are(tmp_path: Path) -> None:
+    """The output holds the input's lines, which JSON readers of other languages can read again."""
+    line = '\ufeff {"id": 1e400, "big": 1.10, "query": "a leak", "documents": ["leak", "\\ud800 é"]} \r\n'
+    (tmp_path / "in.jsonl").write_text(line, encoding="utf-8")
+    assert rerank_file(tmp_path / "in.jsonl", tmp_path / "out", BatchOptions(FakeScorer(), prefix="é_")).ok
+    (path,) = (tmp_path / "out" / "rows").iterdir()
+    written = path.read_text(encoding="utf-8")
+    assert written.startswith(line.strip("\ufeff \r\n}"))
+    assert list(json.loads(written))[4:] == ["é_indices", "é_scores", "é_usage"]

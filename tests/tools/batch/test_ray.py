@@ -17,6 +17,7 @@ from support.loopback import Loopback
 from support.providers import KEY, scorer_of
 
 from rerank_core import ConfigurationError, Reranker, Selection, load_scorer
+from rerank_core._support.files import lock_file
 from rerank_core.vectors import VectorFile
 from rerank_tools.batch import BatchOptions, precompute_dataset, rerank_dataset, rerank_file
 from rerank_tools.batch.ray.job import start_cap
@@ -126,3 +127,10 @@ def _kill_a_worker(output: Path, killed: list[int]) -> None:
             os.kill(killed[0], signal.SIGKILL)
             return
         time.sleep(0.01)
+
+
+def test_two_runs_do_not_write_one_vector_file(tmp_path: Path) -> None:
+    """Each would merge, and remove, what the other's workers are writing."""
+    held = pytest.raises(ConfigurationError, match=r"another run is writing .*file\.vectors: wait")
+    with lock_file(tmp_path / "file.vectors.lock"), held:
+        precompute_dataset(ray.data.from_items([{"text": "a"}]), tmp_path / "file.vectors")

@@ -23,8 +23,7 @@ from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions
 from rerank_tools.batch.folder import BatchFolder
 from rerank_tools.batch.ray.dataset import DatasetWorker, rerank_dataset
-from rerank_tools.batch.ray.job import PartWorker
-from rerank_tools.batch.ray.worker import count_workers, prepare_scorer
+from rerank_tools.batch.ray.job import PartWorker, count_workers, prepare_scorer
 from rerank_tools.batch.sources import open_source
 
 

@@ -129,7 +129,7 @@ def test_text_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
         (["rerank", "-q", "x", "-d", "ok.txt", "-m", "cohere:rerank-v3.5"], 1, "set the environment variable"),
         (["rerank", "-d", "ok.txt"], 2, "Missing option '--query' / '-q'; see rerank-bridge rerank --help"),
         (["rerank", "-q", "x", "-d", "ok.txt", "-t", "2"], 2, "Invalid value for '--threshold'"),
-        (["rerank", "-q", "x", "-d", "ok.txt", "-f", "xml"], 2, "'xml' is not one of auto, json"),
+        (["rerank", "-q", "x", "-d", "ok.txt", "-f", "xml"], 2, "'xml' is not one of 'auto', 'json'"),
         (["rerank", "-q", "x", "-d", "ok.txt", "-m", "nobody"], 2, "no scorer is called 'nobody'"),
         (["rerank", "-q", "x", "-d", "ok.txt", "--base-url", "http://h"], 2, "takes no option 'base_url'"),
         (["query", "x", "-c", "missing"], 1, "missing does not exist"),
@@ -329,7 +329,7 @@ def test_models_says_which_keys_are_there(run: Run, monkeypatch: pytest.MonkeyPa
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
     assert rows["cohere:rerank-v3.5"][-1] == "set"
     assert rows["embedded"] == ["256", "free", "logit", "no", "none", "needed"]
-    assert rows["voyage:rerank-2.5"] == ["32,000", "0.05/1M", "prob.", "yes", "missing"]
+    assert rows["voyage:rerank-2.5"] == ["32,000", "$0.05/1M", "prob.", "yes", "missing"]
 
 
 def test_version_and_help(run: Run) -> None:
@@ -360,7 +360,7 @@ def test_batch_plans_runs_and_goes_on(run: Run, tmp_path: Path) -> None:
     assert out.splitlines() == [
         "rows        2: 0 finished, 1 left, 1 that cannot be read",
         "candidates  3 left to score",
-        "cost        about $0.00, at most $0.00; $0.00 spent so far",
+        "cost        estimate $0.00, at most $0.00, so far $0.00",
     ]
     assert not output.exists()
     status, out, err = run("batch", source, output, "--top-n", 2)
@@ -392,9 +392,9 @@ def test_batch_stops_at_the_cap(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     assert "0/1" in err
     assert "run again with a higher cap to go on" in err
     status, out, _ = run(*arguments[:5], "--dry-run")
-    assert "about $0.002, at most $0.002" in out
+    assert "estimate $0.002, at most $0.002" in out
     unknown = run("batch", source, tmp_path / "other", "-m", "http:http://127.0.0.1:9", "--dry-run")
-    assert "about an unknown cost" in unknown[1]
+    assert "estimate unknown" in unknown[1]
 
 
 def test_precompute_fills_a_vector_file(run: Run, articles: Path, tmp_path: Path) -> None:

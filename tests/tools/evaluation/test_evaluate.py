@@ -184,57 +184,64 @@ def test_latency_and_usage_are_those_of_the_calls() -> None:
 
 
 def test_a_second_evaluation_sends_nothing(tmp_path: Path) -> None:
-    """And finds the same."""
+    """And finds the same; nothing was timed or paid for, so it tells of neither."""
     scorer = FakeScorer()
-    first = evaluate({"fake": scorer}, DATA, save_to=tmp_path)
-    second = evaluate({"fake": scorer}, DATA, save_to=tmp_path, measures=first.measures[::-1])
+    first = evaluate({"fake": scorer}, DATA, save_to=tmp_path)["fake"]
+    second = evaluate({"fake": scorer}, DATA, save_to=tmp_path, measures=[*first.measures][::-1])["fake"]
     assert scorer.calls == 8
-    assert (first.resumed, second.resumed) == (0, 8)
-    assert second["fake"].measures == first["fake"].measures
-    assert second["fake"].queries == first["fake"].queries
-    stored = "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
-    assert "How to" not in stored
+    assert second.measures == first.measures
+    assert second.run == first.run
+    assert (first.usage.requests, first.usage.cached) == (8, 0)
+    assert (second.usage.requests, second.usage.cached) == (0, first.usage.documents)
+    assert first.latency_p50 is not None
+    assert (second.latency_p50, {answer.seconds for answer in second.queries.values()}) == (None, {None})
+    assert not any(b"How to" in path.read_bytes() for path in tmp_path.iterdir())
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """What was answered is kept, a line cut off in the middle is asked again."""
+    """What was answered is kept, and what is asked now is timed; a damaged file is begun anew."""
     with pytest.raises(ScorerUnavailableError):
         evaluate({"fake": FailsAfter(3)}, DATA, save_to=tmp_path)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:-40])
-    scorer = FailsAfter(6)
-    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path).resumed == 2
+    scorer = FailsAfter(5)
+    found = evaluate({"fake": scorer}, DATA, save_to=tmp_path)["fake"]
     assert scorer.left == 0
-    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path).resumed == 8
-    path.write_bytes(b'[1]\n{"key": "x"}\n\xff\n' + path.read_bytes())
-    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path).resumed == 8
+    assert found.latency_p50 is not None
+    assert [answer.seconds is None for answer in found.queries.values()] == [True] * 3 + [False] * 5
+    evaluate({"fake": scorer}, DATA, save_to=tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:3000])
+    scorer.left = 8
+    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path)["fake"].measures == found.measures
+    assert scorer.left == 0
 
 
 def test_only_what_changed_is_asked_again(tmp_path: Path) -> None:
-    """A document's text, the candidates, or an option of the reranker."""
+    """A query's or a document's text, a new candidate, or an option of the scorer; no option of the call."""
+
+    def ask(reranker: FakeScorer | Reranker, data: Dataset = DATA, candidates: int = 8) -> int:
+        found = evaluate({"fake": reranker}, data, save_to=tmp_path, first_stage=ALL, candidates=candidates)
+        return found["fake"].usage.documents
+
     scorer = FakeScorer()
-    evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, candidates=8)
-    changed = replace(DATA, queries={**DATA.queries, "q1": "another question"})
-    assert evaluate({"fake": scorer}, changed, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 7
-    assert evaluate({"fake": scorer}, DATA, save_to=tmp_path, first_stage=ALL, candidates=9).resumed == 0
-    texts = replace(DATA, documents={**DATA.documents, "d00": "rewritten"})
-    assert evaluate({"fake": scorer}, texts, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
-    cut = Reranker(scorer, selection=Selection(top_n=2))
-    assert evaluate({"fake": cut}, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
-    logits = {"fake": FakeScorer(scale="logit")}
-    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 0
-    assert evaluate(logits, DATA, save_to=tmp_path, first_stage=ALL, candidates=8).resumed == 8
+    assert ask(scorer) == 64
+    assert ask(scorer, replace(DATA, queries={**DATA.queries, "q1": "another question"})) == 8
+    assert ask(scorer, candidates=9) == 8
+    assert ask(scorer, replace(DATA, documents={**DATA.documents, "d00": "rewritten"})) == 8
+    assert ask(Reranker(scorer, selection=Selection(top_n=2), retrieval_weight=0.5, timeout=9.0)) == 0
+    assert ask(FakeScorer(scale="logit")) == 64
+    assert ask(FakeScorer(scale="logit")) == 0
 
 
 def test_options_of_scorers_inside_a_policy_count_as_options(tmp_path: Path) -> None:
     """What a policy is made of decides its scores."""
     for keep, length in ((2, 64), (3, 64), (2, 128)):
         scorers = [FakeScorer(), load_scorer("embedded", max_length=length)]
-        result = evaluate(
-            {"c": Cascade(scorers, keep=[keep])}, DATA, save_to=tmp_path, first_stage=ALL, candidates=4
-        )
-        assert result.resumed == 0
-    assert len(list(tmp_path.iterdir())) == 3
+        for is_known in (False, True):
+            result = evaluate(
+                {"c": Cascade(scorers, keep=[keep])}, DATA, save_to=tmp_path, first_stage=ALL, candidates=4
+            )
+            assert (result["c"].usage.cached > 0) is is_known
+            assert result["c"].listwise
 
 
 def test_a_scorer_whose_options_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -253,10 +260,10 @@ def test_a_failure_passed_through_is_reported_and_asked_again(tmp_path: Path) ->
     assert result["fake"].queries["q7"].ranked == result.baseline.queries["q7"].ranked
     assert result["fake"].queries["q7"].scores[0] is None
     assert result["fake"].per_query["RR"]["q7"] == result.baseline.per_query["RR"]["q7"]
-    assert "2 calls failed" in result.to_markdown()
-    assert evaluate({"fake": FakeScorer()}, DATA, save_to=tmp_path).resumed == 0  # another scorer
-    again = evaluate({"fake": Reranker(FailsAfter(2))}, DATA, save_to=tmp_path)
-    assert again.resumed == 6
+    assert "2 calls failed" in result.to_table().to_markdown()
+    scorer = FailsAfter(2)
+    assert evaluate({"fake": Reranker(scorer)}, DATA, save_to=tmp_path)["fake"].failures == {}
+    assert scorer.left == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "mapping", "function", "scored function"])

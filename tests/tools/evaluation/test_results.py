@@ -74,7 +74,7 @@ def test_the_terminal_table_fits_80_columns(result: EvaluationResult) -> None:
 
 def test_markdown_has_a_row_a_system(result: EvaluationResult) -> None:
     """Below the title; as many cells in each, bars in names escaped."""
-    lines = result.to_markdown().splitlines()
+    lines = result.to_table().to_markdown().splitlines()
     assert lines[0] == "**small: 8 queries, BM25's top 16**"
     assert lines[2] == "| system | nDCG@10 | RR | AP | R@10 | P@10 | p50 (p95) | cost |"
     assert [line.replace("\\|", "").count("|") for line in lines[2:8]] == [9] * 6
@@ -84,18 +84,18 @@ def test_markdown_has_a_row_a_system(result: EvaluationResult) -> None:
 
 def test_a_data_frame_has_the_numbers(result: EvaluationResult) -> None:
     """Unrounded."""
-    frame = result.to_pandas()
+    frame = result.to_table().to_pandas()
     assert list(frame["system"]) == [system.name for system in result.systems]
     assert list(frame["RR"]) == [system.measures["RR"] for system in result.systems]
 
 
 def test_html_is_escaped(result: EvaluationResult) -> None:
     """A name is a text, whatever it holds."""
-    page = Cells(result.to_html())
+    page = Cells(result.to_table().to_html())
     assert "script" not in page.tags
     assert page.tags.count("tr") == 5
     assert "<script>alert(1)</script>|x" in page.text
-    assert result._repr_html_() == result.to_html()
+    assert result._repr_html_() == result.to_table().to_html()
 
 
 def test_json_holds_every_number_and_no_text(result: EvaluationResult) -> None:

@@ -87,3 +87,17 @@ def test_one_query_has_no_interval_and_nothing_scored_is_an_error() -> None:
     alone = evaluate({}, Dataset(documents, {"q": "one"}, {"q": {"a": 1}}), candidates=2)
     with pytest.raises(ConfigurationError):
         suggest_retrieval_weight(alone)
+
+
+def test_blank_documents_are_left_out_of_the_mixture_as_in_a_call() -> None:
+    """Their 0.0 would move the scores of all others."""
+    documents = {"blank": " ", **{name: f"text {name}" for name in NAMES}}
+    relevance = {text: 0.5 + 0.04 * place for place, text in enumerate(documents.values())}
+    run = {"q": {name: float(-place) for place, name in enumerate(documents)}}
+    data = Dataset(documents, {"q": "which?"}, {"q": {"d4": 1}})
+    scorer = FakeScorer(lambda query, text: relevance[text])
+    suggestion = suggest_retrieval_weight(evaluate({"fake": scorer}, data, first_stage=run, measures=["RR"]))
+    for weight in (0.3, 0.45, 0.5):
+        called = Reranker(scorer, retrieval_weight=weight)
+        found = evaluate({"fake": called}, data, first_stage=run, measures=["RR"])["fake"].measures["RR"]
+        assert {point.weight: point.mean for point in suggestion.curve}[weight] == pytest.approx(found)

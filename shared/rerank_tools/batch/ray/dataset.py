@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -21,8 +22,9 @@ from rerank_core.scorer import Scorer
 from rerank_core.selection import Selection
 from rerank_core.usage import Usage
 from rerank_core.vectors import VectorFile
+from rerank_tools.batch.folder import hold_lock
 from rerank_tools.batch.options import BatchOptions
-from rerank_tools.batch.ray.worker import Worker, map_arguments
+from rerank_tools.batch.ray.job import Worker, map_arguments
 from rerank_tools.batch.rows import add_columns, check_columns, read_table
 from rerank_tools.batch.runner import score_row
 
@@ -60,21 +62,10 @@ def rerank_dataset(
     workers together: for a service, give a number of workers instead of a pool that grows. Workers look for
     services' keys in their environment; no key travels.
 
-    Args:
-        dataset: one query with its candidates per row.
-        model: a scorer, or a name for :func:`rerank_core.load_scorer`.
-        model_options: further options of a scorer that is given by name.
-        query_column: the column of the queries: strings.
-        documents_column: the column of the candidates: lists of strings, in the first stage's order.
-        prefix: put before the names of the columns that are added.
-        selection: which candidates are in the result.
-        timeout: seconds that a row may take, above 0; None for no limit.
-        on_error: ``"raise"`` ends the run with the first row that fails; ``"column"`` leaves nulls in the columns
-            and adds the reason in a fourth one, ``error``. Errors that every row would raise always end the run.
-        batch_size: rows that a worker gets at a time, at least 1.
-        workers: a number of processes, or the least and the most of a pool that grows with the work.
-        cpus_per_worker: cores of each, at least 1; also the threads of a local model without a number of its own.
-        gpus_per_worker: GPUs of each, at least 0; workers share a GPU where it is a fraction.
+    The options are those of :class:`BatchOptions`, except for these. ``on_error="raise"`` ends the run with the
+    first row that fails; ``"column"`` leaves nulls in the columns and adds the reason in a fourth one, ``error``.
+    Errors that every row would raise always end the run. A worker gets ``batch_size`` rows at a time, at least 1.
+    ``workers`` is a number of processes, or the least and the most of a pool that grows with the work.
 
     Raises:
         ConfigurationError: an option is out of its range, or the scorer's name is unknown.
@@ -153,22 +144,16 @@ def precompute_dataset(
     folder; they are merged at the end. What is stored already is not encoded again: to go on after an
     interruption, repeat the call, which first merges what the interrupted one has left.
 
-    Args:
-        dataset: one text per row.
-        vectors: the vector file, made if it is missing; its folder has the same path for all workers.
-        model: a scorer that stores vectors, or its name.
-        model_options: further options of a scorer that is given by name.
-        text_column: the column of the texts.
-        batch_size: rows that a worker gets at a time, at least 1; a worker that is killed loses one batch at most.
-        workers: processes, at least 1.
-        cpus_per_worker: cores of each, at least 1; also the model's threads, unless it has a number of its own.
-        gpus_per_worker: GPUs of each, at least 0.
+    The options are those of :class:`BatchOptions`; the model has to store vectors, and the vector file's folder to
+    have the same path for all workers. A worker gets ``batch_size`` rows at a time, at least 1, and loses no more
+    when it is killed.
 
     Returns:
         How many texts were encoded (``documents``) and how many were stored before (``stored``).
 
     Raises:
-        ConfigurationError: an option is out of its range, or the model stores no vectors.
+        ConfigurationError: an option is out of its range, the model stores no vectors, or another run is writing
+            the vector file.
         MissingExtraError: Ray, or a package that the model needs, is not installed.
     """
     check_installed("ray", "pyarrow", extra="ray", purpose="precompute_dataset")
@@ -183,12 +168,15 @@ def precompute_dataset(
     if not isinstance(options.make_scorer(), LateScorer):
         raise ConfigurationError(f"{options.make_scorer().name} stores no vectors: use 'embedded'")
     whole = VectorFile(vectors)
-    _merge_parts(whole)
-    arguments = map_arguments(options, whole.path, text_column, min_workers=1)
-    rows = dataset.select_columns([text_column]).map_batches(_PrecomputeWorker, batch_size=batch_size, **arguments)
-    total = sum((Usage(**row) for row in rows.iter_rows()), Usage())
-    _merge_parts(whole)
-    return total
+    with ExitStack() as held:
+        hold_lock(held, whole.path.with_name(f"{whole.path.name}.lock"), str(whole.path))
+        _merge_parts(whole)
+        arguments = map_arguments(options, whole.path, text_column, min_workers=1)
+        texts = dataset.select_columns([text_column])
+        rows = texts.map_batches(_PrecomputeWorker, batch_size=batch_size, **arguments)
+        total = sum((Usage(**row) for row in rows.iter_rows()), Usage())
+        _merge_parts(whole)
+        return total
 
 
 def _merge_parts(whole: VectorFile) -> None:

@@ -18,6 +18,7 @@ from rerank_core.remote.service import RemoteOptions
 from rerank_core.reranker import Reranker
 from rerank_core.scorer import ConfiguredScorer
 from rerank_core.selection import Selection
+from rerank_core.vectors import VectorFile
 
 __all__ = ["dump_reranker", "restore_reranker"]
 
@@ -25,7 +26,7 @@ _KINDS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Breaker, Cached, Calibrated, Calibration, CalibrationQuality, Cascade, DiskCache),
-        *(Fallback, Hedged, MemoryCache, Reranker, Selection, Windowed),
+        *(Fallback, Hedged, MemoryCache, Reranker, Selection, VectorFile, Windowed),
     )
 }
 """Classes that keep each argument of their constructor in an attribute of the same name."""

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -42,6 +41,7 @@ class VectorFileStats:
     free_bytes: int
 
 
+@dataclass(init=False, unsafe_hash=True)
 class VectorFile(SqliteFile):
     """A file with the token vectors of documents, which any number of processes of one machine may share.
 
@@ -61,6 +61,9 @@ class VectorFile(SqliteFile):
             no vector file.
         ScorerUnavailableError: by all methods: the file cannot be read or written.
     """
+
+    path: Path
+    max_bytes: int | None
 
     kind = "vector file"
     header = 0x52524B56, 1  # "RRKV"
@@ -188,19 +191,8 @@ class VectorFile(SqliteFile):
                         whole |= _read_whole(connection, [key])
                 self.write(whole, names)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, VectorFile):
-            return NotImplemented
-        return (self.path, self.max_bytes) == (other.path, other.max_bytes)
-
-    def __hash__(self) -> int:
-        return hash(self.path)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(VectorFile, max_bytes=self.max_bytes), (self.path,)
-
-    def __repr__(self) -> str:
-        return f"VectorFile({str(self.path)!r}, max_bytes={self.max_bytes})"
+        return VectorFile, (self.path, self.max_bytes)
 
 
 def record_key(encoder: str, text: str) -> bytes:

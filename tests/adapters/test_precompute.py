@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.runnables import RunnableLambda
@@ -16,6 +18,7 @@ from support.colbert import Layout
 
 from langchain_rerankers import RerankCompressor
 from llamaindex_rerankers import RerankPostprocessor, RerankPrecompute
+from rerank_core import ConfigurationError, Reranker, load_scorer
 from rerank_core.vectors import VectorFile
 
 TEXTS = ["Fixing a memory leak.", "The weather in Paris is lovely."]
@@ -49,6 +52,21 @@ def test_a_compressor_stores_what_it_reads(tmp_path: Path) -> None:
     assert (again.documents, again.stored) == (1, 2)
     compressor.compress_documents(documents, "memory leak")
     assert compressor.get_reranker().total_usage.stored == 2
+
+
+@pytest.mark.parametrize("kind", [RerankCompressor, RerankPostprocessor])
+def test_a_dump_holds_the_vector_file_and_its_limit(
+    tmp_path: Path, kind: type[RerankCompressor | RerankPostprocessor]
+) -> None:
+    """Whether it is an option or within a reranker; what is no file is named."""
+    scorer = load_scorer("embedded", vectors=VectorFile(tmp_path / "a", max_bytes=2**20))
+    for settings in (kind(model_options={"vectors": scorer.options.vectors}), kind(reranker=Reranker(scorer))):
+        for dump in (settings.model_dump(), json.loads(settings.model_dump_json())):
+            again = kind.model_validate(dump).get_reranker().scorer
+            assert again.with_options(vectors=None) == load_scorer("embedded")
+            assert again._vectors == scorer.options.vectors
+    with pytest.raises(ConfigurationError, match=r"vectors is \{'file': 3\}: give a VectorFile or the path"):
+        load_scorer("embedded", vectors={"file": 3})
 
 
 def test_a_colbert_checkpoint_works_in_both_frameworks(tmp_path: Path, colbert: Callable[[Layout], Path]) -> None:

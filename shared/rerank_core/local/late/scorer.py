@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,8 +47,9 @@ class LateOptions(LocalOptions):
             of 100 words takes about 100 kB of 384 numbers per token. With its vectors there, a document costs a
             new query next to nothing.
         vectors: a :class:`rerank_core.vectors.VectorFile`, or the path of one, in which documents' token vectors
-            are stored, pooled and in int8. A document is encoded once, when it is first scored or by
-            ``Reranker.precompute``. Scores differ a little from those without ``vectors``.
+            are stored, pooled and in int8; or a dictionary of its arguments, as dumps have it. A document is
+            encoded once, when it is first scored or by ``Reranker.precompute``. Scores differ a little from those
+            without ``vectors``.
         pooling: how many similar token vectors of a document become one in the file, 1, 2 or 3: 2 halves the
             file. Above 1 it needs scipy (extra ``vectors``).
 
@@ -57,7 +58,7 @@ class LateOptions(LocalOptions):
     """
 
     cache_bytes: int = 64 * 2**20
-    vectors: VectorFile | str | os.PathLike[str] | None = None
+    vectors: VectorFile | str | os.PathLike[str] | Mapping[str, Any] | None = None
     pooling: int = 2
 
     def __post_init__(self) -> None:
@@ -84,9 +85,8 @@ class LateScorer(LocalScorer):
 
     def __init__(self, model: str = "", **options: Any) -> None:
         super().__init__(model, **options)
-        given = self.options.vectors
         with name_scorer(self.name):
-            self._vectors = given if given is None or isinstance(given, VectorFile) else VectorFile(given)
+            self._vectors = _open_vectors(self.options.vectors)
         self._has_warned = False
         self.stores_vectors = self._vectors is not None
 
@@ -162,6 +162,15 @@ class LateScorer(LocalScorer):
         """Close the vector file, if there is one; it is opened again when needed."""
         if self._vectors is not None:
             await asyncio.to_thread(self._vectors.close)
+
+
+def _open_vectors(given: VectorFile | str | os.PathLike[str] | Mapping[str, Any] | None) -> VectorFile | None:
+    if given is None or isinstance(given, VectorFile):
+        return given
+    try:
+        return VectorFile(**given) if isinstance(given, Mapping) else VectorFile(given)
+    except TypeError as exc:
+        raise ConfigurationError(f"vectors is {given!r}: give a VectorFile or the path of one") from exc
 
 
 @dataclass(frozen=True, kw_only=True)

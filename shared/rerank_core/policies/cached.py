@@ -6,7 +6,7 @@ import asyncio
 import copy
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -36,8 +36,8 @@ class Cached(Policy):
     Only texts that are missing go to the scorer. The scores of a listwise scorer are remembered by the whole call:
     the query and all texts, in order. A cache that fails or is slow fails no call: the call goes on without it,
     and one warning is logged. Answers for which an earlier scorer failed (``attempts``) are not remembered, nor is
-    the score of a text that a service left out of its answer. A call of more than 500 texts waits for no other
-    call's.
+    the score of a text that a service left out of its answer. A call that lacks more than 500 scores waits
+    for no other call's.
 
     The cache holds digests, no text. It cannot tell that a model was replaced under its name: then give another
     ``version``.
@@ -92,15 +92,19 @@ class Cached(Policy):
         if loop is not self._loop:  # in a forked child, where the parent's calls will never end
             self._loop, self._flights = loop, {}
         keys, work = await run_text_work(self._make_keys, texts, query)
-        flights = self._join(work, query)
+        steps = _STEPS_PER_KEY * len(keys)
+        known, missing = await run_work(steps, _read_entries, await self._look_up(work), work)
+        self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in known.values())
+        flights = self._join(work if missing and self.listwise else missing, query)
         with Consumption() as consumed:
             try:
-                await asyncio.wait([flight.task for flight in flights], return_when=asyncio.FIRST_EXCEPTION)
+                if flights:
+                    await asyncio.wait([one.task for one in flights], return_when=asyncio.FIRST_EXCEPTION)
             finally:
                 await self._leave(flights)
             reporting = [flight for flight in flights if flight.report()]
             ended = [flight for flight in flights if flight.task.done()]
-            return await run_work(_STEPS_PER_KEY * len(keys), _merge, keys, ended, reporting, consumed.usage)
+            return await run_work(steps, _merge, keys, known, ended, reporting, consumed.usage)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -121,7 +125,7 @@ class Cached(Policy):
         return keys, dict(zip(keys, texts, strict=True))
 
     def _join(self, work: Mapping[bytes, str], query: str) -> set[_Flight]:
-        """Return the flights that look for these keys: those that do already, and one for the others."""
+        """Return the flights that score these keys: those that do already, and one for the others."""
         is_shared = len(work) <= _MAX_SHARED
         joined = {self._flights[key] for key in work if key in self._flights} if is_shared else set()
         mine = {key: text for key, text in work.items() if key not in self._flights} if joined else work
@@ -158,37 +162,28 @@ class Cached(Policy):
                 del self._flights[key]
 
     async def _fly(self, flight: _Flight, query: str) -> None:
-        """Look up, score what is missing, and store it, for all calls that wait."""
+        """Score and store, for all calls that wait."""
+        steps = _STEPS_PER_KEY * len(flight.work)
         try:
             with Consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
-                missing = await self._look_up(flight)
-                self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in flight.entries.values())
-                if missing:
-                    await self._store(await self._score(flight, query, missing))
+                scored = await call_scorer(self.scorer, query, list(flight.work.values()))
+                await self._store(await run_work(steps, flight.take_answer, scored, self.scorer))
+        except ScorerError as exc:
+            if not self.listwise:
+                await run_work(steps, flight.take_partial, exc.partial)
+            raise
         finally:
             self._close(flight)
 
-    async def _look_up(self, flight: _Flight) -> Mapping[bytes, str]:
-        """Return what is to be scored."""
-        found: dict[bytes, bytes] = {}
+    async def _look_up(self, work: Mapping[bytes, str]) -> dict[bytes, bytes]:
         try:
             with anyio.fail_after(self.cache_timeout):
-                found = dict(await self.cache.get(list(flight.work)))
-            self._is_failing = False
+                found = dict(await self.cache.get(list(work)))
         except Exception as exc:
             self._warn(exc)
-        missing = await run_work(flight.steps, flight.take_found, found)
-        return flight.work if missing and self.listwise else missing
-
-    async def _score(self, flight: _Flight, query: str, missing: Mapping[bytes, str]) -> dict[bytes, bytes]:
-        """Return what is to be remembered."""
-        try:
-            scored = await call_scorer(self.scorer, query, list(missing.values()))
-        except ScorerError as exc:
-            if not self.listwise:
-                await run_work(flight.steps, flight.take_partial, missing, exc.partial)
-            raise
-        return await run_work(flight.steps, flight.take_answer, missing, scored, self.scorer)
+            return {}
+        self._is_failing = False
+        return found
 
     async def _store(self, values: Mapping[bytes, bytes]) -> None:
         try:
@@ -227,6 +222,15 @@ class _Entry:
         return json.dumps(values, separators=(",", ":")).encode()
 
 
+def _read_entries(
+    found: Mapping[bytes, bytes], work: Mapping[bytes, str]
+) -> tuple[dict[bytes, _Entry], dict[bytes, str]]:
+    """Return what is known of the keys that a cache has, and the texts of all others."""
+    entries = {key: _read_entry(found[key], text) for key, text in work.items() if key in found}
+    known = {key: entry for key, entry in entries.items() if entry is not None}
+    return known, {key: text for key, text in work.items() if key not in known}
+
+
 def _read_entry(value: bytes, text: str) -> _Entry | None:
     """Return the entry of this text; None if the value is no such entry, which counts as missing."""
     try:
@@ -247,52 +251,37 @@ def _read_entry(value: bytes, text: str) -> _Entry | None:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """One lookup and at most one call of the scorer, for all calls that wait for its keys.
+    """One call of the scorer, for all calls that wait for its keys.
 
     Attributes:
         work: the text of each key.
         waiting: how many calls wait.
-        entries: what was found or scored, also before the scorer failed.
-        fresh: the keys that the scorer was asked for.
+        entries: what was answered, also before the scorer failed.
         consumed: what that took, until a call has reported it.
     """
 
     work: Mapping[bytes, str]
     waiting: int = 0
     entries: dict[bytes, _Entry] = field(default_factory=dict)
-    fresh: frozenset[bytes] = frozenset()
     attempts: tuple[Attempt, ...] = ()
     consumed: Consumption = field(default_factory=Consumption)
     task: asyncio.Task[None] = field(init=False)
 
-    @property
-    def steps(self) -> int:
-        """About how many microseconds it takes to go through all keys."""
-        return _STEPS_PER_KEY * len(self.work)
-
-    def take_found(self, found: Mapping[bytes, bytes]) -> dict[bytes, str]:
-        """Take what a cache returned, and return what is missing."""
-        for key, text in self.work.items():
-            entry = _read_entry(found[key], text) if key in found else None
-            if entry is not None:
-                self.entries[key] = entry
-        return {key: text for key, text in self.work.items() if key not in self.entries}
-
-    def take_answer(self, keys: Collection[bytes], scored: Scored, scorer: Scorer) -> dict[bytes, bytes]:
-        """Take a scorer's answer about the texts of these keys, and return what is to be remembered of it."""
-        self.attempts, self.fresh = scored.attempts, frozenset(keys)
-        passages, tiers = scored.passages or [None] * len(keys), scored.tiers or [0] * len(keys)
-        values = {}
-        for slot, (key, score, passage, tier) in enumerate(zip(keys, scored.scores, passages, tiers, strict=True)):
+    def take_answer(self, scored: Scored, scorer: Scorer) -> dict[bytes, bytes]:
+        """Take a scorer's answer, and return what is to be remembered of it."""
+        count = len(self.work)
+        passages, tiers = scored.passages or [None] * count, scored.tiers or [0] * count
+        rows = zip(self.work, scored.scores, passages, tiers, strict=True)
+        for slot, (key, score, passage, tier) in enumerate(rows):
             left_out = slot in scored.left_out
-            entry = self.entries[key] = _Entry(score, passage, tier, scored.model, scorer.ordinal, left_out)
-            if not left_out and not scored.attempts:
-                values[key] = entry.to_bytes()
-        return values
+            self.entries[key] = _Entry(score, passage, tier, scored.model, scorer.ordinal, left_out)
+        self.attempts = scored.attempts
+        kept = {} if scored.attempts else self.entries
+        return {key: entry.to_bytes() for key, entry in kept.items() if not entry.left_out}
 
-    def take_partial(self, keys: Collection[bytes], scores: Mapping[int, float]) -> None:
+    def take_partial(self, scores: Mapping[int, float]) -> None:
         """Take the scores that arrived before the scorer failed."""
-        self.entries.update({key: _Entry(scores[slot]) for slot, key in enumerate(keys) if slot in scores})
+        self.entries.update({key: _Entry(scores[slot]) for slot, key in enumerate(self.work) if slot in scores})
 
     def report(self) -> bool:
         """Add what was consumed to the call that asks first; return whether that is this one."""
@@ -301,16 +290,24 @@ class _Flight:
         return usage != Usage()
 
 
-def _merge(keys: Sequence[bytes], ended: Sequence[_Flight], reporting: Sequence[_Flight], usage: Usage) -> Scored:
-    """Return the answer to a call from the flights that it joined, some of whose usage it reports."""
-    entries = {key: entry for flight in ended for key, entry in flight.entries.items()}
+def _merge(
+    keys: Sequence[bytes],
+    known: Mapping[bytes, _Entry],
+    ended: Sequence[_Flight],
+    reporting: Sequence[_Flight],
+    usage: Usage,
+) -> Scored:
+    """Return the answer to a call from what was known and from its flights, some of whose usage it reports."""
+    entries = {**known}
+    for flight in ended:
+        entries.update(flight.entries)
     for flight in ended:
         if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             raise _copy_error(error, keys, entries, usage)
     if any(key not in entries for key in keys):
         raise ScorerError("the scoring that this call waited for was cancelled: try again")
     found = [entries[key] for key in keys]
-    paid = {key for flight in reporting for key in flight.fresh}
+    paid = {key for flight in reporting for key in flight.work}
     passages = [entry.passage for entry in found]
     tiers = [entry.tier for entry in found]
     return Scored(

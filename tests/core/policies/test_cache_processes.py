@@ -149,7 +149,7 @@ def test_a_fork_waits_until_no_thread_is_inside_sqlite(tmp_path: Path) -> None:
         """
         import os, sys, threading, time, warnings
         from pathlib import Path
-        from rerank_core.policies.caches import _ScoreFile as ScoreFile
+        from rerank_core.vectors import VectorFile
 
         warnings.simplefilter("ignore", DeprecationWarning)
         entered, steps = threading.Event(), []
@@ -159,7 +159,7 @@ def test_a_fork_waits_until_no_thread_is_inside_sqlite(tmp_path: Path) -> None:
             time.sleep(0.3)
             steps.append("worked")
 
-        first, second = ScoreFile(Path(sys.argv[1], "a")), ScoreFile(Path(sys.argv[1], "b"))
+        first, second = (VectorFile(Path(sys.argv[1], name)) for name in "ab")
         thread = threading.Thread(target=first._run, args=(work,))
         thread.start()
         entered.wait()

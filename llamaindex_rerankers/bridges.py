@@ -18,7 +18,7 @@ from rerank_core.llm.answer import Reply
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import ModelScorer
 from rerank_core.remote.failure import errors_by_status, find_value
-from rerank_core.remote.response import find_number
+from rerank_core.remote.response import find_count
 from rerank_core.wrapped import Method, RankedText, RerankerScorer
 
 __all__ = ["LLMScorer", "PostprocessorScorer"]
@@ -84,22 +84,20 @@ class LLMScorer(ModelScorer):
             response = await llm.achat(messages)
         choice = (find_value(response.raw, "choices") or [None])[0]
         finish = str(find_value(choice, "finish_reason") or find_value(response.raw, "stop_reason") or "")
-        tokens = find_number(
-            response, "raw.usage.prompt_tokens", "raw.usage.input_tokens", "additional_kwargs.prompt_tokens"
-        )
-        output = find_number(
-            response,
-            "raw.usage.completion_tokens",
-            "raw.usage.output_tokens",
-            "additional_kwargs.completion_tokens",
-        )
         return Reply(
             text=response.message.content or "",
             data=data,
             finish=finish,
             logprobs={top.token: top.logprob for top in (response.logprobs or [[]])[0]},
-            input_tokens=None if tokens is None else int(tokens),
-            output_tokens=None if output is None else int(output),
+            input_tokens=find_count(
+                response, "raw.usage.prompt_tokens", "raw.usage.input_tokens", "additional_kwargs.prompt_tokens"
+            ),
+            output_tokens=find_count(
+                response,
+                "raw.usage.completion_tokens",
+                "raw.usage.output_tokens",
+                "additional_kwargs.completion_tokens",
+            ),
         )
 
 

@@ -13,14 +13,13 @@ os.environ["NO_PROXY"] = "127.0.0.1"
 from support.faults import FaultTable, expected_outcomes
 from support.loopback import FAULTS, running
 from support.providers import MODELS
-from tenacity import wait_random
 
-from rerank_core.remote import retries
+from rerank_core.remote import sending
 
 
 def main() -> int:
     """Print the outcome where one request meets a fault, and where all do; scorers that agree share a row."""
-    retries._backoff = wait_random(0.0, 0.01)
+    sending._backoff = lambda attempt: 0.005
     logging.getLogger("rerank_core").setLevel(logging.ERROR)
     surprises = 0
     with running() as loopback:

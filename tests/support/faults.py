@@ -41,6 +41,9 @@ _BY_STATUS: dict[str, type[ScorerError]] = {
 _FINAL = {"307", "400", "401", "403", "404", "413", "422"}
 _EXCEPTIONS = {
     ("vertex", "index-string"): CORRECT,  # ids are strings
+    ("cohere", "index-float"): CORRECT,  # the SDK makes whole numbers of both
+    ("cohere", "index-string"): CORRECT,
+    ("voyage", "usage-missing"): InvalidResponseError.__name__,  # the SDK raises AttributeError
     **{("deepinfra", fault): CORRECT for fault in ROW_FAULTS if fault.startswith("index-")},  # there is none
 }
 """What comes of a broken reply, where it is not refused: never a wrong ranking."""

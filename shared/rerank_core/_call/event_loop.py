@@ -130,13 +130,16 @@ class _LoopCall(Generic[T]):
 class _BackgroundLoop:
     """An event loop on a daemon thread, started by the first call and stopped at exit."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # A child has the loop's objects but not its thread. It must not close them: that would unregister file
         # descriptors that the parent's loop still waits for.
         in_forked_children(self._abandon_after_fork)
+        # Registered now, it runs after whatever closes connections on the loop at exit.
+        atexit.register(lambda: _stop(self._loop, self._thread))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result, from sync code on any thread.
@@ -185,9 +188,8 @@ class _BackgroundLoop:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_run_loop, args=(loop,), name="rerank-core-loop", daemon=True)
+                thread = threading.Thread(target=_run_loop, args=(loop,), name=self._name, daemon=True)
                 thread.start()
-                atexit.register(_stop, loop, thread)
                 self._thread, self._loop = thread, loop
             return self._loop
 
@@ -207,9 +209,9 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
             stopped = True
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+def _stop(loop: asyncio.AbstractEventLoop | None, thread: threading.Thread | None) -> None:
     """Cancel what still runs and end the thread, so that the interpreter exits without waiting."""
-    if not thread.is_alive():
+    if loop is None or thread is None or not thread.is_alive():
         return
 
     async def cancel_all() -> None:
@@ -225,6 +227,8 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         loop.close()
 
 
-_background = _BackgroundLoop()
+_background = _BackgroundLoop("rerank-core-loop")
 run = _background.run
 arun = _background.arun
+arun_for_sdk = _BackgroundLoop("rerank-core-sdks").arun
+"""For the SDKs of services, some of which read a large reply in one long step."""

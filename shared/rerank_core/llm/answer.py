@@ -38,16 +38,12 @@ _GRADES = ("grade", "relevance", "score")
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a language model said.
+    """What a language model said, and what it reports of tokens and cost (US dollars).
 
     Attributes:
-        text: as text.
         data: as parsed data, None where there is only text.
         finish: why it stopped, as the service says it.
         logprobs: of the most likely first tokens, by token.
-        input_tokens: that it read, as reported; None where they are not; the same of the next two.
-        output_tokens: that it wrote.
-        cost: US dollars.
     """
 
     text: str = ""
@@ -62,11 +58,6 @@ class Reply:
     def refused(self) -> str:
         """Why it did not answer, such as ``"content_filter"``; empty where it did."""
         return self.finish if self.finish in _REFUSALS else ""
-
-    @property
-    def cut(self) -> bool:
-        """Whether the answer was cut off for its length."""
-        return self.finish in ("length", "max_tokens")
 
 
 def read_answer(reply: Reply, mode: Mode, count: int) -> Judged:
@@ -84,8 +75,13 @@ def read_answer(reply: Reply, mode: Mode, count: int) -> Judged:
     if numbered_from_0 and count - 1 not in rows:
         return []
     if mode == "order":
-        return [(position, _place_to_score(place, count)) for place, position in enumerate(rows)]
-    return sorted(rows.items(), key=lambda row: -row[1])
+        return [(position, place_to_score(place, count)) for place, position in enumerate(rows)]
+    return sort_judged(rows.items())
+
+
+def sort_judged(judged: Iterable[tuple[int, float]]) -> Judged:
+    """Return judged documents best first; equal ones keep their order."""
+    return sorted(judged, key=lambda row: -row[1])
 
 
 def complete(judged: Judged, positions: Iterable[int]) -> Judged:
@@ -109,11 +105,7 @@ def merge_samples(samples: Sequence[Judged]) -> Judged:
 
 
 def expect_grade(logprobs: Mapping[str, float]) -> float:
-    """Return the expected grade of one document, in [0, 1], from the probabilities of the digits.
-
-    Raises:
-        InvalidResponseError: there are no probabilities, or hardly any of a digit.
-    """
+    """Return the expected grade of one document, in [0, 1], from the probabilities of the digits."""
     digits: dict[int, float] = {}
     for token, logprob in logprobs.items():
         if token.strip().isdecimal() and token.strip().isascii() and len(token.strip()) == 1:
@@ -125,27 +117,24 @@ def expect_grade(logprobs: Mapping[str, float]) -> float:
     return min(1.0, sum(digit * share for digit, share in digits.items()) / (total * _MAX_DIGIT))
 
 
-def _place_to_score(place: int, count: int) -> float:
+def place_to_score(place: int, count: int) -> float:
+    """Return the score of a place among so many, counted from 0."""
     return 1.0 - (place + 0.5) / count
 
 
 def _find_rows(reply: Reply, mode: Mode) -> list[_Row]:
     """Return the rows of the parsed data, else of every JSON value in the text, else of its lines."""
-    values = iter([reply.data]) if reply.data is not None else _find_values(reply.text)
+    text = reply.text[-_MAX_CHARS:].rpartition("</think>")[2]  # after the reasoning
+    values = [reply.data] if reply.data is not None else _find_values(text)
     rows = [_read_row(row, mode) for value in values for row in _rows_of(value, mode)]
     if mode == "grades" and not any(number is not None for number, _ in rows):
-        rows = [_read_row(row, mode) for row in _LINE.findall(_answer_of(reply.text))]
+        rows = [_read_row(row, mode) for row in _LINE.findall(text)]
     return rows
-
-
-def _answer_of(text: str) -> str:
-    """Return the text after the reasoning."""
-    return text[-_MAX_CHARS:].rpartition("</think>")[2]
 
 
 def _find_values(text: str) -> Iterator[object]:
     """Yield the JSON values in a text; of a list that was cut off, its whole elements."""
-    text, at, failures, decoder = _answer_of(text), 0, 0, json.JSONDecoder()
+    at, failures, decoder = 0, 0, json.JSONDecoder()
     while failures < _MAX_FAILURES and (opening := _OPENING.search(text, at)) is not None:
         try:
             value, at = decoder.raw_decode(text, opening.start())

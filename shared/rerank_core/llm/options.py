@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from rerank_core._support.checks import check_amount, check_choice, check_count, check_fraction
+from rerank_core._support.checks import check_amount, check_choice, check_count, check_fraction, check_text
 from rerank_core.errors import ConfigurationError
 from rerank_core.llm.prompt import Mode, Prompt
 from rerank_core.llm.windows import Strategy
@@ -69,8 +69,8 @@ class JudgeOptions(ScorerOptions):
         check_fraction("min_coverage", self.min_coverage, above_0=True)
         if self.max_cost is not None:
             check_amount("max_cost", self.max_cost, unit="US dollars")
-        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
-            raise ConfigurationError("instruction is no text: give what counts as relevant, or leave it out")
+        if self.instruction is not None:
+            check_text("instruction", self.instruction)
         if self.prompt is not None and not callable(self.prompt):
             raise ConfigurationError("prompt is no function: give one from the query and the texts to messages")
         if self.prompt is not None and self.instruction is not None:

@@ -66,38 +66,32 @@ class Question:
     Attributes:
         messages: what is said.
         documents: how many it is about.
-        schema: JSON schema of the answer, with a ``title``; None where the answer is one token.
-        logprobs: whether the log-probabilities of the first token are asked for.
+        schema: JSON schema of the answer, with a ``title``; None where the answer is one token, of which the
+            log-probabilities are asked for.
     """
 
     messages: Sequence[Message]
     documents: int
     schema: Mapping[str, Any] | None = None
-    logprobs: bool = False
 
 
 def build_messages(query: str, texts: Sequence[str], *, mode: Mode, instruction: str | None) -> list[Message]:
     """Return the messages that ask about texts; their ids are their positions, counted from 1.
 
-    What is the same for all queries comes first, so that services can cache it. Nothing in a text can end its own
-    ``<document>`` element.
+    What is the same for all queries comes first, so that services can cache it.
     """
     wish = "" if instruction is None else f"\nWhat counts as relevant: {instruction}"
     system = PROMPT.format(task=_TASKS[mode], instruction=wish)
-    asked = f"<query>\n{_neutralize(query)}\n</query>"
-    documents = "\n".join(
-        f'<document id="{number}">\n{_neutralize(text)}\n</document>' for number, text in enumerate(texts, 1)
-    )
+    # Nothing in a text can look like one of our tags, and so end its own element.
+    query, *texts = (_DELIMITER.sub("‹", text) for text in (query, *texts))
+    asked = f"<query>\n{query}\n</query>"
+    documents = "\n".join(f'<document id="{number}">\n{text}\n</document>' for number, text in enumerate(texts, 1))
     last = _LAST_LINES[mode].format(count=len(texts))
     return [("system", system), ("user", f"{asked}\n\n{documents}\n\n{last}\n{asked}")]
 
 
 def check_messages(messages: object) -> list[Message]:
-    """Return the messages of a prompt of one's own.
-
-    Raises:
-        ConfigurationError: they are not pairs of role and content.
-    """
+    """Return the messages of a prompt of one's own, checked to be pairs of role and content."""
     if isinstance(messages, Sequence) and not isinstance(messages, str) and messages:
         pairs = [tuple(message) if isinstance(message, Sequence) else () for message in messages]
         if all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
@@ -107,12 +101,10 @@ def check_messages(messages: object) -> list[Message]:
 
 def build_schema(mode: Mode) -> dict[str, Any] | None:
     """Return the JSON schema of an answer, as strict as services know it; None for one token."""
-    number = {"type": "integer"}
-    item: dict[str, Any] = number
     if mode == "pointwise":
         return None
-    if mode == "grades":
-        item = _build_object({"id": number, "grade": number})
+    number: dict[str, Any] = {"type": "integer"}
+    item = number if mode == "order" else _build_object({"id": number, "grade": number})
     return {"title": mode, "description": _TASKS[mode], **_build_object({mode: {"type": "array", "items": item}})}
 
 
@@ -131,8 +123,3 @@ def _build_object(properties: dict[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _neutralize(text: str) -> str:
-    """Return a text in which no tag looks like one of ours."""
-    return _DELIMITER.sub("‹", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,7 +21,16 @@ from rerank_core.errors import (
     ScorerTimeoutError,
     name_scorer,
 )
-from rerank_core.llm.answer import Judged, Reply, complete, expect_grade, merge_samples, read_answer
+from rerank_core.llm.answer import (
+    Judged,
+    Reply,
+    complete,
+    expect_grade,
+    merge_samples,
+    place_to_score,
+    read_answer,
+    sort_judged,
+)
 from rerank_core.llm.options import JudgeOptions
 from rerank_core.llm.prompt import PROMPT, Question, build_messages, build_schema, check_messages, cut_text
 from rerank_core.llm.windows import count_questions, rank_by_pivot, rank_by_sliding
@@ -33,8 +41,6 @@ from rerank_core.types import Scored
 from rerank_core.usage import Usage
 
 __all__ = ["JudgeScorer", "ModelScorer"]
-
-_logger = logging.getLogger("rerank_core")
 
 _OUTPUT_TOKENS = 12
 """Tokens that an answer takes per document, about."""
@@ -136,13 +142,11 @@ class _Call:
         if options.mode == "pointwise":
             self._check_cost(self._build([0]), count)
             await fan_out(self._grade_alone, range(count), progress=False)
-            return sorted(self._scores.items(), key=lambda row: (-row[1], row[0]))
+            return sort_judged(sorted(self._scores.items()))
         questions = count_questions(count, window, options.strategy) * options.samples
         self._check_cost(self._build(range(min(count, window))), questions)
-        if count <= window:
-            return await self._judge(range(count))
         rank = rank_by_pivot if options.strategy == "pivot" else rank_by_sliding
-        return await rank(self._judge, count, window)
+        return await rank(self._judge, range(count), window)
 
     def _to_scored(self, ranked: Judged) -> Scored:
         """Return the answer; a text never scores higher than one before it, so that scores say the order."""
@@ -152,7 +156,7 @@ class _Call:
             lowest = min(lowest, score)
             scores[position], tiers[position] = lowest, place
         if self._scorer.ordinal:
-            scores = [1.0 - (tier + 0.5) / self._count for tier in tiers]
+            scores = [place_to_score(tier, self._count) for tier in tiers]
         return Scored(scores, tiers=tiers if self._scorer.listwise or len(ranked) < self._count else ())
 
     async def _judge(self, positions: Sequence[int]) -> Judged:
@@ -163,21 +167,12 @@ class _Call:
             random.Random(digest(self._query, str(number))).shuffle(shuffled)  # noqa: S311 - no secret
             orders.append(shuffled)
         samples = await fan_out(self._ask_covering, orders, progress=False)
-        judged = merge_samples(samples) if len(samples) > 1 else samples[0]
+        judged = merge_samples(samples)
         self._scores.update(judged)
-        if len(judged) < len(positions):
-            _logger.debug(
-                "%s: left out %d of %d texts", self._scorer.name, len(positions) - len(judged), len(positions)
-            )
         return complete(judged, positions)
 
     async def _ask_covering(self, positions: Sequence[int], *, may_halve: bool = True) -> Judged:
-        """Return the judged ones of these texts: of one answer, or of a second one where the first is not enough.
-
-        Raises:
-            InvalidResponseError: two answers leave out too many.
-            ScorerError: the model refuses.
-        """
+        """Return the judged ones of these texts, of a second answer where the first one has too few."""
         note = ""
         answers: list[Judged] = []
         enough = self._options.min_coverage * len(positions)
@@ -195,7 +190,7 @@ class _Call:
             )
         best = max(answers, key=len)
         self._scores.update((positions[at], score) for at, score in best)
-        why = ", because it was cut off for its length" if reply.cut else ""
+        why = ", because it was cut off for its length" if reply.finish in ("length", "max_tokens") else ""
         raise InvalidResponseError(
             f"judged {len(best)} of {len(positions)} documents, twice asked{why}: nothing can be ranked from it; "
             "use a smaller window=, or another model"
@@ -210,7 +205,7 @@ class _Call:
                 judged += await self._ask_covering(half, may_halve=False)
                 self._scores.update(judged)
             if not self._scorer.ordinal:
-                return sorted(judged, key=lambda row: -row[1])
+                return sort_judged(judged)
         numbers = [position + 1 for position in positions]
         which = f"text {numbers[0]}" if len(numbers) == 1 else f"the texts {min(numbers)} to {max(numbers)}"
         raise ScorerError(f"refused to judge {which} of the call ({reason}): leave out what the model refuses")
@@ -229,12 +224,7 @@ class _Call:
         else:
             messages = build_messages(self._query, texts, mode=options.mode, instruction=options.instruction)
         more = [("user", note)] if note else []
-        return Question(
-            messages=[*messages, *more],
-            documents=len(texts),
-            schema=self._schema,
-            logprobs=options.mode == "pointwise",
-        )
+        return Question(messages=[*messages, *more], documents=len(texts), schema=self._schema)
 
     async def _ask(self, question: Question) -> Reply:
         estimate = self._check_cost(question)
@@ -247,11 +237,7 @@ class _Call:
         return reply
 
     def _check_cost(self, question: Question, times: int = 1) -> float:
-        """Return about what a question costs, so many times.
-
-        Raises:
-            ScorerError: the call would cost more than ``max_cost``.
-        """
+        """Return about what a question costs, so many times; the call may not cost more than ``max_cost``."""
         cost, limit = self._count_usage(question, Reply()).cost, self._options.max_cost
         cost = (cost or 0.0) * times
         if limit is not None and self._spent + cost > limit:

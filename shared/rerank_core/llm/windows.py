@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from rerank_core._call.fan_out import fan_out
-from rerank_core.llm.answer import Judged
+from rerank_core.llm.answer import Judged, sort_judged
 
 __all__ = ["Judge", "Strategy", "count_questions", "rank_by_pivot", "rank_by_sliding"]
 
@@ -39,11 +39,11 @@ def count_questions(count: int, window: int, strategy: Strategy) -> int:
     return 1 + math.ceil((count - window) / (window - window // 2))
 
 
-async def rank_by_sliding(judge: Judge, count: int, window: int) -> Judged:
+async def rank_by_sliding(judge: Judge, positions: Sequence[int], window: int) -> Judged:
     """Return all documents, best first."""
-    order = list(range(count))
+    order = list(positions)
     scores: dict[int, float] = {}
-    start = count - window
+    start = len(order) - window
     while True:
         judged = await judge(order[max(0, start) : max(0, start) + window])
         order[max(0, start) : max(0, start) + window] = [position for position, _ in judged]
@@ -53,12 +53,8 @@ async def rank_by_sliding(judge: Judge, count: int, window: int) -> Judged:
         start -= window - window // 2
 
 
-async def rank_by_pivot(judge: Judge, count: int, window: int) -> Judged:
+async def rank_by_pivot(judge: Judge, positions: Sequence[int], window: int) -> Judged:
     """Return all documents, best first."""
-    return await _rank_some(judge, range(count), window)
-
-
-async def _rank_some(judge: Judge, positions: Sequence[int], window: int) -> Judged:
     first = await judge(positions[:window])
     if len(positions) <= window:
         return first
@@ -69,12 +65,7 @@ async def _rank_some(judge: Judge, positions: Sequence[int], window: int) -> Jud
         place = next(place for place, (position, _) in enumerate(judged) if position == pivot)
         winners += judged[:place]
         losers += judged[place + 1 :]
-    winners.sort(key=_best_first)
-    losers.sort(key=_best_first)
+    winners, losers = sort_judged(winners), sort_judged(losers)
     if len(winners) > 1:  # more than a window holds where the first stage's order is bad: another round
-        winners = await _rank_some(judge, [position for position, _ in winners], window)
+        winners = await rank_by_pivot(judge, [position for position, _ in winners], window)
     return winners + losers
-
-
-def _best_first(row: tuple[int, float]) -> float:
-    return -row[1]

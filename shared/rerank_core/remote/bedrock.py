@@ -14,8 +14,8 @@ from rerank_core._support.extras import require
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError, RequestTooLargeError
 from rerank_core.model_facts import Limits, ModelFacts
 from rerank_core.pricing import Price, price_of
-from rerank_core.remote.body import max_reply_bytes
-from rerank_core.remote.client import first_variable
+from rerank_core.remote.access import first_variable
+from rerank_core.remote.client import max_reply_bytes
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import ParsedReply, ResponseFormat
 from rerank_core.remote.service import RemoteOptions, Service, Transport
@@ -157,7 +157,7 @@ class _BedrockTransport(SignedTransport):
             requests += 1
             page = await self.ask(partial(self._client.rerank, **fields), max_reply_bytes(query, texts), _FORMAT)
             if isinstance(page, RequestFailure):
-                return page
+                return replace(page, requests=requests)
             rows += page.rows
             token = page.next_page
             if not token or token == fields.get("nextToken") or not page.rows or len(rows) >= len(texts):

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, cast
 
-import anyio
 from pydantic import SecretStr
 
-from rerank_core._call.asking import add_consumption, answer_deadline
+from rerank_core._call.asking import add_consumption
 from rerank_core._call.event_loop import run_work
-from rerank_core.errors import ConfigurationError
+from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.llm.answer import Reply
 from rerank_core.llm.options import JudgeOptions
 from rerank_core.llm.prompt import Question
 from rerank_core.llm.scorer import JudgeScorer
 from rerank_core.model_facts import ModelFacts
-from rerank_core.remote.body import encode_json
-from rerank_core.remote.client import HttpClient, failure_of, first_variable, join_address
+from rerank_core.remote.access import first_variable, join_address
+from rerank_core.remote.client import HttpClient, encode_json, failure_of
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal, to_number
-from rerank_core.remote.response import BYTES_PER_STEP, COST_HEADER, find_number, parse_json
-from rerank_core.remote.retries import send_with_retries
+from rerank_core.remote.response import BYTES_PER_STEP, find_cost, find_count, parse_json
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import RemoteOptions, Service
 from rerank_core.usage import Usage
@@ -107,39 +105,28 @@ class ChatScorer(JudgeScorer, RemoteScorer):
     async def ask(self, question: Question) -> Reply:
         """Ask the server, again where that may help."""
         session = await self._open_session()
-        key = SecretStr("")
-        tokens = sum(len(content) for _, content in question.messages) // 3
+        client = cast("_ChatClient", session.transport)
+        contents = [content for _, content in question.messages]
 
-        async def attempt() -> Reply | RequestFailure:
-            nonlocal key
-            async with session.limiter.slot(tokens):
-                try:
-                    key = await self.fetch_key()
-                except Exception as exc:
-                    return RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
-                with anyio.move_on_after(self.options.timeout):
-                    return await cast("_ChatClient", session.transport).ask(key, question)
-            return RequestFailure("timeout", message=f"no answer within timeout={self.options.timeout} s")
+        def begin_retry() -> bool:
+            add_consumption(Usage(requests=1, retries=1))
+            return True
 
-        outcome, attempts = await send_with_retries(
-            attempt,
+        reply, _ = await session.send(
             self,
-            session.limiter,
-            deadline=answer_deadline(),
-            before_retry=partial(add_consumption, Usage(requests=1, retries=1)),
+            partial(client.ask, question),
+            tokens=sum(map(len, contents)) // 3,
+            private=lambda: contents,
+            begin_retry=begin_retry,
         )
-        if isinstance(outcome, RequestFailure):
-            private = [content for _, content in question.messages]
-            raise outcome.without_quotes(key.get_secret_value(), private).to_error(attempts)
-        return outcome
+        if isinstance(reply, ScorerError):
+            raise reply
+        return reply
 
     def _find_key(self) -> SecretStr:
-        from_variable = not self.options.base_url and first_variable((_ADDRESS,)) is not None
-        required = self.base_url == SERVICE.base_url
-        self.service = replace(
-            SERVICE, key_variables=(_KEY,) if from_variable or required else (), key_required=required
-        )
-        return super()._find_key()
+        is_address_given = self.options.base_url or first_variable((_ADDRESS,)) is None
+        further = () if is_address_given else (_KEY,)
+        return self._look_up_key(*further, required=self.base_url == SERVICE.base_url)
 
 
 class _ChatClient(HttpClient):
@@ -150,28 +137,26 @@ class _ChatClient(HttpClient):
         super().__init__(options)
         self._url = join_address(scorer.base_url or "", "/v1/chat/completions")
         self._model, self._body = scorer.model, options.body
-        efforts: list[object] = [options.reasoning]
-        self._choices: dict[str, list[object]] = {
-            _FORMAT: ["json_schema", "json_object", None],
-            "reasoning_effort": ["none", "minimal", None] if options.reasoning == "none" else efforts,
-            "temperature": [0.0, None] if options.temperature == 0.0 else [options.temperature],
+        self._choices: dict[str, Sequence[object]] = {
+            _FORMAT: ("json_schema", "json_object", None),
+            "reasoning_effort": ("none", "minimal", None) if options.reasoning == "none" else (options.reasoning,),
+            "temperature": (0.0, None) if options.temperature == 0.0 else (options.temperature,),
         }
-        self._chosen = dict.fromkeys(self._choices, 0)
 
-    async def ask(self, key: SecretStr, question: Question) -> Reply | RequestFailure:
+    async def ask(self, question: Question, key: SecretStr) -> Reply | RequestFailure:
         """Send a question; where the server refuses an optional field, without it, and remember what it took."""
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        chosen = dict(self._chosen)
+        choices = dict(self._choices)
         while True:
             try:
-                content = encode_json(self._make_body(question, chosen))
+                content = encode_json(self._make_body(question, choices))
                 reply = await self.fetch(self._url, headers, _MAX_BYTES, content)
             except Exception as exc:
                 return failure_of(exc)
             payload = await run_work(len(reply.body) // BYTES_PER_STEP, parse_json, reply.body)
             status = reply.status
             if 200 <= status < 300 and find_value(payload, "error") is None:
-                self._chosen = chosen
+                self._choices = choices
                 return _read_completion(payload, reply.headers, status)
             if status < 400:  # OpenRouter reports a provider's error with status 200
                 code = to_number(find_value(payload, "error.code"))
@@ -179,41 +164,41 @@ class _ChatClient(HttpClient):
             failure = read_refusal(status, reply.headers, payload)
             if find_value(payload, "error.code") == "content_filter":  # Azure, of the prompt
                 return Reply(finish="content_filter", output_tokens=0)
-            field = self._field_to_blame(failure, payload, chosen, question)
+            field = _find_refused_field(failure, payload, choices, question)
             if field is None:
                 return failure
-            chosen[field] += 1
+            choices[field] = choices[field][1:]
             add_consumption(Usage(requests=1))
 
-    def _make_body(self, question: Question, chosen: Mapping[str, int]) -> dict[str, Any]:
-        fields = {name: self._choices[name][number] for name, number in chosen.items()}
-        schema = question.schema
-        if fields[_FORMAT] is not None:
-            form: dict[str, Any] = {"type": fields[_FORMAT]}
-            if form["type"] == "json_schema" and schema is not None:
+    def _make_body(self, question: Question, choices: Mapping[str, Sequence[object]]) -> dict[str, Any]:
+        fields: dict[str, Any] = {name: values[0] for name, values in choices.items()}
+        form, schema = fields.pop(_FORMAT), question.schema
+        if form is not None and schema is not None:
+            fields[_FORMAT] = {"type": form}
+            if form == "json_schema":
                 bare = {name: value for name, value in schema.items() if name not in ("title", "description")}
-                form["json_schema"] = {"name": schema["title"], "strict": True, "schema": bare}
-            fields[_FORMAT] = form if schema is not None else None
-        if question.logprobs:
+                fields[_FORMAT][form] = {"name": schema["title"], "strict": True, "schema": bare}
+        if schema is None:
             fields |= {"logprobs": True, "top_logprobs": 20, "max_tokens": 1}
         messages = [{"role": role, "content": content} for role, content in question.messages]
         body = {"model": self._model, "messages": messages, "stream": False, **fields, **self._body}
         return {name: value for name, value in body.items() if value is not None}
 
-    def _field_to_blame(
-        self, failure: RequestFailure, payload: object, chosen: Mapping[str, int], question: Question
-    ) -> str | None:
-        """Return the optional field that a refusal is about; None where it is about something else."""
-        if failure.kind != "status" or failure.status not in _REFUSED_FIELD:
-            return None
-        left = [name for name, number in chosen.items() if number + 1 < len(self._choices[name])]
-        said = f"{find_value(payload, 'error.param')} {failure.message}".lower()
-        for name in left:
-            if name in said or (name == _FORMAT and "schema" in said):
-                return name
-        # Some servers do not say what they refuse; the format is what most of them do not know.
-        unsaid = failure.status in (400, 422) and not any(name in said for name in ("context", "token", "length"))
-        return _FORMAT if unsaid and _FORMAT in left and question.schema is not None else None
+
+def _find_refused_field(
+    failure: RequestFailure, payload: object, choices: Mapping[str, Sequence[object]], question: Question
+) -> str | None:
+    """Return the optional field that a refusal is about; None where it is about something else."""
+    if failure.kind != "status" or failure.status not in _REFUSED_FIELD:
+        return None
+    left = [name for name, values in choices.items() if len(values) > 1]
+    said = f"{find_value(payload, 'error.param')} {failure.message}".lower()
+    for name in left:
+        if name in said or (name == _FORMAT and "schema" in said):
+            return name
+    # Some servers do not say what they refuse; the format is what most of them do not know.
+    unsaid = failure.status in (400, 422) and not any(name in said for name in ("context", "token", "length"))
+    return _FORMAT if unsaid and _FORMAT in left and question.schema is not None else None
 
 
 def _read_completion(payload: object, headers: Mapping[str, str], status: int) -> Reply | RequestFailure:
@@ -221,33 +206,27 @@ def _read_completion(payload: object, headers: Mapping[str, str], status: int) -
     choices = find_value(payload, "choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     content, finish = find_value(choice, "message.content"), find_value(choice, "finish_reason")
-    refusal = find_value(choice, "message.refusal")
     if isinstance(content, list):  # parts, as Mistral's reasoning models answer
         content = "".join(str(find_value(part, "text") or "") for part in content)
     if choice is None or not isinstance(content, (str, type(None))):
         return RequestFailure("invalid", status, "the reply holds no message", request_id=find_request_id(headers))
-    tokens, output = (
-        find_number(payload, "usage.prompt_tokens", "usage.input_tokens"),
-        find_number(payload, "usage.completion_tokens", "usage.output_tokens"),
-    )
-    first = find_value(choice, "logprobs.content")
-    top = find_value(first[0], "top_logprobs") if isinstance(first, list) and first else None
-    cost = to_number(headers.get(COST_HEADER))
+    if find_value(choice, "message.refusal") and not content and finish != "content_filter":
+        finish = "refusal"
     return Reply(
         text=content or "",
-        finish="refusal" if refusal and not content and finish != "content_filter" else str(finish or ""),
-        logprobs=_read_logprobs(top),
-        input_tokens=None if tokens is None else int(tokens),
-        output_tokens=None if output is None else int(output),
-        cost=find_number(payload, "usage.cost") if cost is None else cost,
+        finish=str(finish or ""),
+        logprobs=_read_logprobs(find_value(choice, "logprobs.content")),
+        input_tokens=find_count(payload, "usage.prompt_tokens", "usage.input_tokens"),
+        output_tokens=find_count(payload, "usage.completion_tokens", "usage.output_tokens"),
+        cost=find_cost(headers, payload, "usage.cost"),
     )
 
 
-def _read_logprobs(top: object) -> dict[str, float]:
+def _read_logprobs(tokens: object) -> dict[str, float]:
     """Return the log-probabilities of the first token's candidates, without what is none."""
-    found = {}
-    for entry in top if isinstance(top, list) else ():
-        token, logprob = find_value(entry, "token"), find_value(entry, "logprob")
-        if isinstance(token, str) and isinstance(logprob, (int, float)):
-            found[token] = float(logprob)
-    return found
+    top = find_value(tokens[0], "top_logprobs") if isinstance(tokens, list) and tokens else None
+    entries = top if isinstance(top, list) else []
+    rows = [(find_value(entry, "token"), find_value(entry, "logprob")) for entry in entries]
+    return {
+        name: float(value) for name, value in rows if isinstance(name, str) and isinstance(value, (int, float))
+    }

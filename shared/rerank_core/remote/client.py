@@ -1,117 +1,52 @@
-"""What every client of a service needs: a key, an address, and what an exception of httpx means."""
+"""The HTTP client: requests and replies of limited size, written and read beside the event loop if large."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import os
-from collections.abc import Callable, Mapping, Sequence
+import json
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-import anyio.to_thread
+import anyio
 import httpx
-from pydantic import SecretStr
 
-from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
-from rerank_core.remote.body import IDENTITY, ReplyTooLargeError, fetch
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import HttpReply
 from rerank_core.remote.service import RemoteOptions
 
+IDENTITY = {"Accept-Encoding": "identity"}
+"""Asks for replies that are not compressed: few bytes could hold any number of them."""
 
-def first_variable(names: Sequence[str]) -> str | None:
-    """Return the value of the first of these environment variables that is set and not blank."""
-    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+_BASE_BYTES = 65_536
+_BYTES_PER_TEXT = 1024
+_ECHO_FACTOR = 3  # JSON escapes: "\u00e9" is six bytes for two
+_LARGEST_BYTES = 64 * 1024 * 1024
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def find_key(given: SecretStr | str | None, variables: Sequence[str], *, required: bool = True) -> SecretStr:
-    """Return the key: the one given, else the first environment variable that is set; empty for none.
+class ReplyTooLargeError(Exception):
+    """A reply is larger than an answer to the request can be."""
 
-    Raises:
-        MissingKeyError: there is none and one is required; names the variables.
-        AuthenticationError: it cannot be sent.
+
+def max_reply_bytes(query: str, texts: Sequence[str]) -> int:
+    """Return the most bytes that a reply may have: a kilobyte per text, and an echo of all texts.
+
+    >>> max_reply_bytes("query", ["text"] * 1000)
+    1101551
     """
-    key = check_key(given or "") or SecretStr(first_variable(variables) or "")
-    if not key and required:
-        where = f"set the environment variable {' or '.join(variables)}, or give api_key=" if variables else ""
-        raise MissingKeyError(f"no key: {where or 'give api_key='}")
-    return check_key(key)
+    echo = sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in (query, *texts))
+    return min(_BASE_BYTES + _BYTES_PER_TEXT * len(texts) + _ECHO_FACTOR * echo, _LARGEST_BYTES)
 
 
-def check_key(key: SecretStr | str) -> SecretStr:
-    """Return a key without white space around it.
-
-    Raises:
-        AuthenticationError: no HTTP header can carry it.
-    """
-    key = SecretStr((key if isinstance(key, str) else key.get_secret_value()).strip())
-    if not key.get_secret_value().isascii() or not key.get_secret_value().isprintable():
-        raise AuthenticationError("the key holds characters that no HTTP header can carry: copy it again")
-    return key
-
-
-async def call_for_key(function: Callable[[], Any]) -> SecretStr:
-    """Return the key that a function returns, or that its awaitable gives; it may block, so a thread runs it.
-
-    Raises:
-        AuthenticationError: it returns no key.
-    """
-    key = await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
-    if inspect.isawaitable(key):
-        key = await key
-    if not isinstance(key, (SecretStr, str)) or not key:
-        raise AuthenticationError(f"the function that api_key= names returned a {type(key).__name__}, no key")
-    return check_key(key)
-
-
-def join_address(base_url: str, path: str) -> str:
-    """Return an endpoint's address; what the base's end and the path's beginning have in common is there once.
-
-    >>> join_address("https://host/v1", "/v1/rerank"), join_address("https://host", "/v1/rerank")
-    ('https://host/v1/rerank', 'https://host/v1/rerank')
-    """
-    folders = path.split("/")
-    for count in range(len(folders), 1, -1):
-        common = "/".join(folders[:count])
-        if base_url.endswith(common):
-            return base_url + path[len(common) :]
-    return base_url + path
-
-
-def check_address(address: object) -> str:
-    """Return an address without its last slash.
-
-    Raises:
-        ConfigurationError: it is no http or https address, or holds a password, a query or a fragment, which
-            would show in names and logs.
-    """
-    text = address if isinstance(address, str) else ""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "base_url holds a user, a password, a query or a fragment: give the bare address, "
-            "and the key as api_key="
-        )
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"base_url is {address!r}: give an address such as 'http://127.0.0.1:8080'")
-    return text.rstrip("/")
-
-
-def lower_names(headers: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return headers by lower-case names."""
-    return {name.lower(): value for name, value in (headers or {}).items()}
+def encode_json(fields: Mapping[str, Any]) -> bytes:
+    """Return a request's body, in many small steps, so that other threads are not held up."""
+    return "".join(_ENCODER.iterencode(fields)).encode()
 
 
 class HttpClient:
-    """Sends requests by the client that the options name, or else by one of its own.
-
-    Attributes:
-        client: the one that sends.
-    """
+    """Sends requests by the client that the options name, or else by one of its own."""
 
     def __init__(self, options: RemoteOptions) -> None:
         connections = options.max_concurrency
@@ -124,11 +59,7 @@ class HttpClient:
     async def fetch(
         self, url: str, headers: Mapping[str, str], most: int, content: bytes | None = None
     ) -> HttpReply:
-        """Post JSON, or get what is at an address where there is no content; the options' headers win.
-
-        Raises:
-            ReplyTooLargeError: a body of success has more than ``most`` bytes.
-        """
+        """Post JSON, or get what is at an address where there is no content; the options' headers win."""
         together = httpx.Headers(IDENTITY)
         for further in ({} if content is None else {"Content-Type": "application/json"}, headers, self._headers):
             together.update(further)  # whatever the case of their names
@@ -139,13 +70,73 @@ class HttpClient:
             headers=together,
             timeout=self._timeout,
         )
-        response, body = await fetch(self.client, request, most)
-        return HttpReply(response.status_code, lower_names(response.headers), body)
+        return await self.send_request(request, most)
+
+    async def send_request(self, request: httpx.Request, most: int) -> HttpReply:
+        """Send a request; refuse a success of more than ``most`` bytes, and leave out the body of such an error.
+
+        A cancelled call never costs the client a connection: httpcore 1.0 keeps one for ever, unusable, whose
+        request is cancelled between two of its steps. So it is cancelled only while it waits for something.
+        """
+        task = asyncio.create_task(self._send(request, most))
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # Nobody else asks how it ended, and asyncio would log that.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            _cancel_when_waiting(task)
+            with anyio.CancelScope(shield=True):  # an anyio scope cancels every further wait too
+                await asyncio.wait({task})
+            raise
+        return task.result()
+
+    async def _send(self, request: httpx.Request, most: int) -> HttpReply:
+        response = await self.client.send(request, stream=True, follow_redirects=False)
+        pieces, encoding = response.aiter_raw(), response.headers.get("content-encoding", "")
+        if response.is_stream_consumed:  # by a hook of the user's own client, which decompressed it
+            pieces, encoding = response.aiter_bytes(), ""
+        try:
+            body = await read_body(pieces, encoding, most)
+        except ReplyTooLargeError:
+            if response.is_success:
+                raise
+            body = b""
+        finally:
+            await response.aclose()
+        return HttpReply(response.status_code, response.headers, body)
 
     async def aclose(self) -> None:
         """Close the connections, but for those of the user's own client."""
         if self._own:
             await self.client.aclose()
+
+
+def _cancel_when_waiting(task: asyncio.Task[Any]) -> None:
+    """Cancel a task as soon as it waits for something that has not come, rather than for its turn."""
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is not None and not waiter.done():
+        task.cancel()
+    elif not task.done():
+        task.get_loop().call_soon(_cancel_when_waiting, task)
+
+
+async def read_body(pieces: AsyncIterator[bytes], encoding: str, most: int) -> bytes:
+    """Return a body of so many bytes at most, decompressed no further than that."""
+    decoder = zlib.decompressobj(47) if encoding.lower() in ("gzip", "deflate") else None
+    if decoder is None and encoding.lower() not in ("", "identity"):
+        raise httpx.DecodingError("not asked for")
+    body = bytearray()
+    async for piece in pieces:
+        try:
+            # One byte more than fits shows that it is too large; the rest is never made.
+            body += piece if decoder is None else decoder.decompress(piece, most + 1 - len(body))
+        except zlib.error as exc:
+            raise httpx.DecodingError("broken") from exc
+        if len(body) > most:
+            raise ReplyTooLargeError
+    if decoder is not None and not decoder.eof:
+        raise httpx.DecodingError("cut off")
+    return bytes(body)
 
 
 def failure_of(error: Exception) -> RequestFailure:

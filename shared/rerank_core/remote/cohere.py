@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 from pydantic import SecretStr
 
-from rerank_core._call.event_loop import run_work
+from rerank_core._call.event_loop import arun_for_sdk
 from rerank_core._support.checks import check_choice, check_count
 from rerank_core._support.extras import require
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import IDENTITY, ExpectedReply, fetch, max_reply_bytes
-from rerank_core.remote.client import HttpClient, failure_of, lower_names
+from rerank_core.remote.client import IDENTITY, HttpClient, failure_of, max_reply_bytes
 from rerank_core.remote.failure import RequestFailure, find_request_id, find_value, read_refusal
-from rerank_core.remote.response import BYTES_PER_STEP, ParsedReply, find_number, parse_json
+from rerank_core.remote.response import ParsedReply, find_count, find_number
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import RemoteOptions, Service, Transport
 from rerank_core.types import Passage
@@ -30,11 +30,7 @@ __all__ = ["SERVICE", "CohereOptions", "CohereScorer"]
 
 _TOKENS = ("meta.billed_units.input_tokens", "meta.billed_units.text_tokens", "meta.tokens.input_tokens")
 _KNOWN = ModelFacts(Limits(document=4096))
-_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
-
-_expected: ContextVar[ExpectedReply] = ContextVar("rerank_core_cohere_expected")
-"""The reply to the request under way; the SDK hands nothing to the transport."""
-_EMPTY_REPLY = b'{"id": "", "results": []}'
+_OF_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 SERVICE = Service(
     provider="cohere",
@@ -110,88 +106,74 @@ class _CohereTransport(HttpClient):
         sdk: Any = require("cohere", extra="cohere", purpose=scorer.name)
         self._api_error: type[Any] = require("cohere.core", extra="cohere", purpose=scorer.name).ApiError
         options = scorer.options
-        # What the user's client adds to a request is added by the outer one, which makes the requests.
-        limited = httpx.AsyncClient(
-            transport=_LimitedTransport(self.client),
+        address = {"base_url": scorer.base_url} if scorer.base_url else {}
+        self._open_sdk: Callable[..., cohere.AsyncClientV2] = partial(sdk.AsyncClientV2, **address)
+        fields: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc, "priority": options.priority}
+        if options.relevant_spans:
+            fields["relevant_spans"] = {"mode": "enabled"}
+        fields = {**fields, **options.body}
+        self._request_options: Any = {
+            "max_retries": 0,
+            "additional_headers": {**IDENTITY, **options.headers},
+            "additional_body_parameters": {name: value for name, value in fields.items() if value is not None},
+        }
+        self._model = scorer.model
+
+    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+        return await arun_for_sdk(self._ask(asyncio.get_running_loop(), key, query, texts))
+
+    async def _ask(
+        self, loop: asyncio.AbstractEventLoop, key: SecretStr, query: str, texts: Sequence[str]
+    ) -> ParsedReply | RequestFailure:
+        transport = _LimitedTransport(self, loop, max_reply_bytes(query, texts))
+        # What the user's client adds to a request is added by the SDK's, which makes the requests.
+        client = httpx.AsyncClient(
+            transport=transport,
             headers=self.client.headers,
             params=self.client.params,
             cookies=self.client.cookies,
         )
-        self._sdk: cohere.AsyncClientV2 = sdk.AsyncClientV2(
-            "sent with each request",
-            **({"base_url": scorer.base_url} if scorer.base_url else {}),
-            timeout=options.timeout,
-            httpx_client=limited,
-        )
-        fields: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc, "priority": options.priority}
-        if options.relevant_spans:
-            fields["relevant_spans"] = {"mode": "enabled"}
-        self._fields = {name: value for name, value in {**fields, **options.body}.items() if value is not None}
-        self._model = scorer.model
-
-    async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
-        request_options: Any = {
-            "max_retries": 0,
-            "additional_headers": {
-                **IDENTITY,
-                "Authorization": f"Bearer {key.get_secret_value()}",
-                **self._headers,
-            },
-            "additional_body_parameters": self._fields,
-        }
-        expected = ExpectedReply(max_reply_bytes(query, texts))
-        token = _expected.set(expected)
         try:
-            await self._sdk.rerank(
+            reply = await self._open_sdk(
+                key.get_secret_value(), timeout=self._timeout, httpx_client=client
+            ).rerank(
                 model=self._model,
                 query=query,
                 documents=texts,
                 top_n=len(texts),
-                request_options=request_options,
+                request_options=self._request_options,
             )
-            return await run_work(len(expected.body) // BYTES_PER_STEP, _read_reply, expected.body, texts)
+            # The SDK checks no type, so what it returns may be anything.
+            return ParsedReply(
+                [(result.index, result.relevance_score) for result in reply.results],
+                tokens=find_count(reply, *_TOKENS),
+                search_units=find_number(reply, "meta.billed_units.search_units"),
+                request_id=find_request_id({"x-request-id": reply.id}),
+                passages=dict(_read_passages(reply.results, texts)),
+            )
         except self._api_error as exc:
-            return read_refusal(exc.status_code, lower_names(exc.headers), exc.body)
+            return read_refusal(exc.status_code, httpx.Headers(exc.headers), exc.body)
         except Exception as exc:
             return failure_of(exc)
-        finally:
-            _expected.reset(token)
 
 
 class _LimitedTransport(httpx.AsyncBaseTransport):
-    """Sends by another client, and keeps successful replies from the SDK."""
+    """Sends by a client of another loop, which reads no more than so many bytes of a reply."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, client: HttpClient, loop: asyncio.AbstractEventLoop, most: int) -> None:
+        self._client, self._loop, self._most = client, loop, most
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        expected = _expected.get()
-        response, body = await fetch(self._client, request, expected.max_bytes)
-        if response.is_success:
-            expected.body, body = body, _EMPTY_REPLY
-        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_BODY]
-        return httpx.Response(response.status_code, headers=headers, content=body)
-
-
-def _read_reply(body: bytes, texts: Sequence[str]) -> ParsedReply | RequestFailure:
-    payload = parse_json(body)
-    results = find_value(payload, "results")
-    if not isinstance(results, list):
-        return RequestFailure("invalid", 200, "the reply is not JSON, or has no list of results")
-    tokens = find_number(payload, *_TOKENS)
-    return ParsedReply(
-        [(find_value(result, "index"), find_value(result, "relevance_score")) for result in results],
-        tokens=None if tokens is None else int(tokens),
-        search_units=find_number(payload, "meta.billed_units.search_units"),
-        request_id=find_request_id({"x-request-id": find_value(payload, "id")}),
-        passages=dict(_read_passages(results, texts)),
-    )
+        sending = self._client.send_request(request, self._most)
+        reply = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, self._loop))
+        headers = {name: value for name, value in reply.headers.items() if name not in _OF_BODY}
+        return httpx.Response(reply.status, headers=headers, content=reply.body)
 
 
 def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:
     """Return the best span of each result that has one within its text."""
     for result in results:
-        index, spans = find_value(result, "index"), find_value(result, "relevant_spans")
+        index, spans = result.index, result.relevant_spans
         if isinstance(index, int) and 0 <= index < len(texts) and isinstance(spans, list) and spans:
             start, end = find_value(spans[0], "start"), find_value(spans[0], "end")
             if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[index]):

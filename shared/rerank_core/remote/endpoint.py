@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from rerank_core.errors import ConfigurationError
-from rerank_core.model_facts import look_up
+from rerank_core.remote.access import first_variable
 from rerank_core.remote.response import ResponseFormat
 from rerank_core.remote.service import Service
 from rerank_core.scorer import Scale
@@ -60,83 +60,48 @@ class Endpoint(Service, ResponseFormat):
     scales: Mapping[str, Scale] = field(default_factory=dict)
     context_path: str = ""
 
-    def scale_of(self, model: str) -> Scale:
-        """Return the scale of a model's scores here."""
-        return look_up(self.scales, model) or self.scale
-
     def fill_path(self, model: str) -> str:
-        """Return the path for a model.
-
-        Raises:
-            ConfigurationError: it needs a model, or an environment variable that is not set.
-        """
+        """Return the path for a model."""
         if not model and "{model}" in self.path:
             raise ConfigurationError(f"names no model: give '{self.provider}:<model>'")
-        return _fill(self.path, _Values(model=quote(model, safe="/:")))
-
-    def fill_headers(self) -> dict[str, str]:
-        """Return the further headers.
-
-        Raises:
-            ConfigurationError: they need an environment variable that is not set.
-        """
-        return {name: _fill(value, _Values()) for name, value in self.headers.items()}
+        return _fill(self.path, quote(model, safe="/:"))
 
     def make_fields(self, model: str, instruction: str | None, more: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request fields that are the same in every request; of ``more``, None removes one.
-
-        Raises:
-            ConfigurationError: they need an environment variable that is not set.
-        """
-        fields = {**self.body, **more}
-        values = _Values(model=model)
+        """Return the request fields that are the same in every request; of ``more``, None removes one."""
+        fields = {self.model: model} if self.model and model else {}
         for name, value in self.body.items():
-            if isinstance(value, str) and name not in more:
-                fields[name] = _fill(value, values)
-        if self.model and model:
-            fields = {self.model: model, **fields}
+            if name not in more:
+                fields[name] = _fill(value, model) if isinstance(value, str) else value
+        fields.update(more)
         if self.instruction and instruction is not None:
             fields[self.instruction] = instruction
         return {name: value for name, value in fields.items() if value is not None}
 
     def make_request(self, query: str, texts: Sequence[str]) -> dict[str, Any]:
         """Return the request fields that hold the query and the texts."""
-        request: dict[str, Any] = {self.query: _wrap(self.query_wrapper, query)}
+        documents: Sequence[object] = texts
         if self.document_id:
-            request[self.documents] = [
+            documents = [
                 {self.document_id: str(index), self.document_wrapper: text} for index, text in enumerate(texts)
             ]
         elif self.document_wrapper:
-            request[self.documents] = [{self.document_wrapper: text} for text in texts]
-        else:
-            request[self.documents] = texts
-        if self.top:
-            request[self.top] = len(texts)
-        return request
+            documents = [{self.document_wrapper: text} for text in texts]
+        wrapped = [query] if self.query_wrapper == "[]" else {self.query_wrapper: query}
+        top = {self.top: len(texts)} if self.top else {}
+        return {self.query: wrapped if self.query_wrapper else query, self.documents: documents, **top}
+
+    def fill_headers(self) -> dict[str, str]:
+        """Return the further headers."""
+        return {name: _fill(value) for name, value in self.headers.items()}
 
 
-def _wrap(wrapper: str, value: str) -> object:
-    if wrapper == "[]":
-        return [value]
-    return {wrapper: value} if wrapper else value
+def _fill(template: str, model: str = "") -> str:
+    """Return a text with the model's name, and with environment variables for names in braces."""
 
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    try:
-        return template.format_map(values)
-    except ConfigurationError:
-        raise
-    except (AttributeError, IndexError, TypeError, ValueError):
-        raise ConfigurationError(
-            f"{template!r} has braces around something else than a name: write {{{{ and }}}} for braces"
-        ) from None
-
-
-class _Values(dict[str, str]):
-    """What a placeholder stands for: the given values, else the environment's."""
-
-    def __missing__(self, name: str) -> str:
-        value = os.environ.get(name, "").strip()
-        if not value:
-            raise ConfigurationError(f"set the environment variable {name}")
+    def find(name: re.Match[str]) -> str:
+        value = model if name[1] == "model" else first_variable([name[1]])
+        if value is None:
+            raise ConfigurationError(f"set the environment variable {name[1]}")
         return value
+
+    return re.sub(r"\{(\w+)\}", find, template)

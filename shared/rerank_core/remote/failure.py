@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, Literal
 
 from rerank_core._support.tables import UNSAFE_CHARACTERS
@@ -25,7 +25,7 @@ from rerank_core.errors import (
 )
 
 _RETRIED = frozenset({408, 409, 424, 425, 429})
-_REFUSED = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
+_NOT_DONE = frozenset({501, 503, 529})  # from 500 on, the statuses that mean that nothing was done
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-debug-trace-id", "x-amzn-requestid", "opc-request-id")
 _REQUEST_ID = re.compile(r"[\w.:/=+-]{1,100}")
 _MAX_MESSAGE_CHARS = 200
@@ -35,7 +35,9 @@ _MAX_COMPARED_CHARS = 1_000_000
 
 _REFUSED_KEY = (AuthenticationError, "check the key, its permissions and the account's plan")
 _UNAVAILABLE = (ScorerUnavailableError, "try again later, or see the service's status page")
-_ERROR_BY_KIND: dict[str, tuple[type[ScorerError], str]] = {
+_REFUSED = (ScorerError, "check the model's name and the options")
+_REDIRECT = (ScorerError, "check base_url: a redirect is not followed, because the key would go with it")
+_ERRORS: Mapping[str | int | None, tuple[type[ScorerError], str]] = {
     "connection": (ScorerUnavailableError, "check base_url, the network and proxies, and that the service is up"),
     "invalid": (InvalidResponseError, "check base_url and the service; nothing can be ranked from that"),
     "key": (AuthenticationError, "see to the function that api_key= names, or to what keeps the credentials"),
@@ -44,12 +46,7 @@ _ERROR_BY_KIND: dict[str, tuple[type[ScorerError], str]] = {
         RequestTooLargeError,
         "set documents_per_request to what the service takes, or cut the documents",
     ),
-    "too_long": (
-        RequestTooLargeError,
-        "cut the documents, or wrap the scorer in rerank_core.policies.Windowed",
-    ),
-}
-_ERROR_BY_STATUS: dict[int, tuple[type[ScorerError], str]] = {
+    "too_long": (RequestTooLargeError, "cut the documents, or wrap the scorer in rerank_core.policies.Windowed"),
     401: _REFUSED_KEY,
     402: _REFUSED_KEY,
     403: _REFUSED_KEY,
@@ -61,6 +58,7 @@ _ERROR_BY_STATUS: dict[int, tuple[type[ScorerError], str]] = {
     ),
     498: _REFUSED_KEY,
 }
+"""By the kind of failure, or the status where the service refused: the exception, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +66,13 @@ class RequestFailure:
     """Why a request brought no scores.
 
     Attributes:
-        kind: ``status``: the service refused; ``timeout``, ``connection``: no reply came; ``too_large``,
-            ``too_long``: more documents, or a longer one, than the service takes; ``invalid``: a reply that
-            cannot be read; ``key``: what returns the key or the credentials failed.
-        status: HTTP status, None where no reply came; of an error with status 200 what its code means.
-        message: what is known, for people; the service's own message may quote the request, see
-            :meth:`without_quotes`.
-        retry_after: seconds that the service asks to wait, None where it does not.
-        request_id: the service's name for the request.
+        kind: ``too_large``: more documents than the service takes, ``too_long``: a longer one; ``invalid``: a
+            reply that cannot be read; ``key``: what returns the key or the credentials failed.
+        status: None where no reply came; of an error with status 200 what its code means.
+        message: the service's own one may quote the request, see :meth:`without_quotes`.
+        retry_after: seconds that the service asks to wait.
         was_sent: whether the request may have reached the service.
+        requests: how many were sent, where an answer comes in pages.
     """
 
     kind: Literal["connection", "invalid", "key", "status", "timeout", "too_large", "too_long"]
@@ -85,19 +81,20 @@ class RequestFailure:
     retry_after: float | None = None
     request_id: str | None = None
     was_sent: bool = True
+    requests: int = 1
 
     @property
     def may_be_billed(self) -> bool:
         """Whether the service may have done the work: its answer was lost, or could not be read."""
         if self.kind == "status":
-            return self.status is not None and self.status >= 500 and self.status not in _REFUSED
+            return (self.status or 0) >= 500 and self.status not in _NOT_DONE
         return self.kind in ("connection", "invalid", "timeout") and self.was_sent
 
     @property
     def may_pass(self) -> bool:
         """Whether the same request may succeed later."""
         if self.kind == "status":
-            return self.status is not None and (self.status in _RETRIED or self.status >= 500)
+            return (self.status or 0) >= 500 or self.status in _RETRIED
         return self.kind in ("connection", "timeout")
 
     @property
@@ -108,9 +105,8 @@ class RequestFailure:
     def without_quotes(self, key: str, private: Sequence[str]) -> RequestFailure:
         """Return the failure without its message and request id where they hold a piece of something private.
 
-        Services repeat what they refuse (a validation error often holds the whole input), so a message is only
-        passed on when no private string is in it, and no twelve characters of it are in a private string, and
-        never where comparing would take longer than some milliseconds. See :func:`quotes_key` for the key.
+        Services repeat what they refuse (a validation error often holds the whole input). So a message is dropped
+        that holds a private string or twelve characters of one, or that would take long to compare.
         """
         is_theirs = self.kind in ("status", "too_large", "too_long")  # otherwise it is in our own words
         too_long = sum(map(len, private)) > _MAX_COMPARED_CHARS
@@ -126,10 +122,12 @@ class RequestFailure:
 
     def to_error(self, attempts: int) -> ScorerError:
         """Return the exception for a request that failed for good; repeats the message, so remove quotes first."""
-        kind, fix = self._class_and_fix()
+        unknown = _UNAVAILABLE if self.may_pass else _REDIRECT if (self.status or 400) < 400 else _REFUSED
+        kind, fix = _ERRORS.get(self.status if self.kind == "status" else self.kind, unknown)
         facts = [f"{attempts} attempt{'s' if attempts != 1 else ''}"]
         if self.status is not None:
-            facts.insert(0, f"status {self.status}{_phrase(self.status)}")
+            phrase = responses.get(self.status, "")
+            facts.insert(0, f"status {self.status} {phrase}".rstrip())
         if self.retry_after is not None:
             facts.append(f"it asks to wait {self.retry_after:g} s")
         if self.request_id is not None:
@@ -139,25 +137,15 @@ class RequestFailure:
         error.attempts, error.status, error.request_id = attempts, self.status, self.request_id
         return error
 
-    def _class_and_fix(self) -> tuple[type[ScorerError], str]:
-        if self.kind != "status" or self.status is None:
-            return _ERROR_BY_KIND[self.kind]
-        if self.status >= 500:
-            return _UNAVAILABLE
-        if self.status < 400:
-            return ScorerError, "check base_url: a redirect is not followed, because the key would go with it"
-        refused = (ScorerError, "check the model's name and the options")
-        return _ERROR_BY_STATUS.get(self.status, _UNAVAILABLE if self.may_pass else refused)
-
 
 def quotes_key(said: str, key: str) -> bool:
-    """Return whether a text holds six letters and digits of a key in a row, whatever is between them.
+    """Whether a text holds six letters and digits of a key in a row, whatever is between them.
 
     >>> quotes_key("no such key: sk-12 34-5x", "sk-12345"), quotes_key("the key that ends in 45", "sk-12345")
     (True, False)
     """
     said, key = (re.sub(r"[\W_]", "", text).lower() for text in (said, key))
-    return bool(key) and (key in said or any(window in said for window in _windows(key, _KEY_QUOTE_CHARS)))
+    return bool(key) and any(window in said for window in _windows(key, _KEY_QUOTE_CHARS))
 
 
 def _quotes(said: str, private: Sequence[str]) -> bool:
@@ -177,14 +165,10 @@ def read_refusal(
     too_large: frozenset[int] = frozenset({413}),
     too_long: str = "",
 ) -> RequestFailure:
-    """Return why a service refused a request.
+    """Return why a service refused a request; a status of success, or None, is a reply that cannot be read.
 
-    Args:
-        status: HTTP status; one of success, or None, for a reply that cannot be read.
-        headers: by lower-case names.
-        payload: the parsed body.
-        too_large: statuses that mean more documents or tokens than the service takes.
-        too_long: words in the message of a 400 that mean a document is longer than the model reads.
+    ``headers`` are by lower-case names, ``payload`` is the parsed body; for the others see
+    :class:`~rerank_core.remote.response.ResponseFormat`.
     """
     if status is None or 200 <= status < 300:
         return RequestFailure("invalid", status, "the reply cannot be read", request_id=find_request_id(headers))
@@ -260,10 +244,3 @@ def find_request_id(headers: Mapping[str, Any]) -> str | None:
     """Return the service's name for a request, of the headers in lower case."""
     values = (headers.get(name) for name in _REQUEST_ID_HEADERS)
     return next((value for value in values if isinstance(value, str) and _REQUEST_ID.fullmatch(value)), None)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        return ""

@@ -13,16 +13,10 @@ from pydantic import SecretStr
 from rerank_core._call.event_loop import run_work
 from rerank_core._support.checks import check_choice
 from rerank_core.errors import ConfigurationError
-from rerank_core.model_facts import ModelFacts
+from rerank_core.model_facts import ModelFacts, look_up
 from rerank_core.reading import Reading, WindowRequest
-from rerank_core.remote.body import encode_json, max_reply_bytes
-from rerank_core.remote.client import (
-    HttpClient,
-    check_address,
-    failure_of,
-    first_variable,
-    join_address,
-)
+from rerank_core.remote.access import check_address, first_variable, join_address
+from rerank_core.remote.client import HttpClient, encode_json, failure_of, max_reply_bytes
 from rerank_core.remote.endpoint import Endpoint
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure
@@ -92,16 +86,17 @@ class HttpScorer(RemoteScorer):
         self.provider = self.endpoint.provider
         super().__init__(given, **options)
         self.name = f"{self.provider}:{given or self.base_url}"
-        self.scale = self.options.score_scale or self.model_facts.scale or self.endpoint.scale_of(given)
-        self.url = join_address(self.base_url or "", self.endpoint.fill_path(given))
-        if self.options.missing == "lowest" and not self.endpoint.score:
+        row = self.endpoint
+        self.scale = self.options.score_scale or self.model_facts.scale or look_up(row.scales, given) or row.scale
+        self.url = join_address(self.base_url or "", row.fill_path(given))
+        if self.options.missing == "lowest" and not row.score:
             raise ConfigurationError(
                 "missing='lowest' needs answers that say whose scores they hold; this server's are bare lists: "
                 "leave it out"
             )
-        self.headers = {**self.endpoint.fill_headers(), **self.options.headers}
-        self.fields = self.endpoint.make_fields(given, self.options.instruction, self.options.body)
-        self._context_asked = not self.endpoint.context_path
+        self.headers = row.fill_headers()
+        self.fields = row.make_fields(given, self.options.instruction, self.options.body)
+        self._context_asked = not row.context_path
 
     def open_transport(self) -> Transport:
         """Return an HTTP client."""
@@ -140,7 +135,7 @@ class _HttpTransport(HttpClient):
         super().__init__(scorer.options)
         # Not the scorer itself: what closes the connections once it is gone would keep it.
         self._endpoint, self._fields, self._url = scorer.endpoint, scorer.fields, scorer.url
-        self._endpoint_headers = scorer.headers
+        self._further_headers = scorer.headers
         self._context_url = join_address(scorer.base_url or "", scorer.endpoint.context_path)
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
@@ -167,7 +162,7 @@ class _HttpTransport(HttpClient):
     def _with_key(self, key: SecretStr) -> dict[str, str]:
         name, _, value = self._endpoint.auth.partition(": ")
         secret = {name: value.replace("{key}", key.get_secret_value())} if key else {}
-        return {**secret, **self._endpoint_headers}
+        return {**secret, **self._further_headers}
 
 
 def _check_format(changes: object) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from rerank_core._support.checks import check_count
 from rerank_core._support.extras import require
 from rerank_core.errors import AuthenticationError, ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import encode_json, max_reply_bytes
-from rerank_core.remote.client import first_variable
+from rerank_core.remote.access import first_variable
+from rerank_core.remote.client import encode_json, max_reply_bytes
 from rerank_core.remote.failure import RequestFailure
 from rerank_core.remote.response import ParsedReply, ResponseFormat
 from rerank_core.remote.service import RemoteOptions, Service, Transport
@@ -123,20 +123,19 @@ class _OciTransport(SignedTransport):
             raise AuthenticationError(
                 f"Oracle's SDK cannot be set up ({why}): check profile=, region= and what {file} says"
             ) from exc
-        session, models = self._client.base_client.session, sdk.models
+        session = self._client.base_client.session
         session.headers.clear()  # those of Oracle's HTTP client, which sends nothing
         for scheme in ("https://", "http://"):
             session.mount(scheme, SimpleNamespace(send=raise_signed))
+        serving = {"servingType": "ON_DEMAND", "modelId": scorer.model}
         if scorer.model.startswith("ocid1.generativeaiendpoint."):
-            serving = models.DedicatedServingMode(endpoint_id=scorer.model)
-        else:
-            serving = models.OnDemandServingMode(model_id=scorer.model)
-        details = models.RerankTextDetails(
-            compartment_id=compartment,
-            serving_mode=serving,
-            max_tokens_per_document=options.max_tokens_per_doc,
-        )
-        fields = {**self._client.base_client.sanitize_for_serialization(details), **options.body}
+            serving = {"servingType": "DEDICATED", "endpointId": scorer.model}
+        fields: dict[str, Any] = {
+            "compartmentId": compartment,
+            "servingMode": serving,
+            "maxTokensPerDocument": options.max_tokens_per_doc,
+            **options.body,
+        }
         self._fields = {name: value for name, value in fields.items() if value is not None}
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:  # noqa: ARG002

@@ -22,8 +22,6 @@ _TOKENS = (
 _SEARCH_UNITS = ("meta.billed_units.search_units", "usage.search_units", "usage.rerank_units")
 _COSTS = ("usage.cost", "inference_status.cost")
 _TOKENS_HEADER = "x-compute-tokens"  # Text Embeddings Inference
-COST_HEADER = "x-litellm-response-cost"
-"""In which LiteLLM says what a request cost, in US dollars."""
 _LARGE_BYTES = 100_000
 BYTES_PER_STEP = 100
 """Of JSON, read in a microsecond."""
@@ -63,17 +61,13 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply's scores by index, not yet checked, and the usage that it reports.
+    """A reply's pairs of index and score, not yet checked, and the usage that it reports, None where it does not.
 
     Attributes:
-        rows: pairs of index and score.
-        tokens: as reported, None where they are not; the same of the next two.
-        search_units: or what else the service bills.
         cost: US dollars.
-        request_id: the service's name for the request.
         passages: by index, the passage that the score is about.
         requests: how many it took, where a reply comes in pages.
-        next_page: the token that asks for the next page, None for the last one.
+        next_page: the token that asks for the next page.
     """
 
     rows: Sequence[tuple[object, object]]
@@ -112,15 +106,14 @@ def read_reply(reply: HttpReply, form: ResponseFormat) -> ParsedReply | RequestF
         rows = list(enumerate(results))
     if form.index != "index":
         rows = [(_whole_number(index), score) for index, score in rows]
-    tokens = to_number(reply.headers.get(_TOKENS_HEADER))
+    tokens = find_count(dict(reply.headers), _TOKENS_HEADER)
     if tokens is None:
-        tokens = find_number(payload, *((form.tokens,) if form.tokens else _TOKENS))
-    cost = to_number(reply.headers.get(COST_HEADER))
+        tokens = find_count(payload, *((form.tokens,) if form.tokens else _TOKENS))
     return ParsedReply(
         rows,
-        tokens=None if tokens is None else int(tokens),
+        tokens=tokens,
         search_units=find_number(payload, *_SEARCH_UNITS),
-        cost=find_number(payload, *_COSTS) if cost is None else cost,
+        cost=find_cost(reply.headers, payload, *_COSTS),
         request_id=request_id,
         next_page=find_value(payload, "nextToken"),
     )
@@ -160,19 +153,24 @@ def _to_float(digits: str) -> float:
 
 
 def find_number(payload: object, *paths: str) -> float | None:
-    """Return the count at the first of these paths that has one, of keys or attributes; None where none has.
-
-    Nothing is raised, because a call shall not fail for its usage.
-    """
+    """Return the count at the first of these paths of keys or attributes that has one, None where none has."""
     return next((number for path in paths if (number := to_number(find_value(payload, path))) is not None), None)
 
 
-def scores_by_index(rows: Iterable[tuple[object, object]], *, expected: int) -> list[object]:
-    """Return scores in the order of the request, matched by index; the scores themselves are not checked.
+def find_count(payload: object, *paths: str) -> int | None:
+    """Return the whole number at the first of these paths that has a count."""
+    number = find_number(payload, *paths)
+    return None if number is None else int(number)
 
-    Raises:
-        InvalidResponseError: an index that is no whole number, out of range, or there twice; or one missing.
-    """
+
+def find_cost(headers: Mapping[str, str], payload: object, *paths: str) -> float | None:
+    """Return what a reply says that it cost, in US dollars: LiteLLM's header, or the count at one of the paths."""
+    cost = to_number(headers.get("x-litellm-response-cost"))
+    return find_number(payload, *paths) if cost is None else cost
+
+
+def scores_by_index(rows: Iterable[tuple[object, object]], *, expected: int) -> list[object]:
+    """Return scores in the order of the request, matched by index, which is checked; they themselves are not."""
     scores: dict[int, object] = {}
     for index, score in rows:
         if isinstance(index, bool) or not isinstance(index, int):

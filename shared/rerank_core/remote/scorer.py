@@ -18,21 +18,21 @@ from rerank_core._call.reaper import clean_up_after
 from rerank_core._support.extras import check_installed
 from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.model_facts import ModelFacts, find_model_facts
-from rerank_core.pricing import Price, price_of
+from rerank_core.pricing import price_of
 from rerank_core.reading import Reading, WindowRequest, estimate_reading, estimate_tokens
-from rerank_core.remote.client import call_for_key, check_address, find_key, first_variable
-from rerank_core.remote.rate_limit import RateLimiter
+from rerank_core.remote.access import check_address, find_key, first_variable
 from rerank_core.remote.scoring import RemoteCall
-from rerank_core.remote.service import ClientSession, RemoteOptions, Service, Transport
-from rerank_core.scorer import ConfiguredScorer
+from rerank_core.remote.sending import ClientSession, RateLimiter
+from rerank_core.remote.service import RemoteModel, RemoteOptions, Service, Transport
 from rerank_core.types import Scored
 
 __all__ = ["RemoteScorer"]
 
 _IMPORTING_STEPS = 1_000_000
+_CLOSING_SECONDS = 2.0
 
 
-class RemoteScorer(ConfiguredScorer):
+class RemoteScorer(RemoteModel):
     """A scorer that asks a service.
 
     A copy keeps the key and none of the connections. A pickle holds no key: the copy that comes out of it looks
@@ -99,26 +99,6 @@ class RemoteScorer(ConfiguredScorer):
     def open_transport(self) -> Transport:
         """Return a new client; runs in a worker thread, because importing an SDK takes its time."""
 
-    @property
-    def price(self) -> Price | None:
-        """The price of the model, None where it is not known."""
-        return price_of(self.name, self.model, self.options.prices)
-
-    async def fetch_key(self) -> SecretStr:
-        """Return the key to send with the next request, empty for none.
-
-        Raises:
-            AuthenticationError: the function that ``api_key`` names returned no key.
-        """
-        return await call_for_key(self.options.api_key) if callable(self.options.api_key) else self._key
-
-    def full_query(self, query: str) -> str:
-        """Return the query as it is sent: with the instruction before it, where there is one."""
-        template, instruction = self.model_facts.instructions, self.options.instruction
-        if instruction is None or template is None:
-            return query
-        return template.format(instruction=instruction, query=query)
-
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return one score per text, in as many requests as the provider's limits ask for.
 
@@ -148,13 +128,6 @@ class RemoteScorer(ConfiguredScorer):
         if session is not None and session.loop is asyncio.get_running_loop():
             await session.transport.aclose()
 
-    def _make_limiter(self) -> RateLimiter:
-        return RateLimiter(
-            self.options.max_concurrency,
-            requests_per_minute=self.options.requests_per_minute,
-            tokens_per_minute=self.options.tokens_per_minute,
-        )
-
     async def _open_session(self) -> ClientSession:
         loop = asyncio.get_running_loop()
         # The session of another loop is a parent process's: its sockets are not ours to use or to close.
@@ -163,7 +136,7 @@ class RemoteScorer(ConfiguredScorer):
             if self._session is None or self._session.loop is not loop:
                 self._inherited = self._session
                 clean_up_after(self, _close_transport, transport, loop)
-                self._session = ClientSession(loop, transport, self._make_limiter())
+                self._session = ClientSession(loop, transport, RateLimiter(self.options))
         return self._session
 
     def _check_model(self) -> None:
@@ -171,10 +144,14 @@ class RemoteScorer(ConfiguredScorer):
             raise ConfigurationError(f"names no model: give '{self.provider}:<model>'")
 
     def _find_key(self) -> SecretStr:
+        return self._look_up_key()
+
+    def _look_up_key(self, *variables: str, required: bool = False) -> SecretStr:
         service, host = self.service, urlsplit(self.base_url or "").hostname or ""
         by_host = [name for ending, name in service.keys_by_host.items() if host.endswith(ending)]
         given = None if callable(self.options.api_key) else self.options.api_key
-        return find_key(given, [*service.key_variables, *by_host], required=service.key_required)
+        variables = (*service.key_variables, *variables, *by_host)
+        return find_key(given, variables, required=required or service.key_required)
 
     def _find_model_facts(self) -> ModelFacts:
         service, documents = self.service, self.options.documents_per_request
@@ -199,7 +176,7 @@ def _close_transport(transport: Transport, loop: asyncio.AbstractEventLoop) -> N
     """Close what nobody closed, so that no library warns about it."""
     closing = transport.aclose()
     if loop.is_running():
-        asyncio.run_coroutine_threadsafe(closing, loop)
+        asyncio.run_coroutine_threadsafe(closing, loop).result(_CLOSING_SECONDS)  # before the loops end, at exit
         return
     # The loop is closed, at exit: there is nothing to wait for any more.
     with contextlib.suppress(Exception):

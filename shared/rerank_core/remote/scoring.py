@@ -19,8 +19,8 @@ from rerank_core.errors import InvalidResponseError, RequestTooLargeError, Score
 from rerank_core.reading import estimate_tokens, least_tokens, max_tokens
 from rerank_core.remote.failure import RequestFailure, quotes_key
 from rerank_core.remote.response import ParsedReply, scores_by_index
-from rerank_core.remote.retries import send_with_retries
-from rerank_core.remote.service import ClientSession, RemoteModel
+from rerank_core.remote.sending import ClientSession
+from rerank_core.remote.service import RemoteModel
 from rerank_core.remote.splitting import count_search_units, split
 from rerank_core.types import Passage, Scale, Scored
 from rerank_core.usage import Usage
@@ -45,39 +45,30 @@ class RemoteCall:
 
     def __init__(self, scorer: RemoteModel, session: ClientSession, query: str, texts: Sequence[str]) -> None:
         self._scorer = scorer
-        self._options = scorer.options
         self._limits = scorer.model_facts.limits
-        self._price = scorer.price
         self._session = session
         self._query = scorer.full_query(query)
         self._texts = texts
-        self._key = SecretStr("")
         self._scores: dict[int, float] = {}
         self._passages: dict[int, Passage] = {}
         self._left_out: set[int] = set()
         self._error: ScorerError | None = None
-        self._requests = self._retries = 0
         self._consumed = Usage()
-        self._truncated = 0
-        self._deadline = answer_deadline()
 
     async def run(self) -> Scored:
-        """Return the scores in the order of the texts.
-
-        Raises:
-            RequestTooLargeError: a listwise model would need more than one request.
-            ScorerError: a request failed for good, or the deadline passed; carries what there is.
-        """
+        """Return the scores in the order of the texts; an error carries what there is."""
         batches = await run_text_work(self._prepare, self._texts)
         try:
-            with anyio.CancelScope(deadline=self._deadline) as scope:
+            with anyio.CancelScope(deadline=answer_deadline()) as scope:
+                waiting = iter(batches)
                 if len(batches) == 1:
-                    await self._batch(batches[0])
+                    await self._score(waiting)
                 else:
-                    waiting = iter(batches)
                     async with anyio.create_task_group() as group:
-                        for _ in range(min(len(batches), _BATCHES_PER_SLOT * self._options.max_concurrency)):
-                            group.start_soon(self._send, waiting)
+                        for _ in range(
+                            min(len(batches), _BATCHES_PER_SLOT * self._scorer.options.max_concurrency)
+                        ):
+                            group.start_soon(self._score, waiting)
         except BaseException:  # cancelled: there is neither an answer nor an error that could say it
             add_consumption(self._usage())
             raise
@@ -106,8 +97,8 @@ class RemoteCall:
         """Count what depends on all texts, and return the batches."""
         if len(texts) > _COUNTED_IF_NEEDED:
             _ = self._lengths
-        self._truncated = self._count_truncated()
-        return self._batches()
+        self._consumed = Usage(truncated=self._count_truncated())
+        return self._split()
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -117,9 +108,9 @@ class RemoteCall:
     def _query_length(self) -> int:
         return estimate_tokens(self._query)
 
-    def _batches(self) -> list[range]:
+    def _split(self) -> list[range]:
         limits = self._limits
-        if self._scorer.listwise and not self._options.allow_split:
+        if self._scorer.listwise and not self._scorer.options.allow_split:
             least = least_tokens(self._query) + sum(map(least_tokens, self._texts))
             if len(self._texts) > limits.documents or (limits.tokens is not None and least > limits.tokens):
                 raise RequestTooLargeError(
@@ -132,69 +123,55 @@ class RemoteCall:
             return split(0, [0] * len(self._texts), limits)
         return split(self._query_length, self._lengths, limits)
 
-    async def _send(self, batches: Iterator[range]) -> None:
+    async def _score(self, batches: Iterator[range]) -> None:
         for batch in batches:
-            await self._batch(batch)
-
-    async def _batch(self, batch: range) -> None:
-        if self._error is not None:
-            return
-        outcome, attempts = await send_with_retries(
-            partial(self._attempt, batch),
-            self._scorer,
-            self._session.limiter,
-            deadline=self._deadline,
-            is_over=lambda: self._error is not None,
-            before_retry=self._count_retry,
-        )
-        if isinstance(outcome, ParsedReply):
-            await self._accept(batch, outcome, attempts)
-        else:
-            failure = outcome.without_quotes(self._key.get_secret_value(), [self._query, *self._texts])
-            self._fail(failure.to_error(attempts))
-
-    async def _attempt(self, batch: range) -> ParsedReply | RequestFailure:
-        texts = [self._texts[position] for position in batch]
-        tokens = self._estimate_tokens(batch) if self._options.tokens_per_minute is not None else 0
-        timeout = self._options.timeout
-        late = RequestFailure("timeout", message=f"no answer within timeout={timeout} s")
-        outcome: ParsedReply | RequestFailure = late
-        async with self._session.limiter.slot(tokens):
             if self._error is not None:
-                return late  # a sibling failed while this one waited for its turn; its error is the call's
-            self._requests += 1
-            started = perf_counter()
-            with anyio.move_on_after(timeout):
-                try:
-                    self._key = await self._scorer.fetch_key()
-                except Exception as exc:
-                    # Its message stays out: it may quote the key.
-                    return RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
-                try:
-                    outcome = await self._session.transport.send(self._key, self._query, texts)
-                except BaseException:  # cancelled: the service may answer all the same
-                    self._consumed += self._measure(batch, _LOST)
-                    raise
-        if outcome.request_id and quotes_key(outcome.request_id, self._key.get_secret_value()):
-            outcome = replace(outcome, request_id=None)
-        if isinstance(outcome, RequestFailure) and outcome is not late and outcome.may_be_billed:
-            self._consumed += self._measure(batch, _LOST)
-        if _logger.isEnabledFor(logging.DEBUG):
+                return
+            reply, attempts = await self._session.send(
+                self._scorer,
+                partial(self._send, batch),
+                tokens=0 if self._scorer.options.tokens_per_minute is None else self._estimate_tokens(batch),
+                private=lambda: [self._query, *self._texts],
+                begin_retry=self._begin_retry,
+            )
+            if isinstance(reply, ScorerError):
+                self._error = self._error or reply
+            else:
+                await self._accept(batch, reply, attempts)
+
+    async def _send(self, batch: range, key: SecretStr) -> ParsedReply | RequestFailure:
+        """Send a request once, and count what it consumes, whatever becomes of it."""
+        outcome: ParsedReply | RequestFailure = RequestFailure("timeout")
+        if self._error is not None:
+            return outcome  # a sibling failed while this one waited for its turn; its error is the call's
+        self._consumed += Usage(requests=1)
+        started = perf_counter()
+        try:
+            texts = self._texts[batch.start : batch.stop]
+            outcome = await self._session.transport.send(key, self._query, texts)
+        finally:  # where it is cancelled, the service may answer all the same
+            self._consumed += Usage(requests=outcome.requests - 1)
+            if isinstance(outcome, RequestFailure) and outcome.may_be_billed:
+                self._consumed += self._measure(batch, _LOST)
+            if outcome.request_id and quotes_key(outcome.request_id, key.get_secret_value()):
+                outcome = replace(outcome, request_id=None)
             _logger.debug(
                 "%s: %d texts, %s, %.0f ms, request id %s",
                 self._scorer.name,
-                len(texts),
+                len(batch),
                 "answered" if isinstance(outcome, ParsedReply) else outcome.short,
                 (perf_counter() - started) * 1000.0,
                 outcome.request_id,
             )
         return outcome
 
-    def _count_retry(self) -> None:
-        self._retries += 1
+    def _begin_retry(self) -> bool:
+        if self._error is not None:
+            return False
+        self._consumed += Usage(retries=1)
+        return True
 
     async def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
-        self._requests += reply.requests - 1
         try:
             measured = await run_work(2 * len(batch), self._measure, batch, reply)
         except BaseException:  # cancelled, but it is paid for
@@ -206,17 +183,13 @@ class RemoteCall:
                 self._scores.update(await run_work(2 * len(batch), self._read_scores, batch, reply.rows))
         except InvalidResponseError as exc:
             exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
-            self._fail(exc)
+            self._error = self._error or exc
         else:
             self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
 
     def _read_scores(self, batch: range, rows: Sequence[tuple[object, object]]) -> dict[int, float]:
-        """Return an answer's scores by the position of the text.
-
-        Raises:
-            InvalidResponseError: it cannot be trusted.
-        """
-        if self._options.missing == "lowest":
+        """Return an answer's scores by the position of the text, if it can be trusted."""
+        if self._scorer.options.missing == "lowest":
             rows = self._fill_in(batch, rows)
         scores = scores_by_index(rows, expected=len(batch))
         self._doubt_scale(scores)
@@ -248,7 +221,7 @@ class RemoteCall:
 
     def _measure(self, batch: range, reply: ParsedReply) -> Usage:
         """Return what a request cost: as the reply reports, else an estimate of the unit that the price is in."""
-        tokens, units, price = reply.tokens, reply.search_units, self._price
+        tokens, units, price = reply.tokens, reply.search_units, self._scorer.price
         by_tokens = price is not None and price.per_1m_tokens is not None
         by_units = price is not None and price.per_1k_search_units is not None
         estimated = False
@@ -278,11 +251,8 @@ class RemoteCall:
     def _usage(self) -> Usage:
         return replace(
             self._consumed,
-            requests=self._requests,
-            retries=self._retries,
             documents=len(self._scores),
-            truncated=self._truncated,
-            cost=self._consumed.cost if self._scores or self._price is not None else None,
+            cost=self._consumed.cost if self._scores or self._scorer.price is not None else None,
         )
 
     def _count_truncated(self) -> int:
@@ -295,6 +265,3 @@ class RemoteCall:
         # A word takes two characters with its space: most texts need no counting.
         candidates = [text for text in self._texts if query + len(text) / 2 > most]
         return sum(limits.tokens_read(query, words) < query + words for words in map(least_tokens, candidates))
-
-    def _fail(self, error: ScorerError) -> None:
-        self._error = self._error or error

@@ -1,8 +1,7 @@
-"""What a provider is, the options of a scorer that asks it, and what one call needs of both and of a client."""
+"""What a provider is, the options of a scorer that asks it, and what one call needs of both."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -10,24 +9,17 @@ from typing import Any, Literal, Protocol
 import httpx
 from pydantic import SecretStr
 
-from rerank_core._support.checks import check_choice, check_count, check_seconds
+from rerank_core._support.checks import check_choice, check_count, check_seconds, check_text
 from rerank_core.errors import ConfigurationError
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.pricing import Price
+from rerank_core.pricing import Price, price_of
+from rerank_core.remote.access import call_for_key
 from rerank_core.remote.failure import RequestFailure
-from rerank_core.remote.rate_limit import RateLimiter
 from rerank_core.remote.response import ParsedReply
-from rerank_core.scorer import Scale, ScorerOptions
+from rerank_core.scorer import ConfiguredScorer, ScorerOptions
 
-__all__ = ["ClientSession", "RemoteModel", "RemoteOptions", "Service", "Transport"]
+__all__ = ["RemoteModel", "RemoteOptions", "Service", "Transport"]
 
-_COUNTS = {
-    "max_retries": 0,
-    "max_concurrency": 1,
-    "requests_per_minute": 1,
-    "tokens_per_minute": 1,
-    "documents_per_request": 1,
-}
 _SECRET_ENDINGS = ("authorization", "cookie", "key", "token", "secret")
 _OPTIONAL_COUNTS = ("requests_per_minute", "tokens_per_minute", "documents_per_request")
 
@@ -112,10 +104,11 @@ class RemoteOptions(ScorerOptions):
 
     def __post_init__(self) -> None:
         check_seconds("timeout", self.timeout)
-        for name, least in _COUNTS.items():
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL_COUNTS:
-                check_count(name, value, least=least)
+        check_count("max_retries", self.max_retries, least=0)
+        check_count("max_concurrency", self.max_concurrency)
+        for name in _OPTIONAL_COUNTS:
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if not (self.api_key is None or isinstance(self.api_key, (SecretStr, str)) or callable(self.api_key)):
             raise ConfigurationError(
                 f"api_key is a {type(self.api_key).__name__}: give a string, a pydantic.SecretStr or a function"
@@ -129,8 +122,8 @@ class RemoteOptions(ScorerOptions):
                 f"http_client is a {type(self.http_client).__name__}: give an httpx.AsyncClient"
             )
         check_choice("missing", self.missing, ("error", "lowest"))
-        if self.instruction is not None and not (isinstance(self.instruction, str) and self.instruction.strip()):
-            raise ConfigurationError("instruction is no text: give what the model shall prefer, or leave it out")
+        if self.instruction is not None:
+            check_text("instruction", self.instruction)
 
     def check_headers(self) -> None:
         """Check that no header is likely to hold a secret, before the options are stored.
@@ -156,44 +149,28 @@ class Transport(Protocol):
         """Close the connections; may be called again."""
 
 
-class RemoteModel(Protocol):
+class RemoteModel(ConfiguredScorer):
     """What one call needs of the scorer that it is made for."""
 
-    name: str
-    scale: Scale
-    listwise: bool
+    options: RemoteOptions
     model_facts: ModelFacts
-
-    @property
-    def options(self) -> RemoteOptions:
-        """The scorer's options."""
+    _key: SecretStr
 
     @property
     def price(self) -> Price | None:
-        """The model's price, None where it is not known."""
-
-    def full_query(self, query: str) -> str:
-        """Return the query as it is sent."""
+        """The price of the model, None where it is not known."""
+        return price_of(self.name, self.model, self.options.prices)
 
     async def fetch_key(self) -> SecretStr:
-        """Return the key to send, empty for none."""
+        """Return the key to send with the next request, empty for none."""
+        return await call_for_key(self.options.api_key) if callable(self.options.api_key) else self._key
 
-
-@dataclass(slots=True)
-class ClientSession:
-    """What belongs to one event loop: the client with its connections, and the limiter.
-
-    Attributes:
-        loop: the event loop.
-        transport: the client.
-        limiter: says when a request may be sent.
-        scale_doubted: whether it was said that the scores do not look like the scale's.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    transport: Transport
-    limiter: RateLimiter
-    scale_doubted: bool = False
+    def full_query(self, query: str) -> str:
+        """Return the query as it is sent: with the instruction before it, where there is one."""
+        template, instruction = self.model_facts.instructions, self.options.instruction
+        if instruction is None or template is None:
+            return query
+        return template.format(instruction=instruction, query=query)
 
 
 def _is_header(item: tuple[object, object]) -> bool:

@@ -14,10 +14,7 @@ _UNIT_DOCUMENT_TOKENS = 500
 def count_search_units(pair_tokens: Iterable[int]) -> int:
     """Return the search units of one request: Cohere bills a query with up to 100 documents as one.
 
-    A document counts once for each 500 tokens that it has together with the query.
-
-    Args:
-        pair_tokens: for each document its tokens and the query's.
+    A document counts once for each 500 tokens that it has together with the query: ``pair_tokens``.
 
     >>> count_search_units([60] * 100), count_search_units([60] * 99 + [501])
     (1, 2)
@@ -30,11 +27,6 @@ def split(query: int, documents: Sequence[int], limits: Limits) -> list[range]:
 
     As few requests as the limits allow, of about equal size. A document that exceeds the limit of tokens by
     itself gets a request of its own, because the service may cut it.
-
-    Args:
-        query: tokens of the query.
-        documents: tokens of each document.
-        limits: of one request.
 
     >>> split(10, [100] * 5, Limits(documents=2))
     [range(0, 2), range(2, 4), range(4, 5)]

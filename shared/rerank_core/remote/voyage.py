@@ -15,22 +15,15 @@ from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
-from rerank_core._call.event_loop import run_work
+from rerank_core._call.event_loop import arun_for_sdk
 from rerank_core._support.checks import check_choice
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError, MissingKeyError
 from rerank_core.model_facts import Limits, ModelFacts
-from rerank_core.remote.body import IDENTITY, BodyReader, ExpectedReply, ReplyTooLargeError, max_reply_bytes
-from rerank_core.remote.client import failure_of, join_address, lower_names
+from rerank_core.remote.access import check_key, join_address
+from rerank_core.remote.client import IDENTITY, ReplyTooLargeError, failure_of, max_reply_bytes, read_body
 from rerank_core.remote.failure import RequestFailure, read_refusal
-from rerank_core.remote.response import (
-    BYTES_PER_STEP,
-    HttpReply,
-    ParsedReply,
-    ResponseFormat,
-    parse_json,
-    read_reply,
-)
+from rerank_core.remote.response import ParsedReply, find_count, parse_json
 from rerank_core.remote.scorer import RemoteScorer
 from rerank_core.remote.service import RemoteOptions, Service, Transport
 
@@ -42,10 +35,8 @@ _KEY_FILE = "VOYAGE_API_KEY_PATH"
 _ADDRESS = "https://api.voyageai.com/v1"  # or MongoDB's, for keys that begin with "al-": the SDK chooses
 _STATUSES_OF_SDK = frozenset({502, 503, 504})
 
-_expected: ContextVar[ExpectedReply | None] = ContextVar("rerank_core_voyage_expected", default=None)
-"""The reply to our own request under way; None in requests of the user's own."""
-_EMPTY_REPLY = b'{"data": [], "usage": {"total_tokens": 0}}'
-_FORMAT = ResponseFormat(results="data")
+_max_bytes: ContextVar[int | None] = ContextVar("rerank_core_voyage_max_bytes", default=None)
+"""The most bytes that the reply to our own request under way may have; None in requests of the user's own."""
 
 SERVICE = Service(
     provider="voyage",
@@ -106,40 +97,26 @@ class VoyageScorer(RemoteScorer):
     def _find_key(self) -> SecretStr:
         """Return the key, from the options, the key file or the environment, as the SDK looks for it."""
         path = os.environ.get(_KEY_FILE)
-        return _read_key(Path(path)) if self.options.api_key is None and path else super()._find_key()
-
-
-def _read_key(path: Path) -> SecretStr:
-    try:
-        key = SecretStr(path.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError):
-        key = SecretStr("")
-    if not key:
-        raise MissingKeyError(f"no key: {_KEY_FILE} names {path}, which cannot be read or is empty")
-    return key
+        if self.options.api_key is not None or not path:
+            return super()._find_key()
+        try:
+            key = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            key = ""
+        if not key.strip():
+            raise MissingKeyError(f"no key: {_KEY_FILE} names {path}, which cannot be read or is empty")
+        return check_key(key)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
     """Whether the SDK's logger says it: it logs texts, so of our requests only warnings, unless it has a level."""
-    return _expected.get() is None or record.levelno >= logging.WARNING or bool(logging.getLogger("voyage").level)
+    return _max_bytes.get() is None or record.levelno >= logging.WARNING or bool(logging.getLogger("voyage").level)
 
 
 async def _read_limited(response: Any) -> bytes:
-    """Return a response's body.
-
-    Raises:
-        ReplyTooLargeError: it is larger than the answer to the request can be.
-        httpx.DecodingError: it is compressed, and that is broken.
-    """
-    expected = _expected.get() or ExpectedReply(0)
     try:
-        reader = BodyReader(response.headers.get("Content-Encoding", ""), expected.max_bytes)
-        async for chunk in response.content.iter_any():
-            reader.add(chunk)
-        body = reader.finish()
-        if response.status < 300:
-            expected.body, body = body, _EMPTY_REPLY
-        return body
+        encoding = response.headers.get("Content-Encoding", "")
+        return await read_body(response.content.iter_any(), encoding, _max_bytes.get() or 0)
     except ReplyTooLargeError:
         if response.status < 300:
             raise
@@ -162,32 +139,32 @@ class _VoyageTransport:
         self._session: Any = None
 
     async def send(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
+        return await arun_for_sdk(self._ask(key, query, texts))
+
+    async def _ask(self, key: SecretStr, query: str, texts: Sequence[str]) -> ParsedReply | RequestFailure:
         if self._session is None:
             self._session = self._open_session()
         client = self._sdk.AsyncClient(
             key.get_secret_value(), max_retries=0, timeout=self._timeout, base_url=self._address
         )
-        # The SDK's own switch: without a session given it opens one for each request.
-        token = self._sdk.aiosession.set(self._session)
-        expected = ExpectedReply(max_reply_bytes(query, texts))
-        limit = _expected.set(expected)
+        # The SDK's own switch: without a session given it opens one for each request. The context is this task's.
+        self._sdk.aiosession.set(self._session)
+        _max_bytes.set(max_reply_bytes(query, texts))
         try:
-            await client.rerank(query, list(texts), top_k=len(texts), **self._options)
-            reply = HttpReply(200, {}, expected.body)
-            return await run_work(len(expected.body) // BYTES_PER_STEP, read_reply, reply, _FORMAT)
+            reply = await client.rerank(query, list(texts), top_k=len(texts), **self._options)
+            # The SDK checks no type, so what it returns may be anything.
+            rows = [(result.index, result.relevance_score) for result in reply.results]
+            return ParsedReply(rows, tokens=find_count(reply, "total_tokens"))
         except Exception as exc:
             return self._read_error(exc)
-        finally:
-            _expected.reset(limit)
-            self._sdk.aiosession.reset(token)
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            await session.close()
+            await arun_for_sdk(session.close())
 
     def _open_session(self) -> Any:
-        """Return connections for the running loop, through the environment's proxy; the SDK looks for none.
+        """Return connections for the SDKs' loop, through the environment's proxy; the SDK looks for none.
 
         aiohttp's own ``trust_env`` would also replace the key by what a netrc file holds. What the SDK takes for
         success, redirects and statuses such as 501, 520 and 529, is raised here, with its status.
@@ -227,12 +204,12 @@ class _VoyageTransport:
         if isinstance(error, errors.Timeout):
             return RequestFailure("timeout", message="no answer in time")
         if isinstance(cause, self._aiohttp.ClientResponseError) and cause.status >= 300:
-            return read_refusal(cause.status, lower_names(cause.headers), None)
+            return read_refusal(cause.status, cause.headers or {}, None)
         if isinstance(error, errors.APIConnectionError) or isinstance(cause, self._aiohttp.ClientError):
             message = f"no connection, or it broke ({type(cause or error).__name__})"
             was_sent = not isinstance(cause, self._aiohttp.ClientConnectorError)
             return RequestFailure("connection", message=message, was_sent=was_sent)
         if isinstance(error, errors.VoyageError):
             payload = error.json_body or parse_json(error.http_body or "")
-            return read_refusal(error.http_status, lower_names(error.headers), payload)
+            return read_refusal(error.http_status, error.headers or {}, payload)
         return failure_of(error)

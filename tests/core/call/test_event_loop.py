@@ -103,7 +103,7 @@ def test_an_interrupted_sync_call_cancels_its_work() -> None:
 
 def test_after_a_fork_the_child_starts_afresh() -> None:
     """What the child's hook does: a new loop on a new thread, and the old one is not touched."""
-    background = event_loop._BackgroundLoop()
+    background = event_loop._BackgroundLoop("loop")
     loop, thread = background.run(where())
     background._abandon_after_fork()
     other_loop, other_thread = background.run(where())
@@ -116,7 +116,7 @@ def test_after_a_fork_the_child_starts_afresh() -> None:
 
 def test_stopping_cancels_what_runs_and_refuses_what_comes() -> None:
     """As at the interpreter's exit: waiting callers get an error at once, later ones too."""
-    background = event_loop._BackgroundLoop()
+    background = event_loop._BackgroundLoop("loop")
     scorer = Endless()
     errors: list[BaseException] = []
 
@@ -142,7 +142,7 @@ def test_stopping_cancels_what_runs_and_refuses_what_comes() -> None:
 
 async def test_an_async_call_after_the_stop_is_refused_too() -> None:
     """Instead of waiting for ever; and so does cancelling one that is already over."""
-    background = event_loop._BackgroundLoop()
+    background = event_loop._BackgroundLoop("loop")
     loop, thread = background.run(where())
     call = event_loop._LoopCall(loop, where())
     call.future.result(10)

@@ -14,7 +14,7 @@ import pytest
 from support.loopback import Loopback
 from support.providers import KEY, scorer_of
 
-from rerank_core import Reranker, Scored, Scorer
+from rerank_core import Reranker, Scored, Scorer, ScorerTimeoutError
 from rerank_core.policies import Cached, Calibrated, Calibration, Cascade, Fallback, Hedged, Windowed
 
 DOCUMENTS = 100_000
@@ -69,7 +69,7 @@ def test_a_large_call_of_a_service_does_not_hold_the_loop(
 def test_a_large_reply_is_not_read_by_an_sdk_on_the_loop(
     loopback: Loopback, busy: list[float], provider: str
 ) -> None:
-    """It is read as ours are; the SDKs took up to half a second for as many."""
+    """It is read on the SDKs' own loop; that takes up to half a second for as many."""
     loopback.plan(record=False, flat=True)
     texts = [f"text number {number}" for number in range(DOCUMENTS // 10)]
     scorer = scorer_of(provider, loopback, documents_per_request=len(texts), timeout=60.0)
@@ -78,6 +78,19 @@ def test_a_large_reply_is_not_read_by_an_sdk_on_the_loop(
         assert ranking.scores[:2] == reranker.rerank("a", texts[:2]).scores
     assert (ranking.usage.requests, ranking.usage.estimated) == (1, False)
     assert max(busy) < LONGEST_STEP
+
+
+@pytest.mark.parametrize("provider", ["cohere", "voyage"])
+def test_a_large_reply_to_an_sdk_is_given_up_with_its_call(loopback: Loopback, provider: str) -> None:
+    """A call that is cancelled while the SDK reads ends, and the next one is answered."""
+    loopback.plan(record=False, flat=True)
+    texts = [f"text number {number}" for number in range(DOCUMENTS // 10)]
+    reranker = Reranker(scorer_of(provider, loopback, documents_per_request=len(texts)))
+    reranker.warm_up()
+    for timeout in (0.02, 0.05, 0.08):
+        with pytest.raises(ScorerTimeoutError):
+            Reranker(reranker.scorer, timeout=timeout).rerank("a", texts)
+    assert len(reranker.rerank("a", texts[:2])) == 2
 
 
 @pytest.mark.parametrize(

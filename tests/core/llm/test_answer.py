@@ -114,7 +114,7 @@ def test_windows_give_every_document_once(rank: Any, seed: int, count: int, wind
         shuffled = random.Random(seed + len(asked)).sample(list(positions), len(positions))
         return [(position, 1.0 - place / len(shuffled)) for place, position in enumerate(shuffled)]
 
-    ranked = run(rank(judge, count, window))
+    ranked = run(rank(judge, range(count), window))
     assert sorted(position for position, _ in ranked) == list(range(count))
     strategy = "pivot" if rank is rank_by_pivot else "sliding"
     if strategy == "sliding":
@@ -130,7 +130,7 @@ def test_a_perfect_judge_brings_the_best_ten_to_the_top(rank: Any, seed: int) ->
     async def judge(positions: Any) -> Any:
         return sorted(((at, relevance[at] / 100) for at in positions), key=lambda row: -row[1])
 
-    ranked = [relevance[at] for at, _ in run(rank(judge, 100, 20))]
+    ranked = [relevance[at] for at, _ in run(rank(judge, range(100), 20))]
     assert ranked[:10] == list(range(99, 89, -1))
 
 

@@ -122,7 +122,7 @@ def test_a_refused_request_is_the_error_that_its_status_means(
     chat: ChatServer, door: str, answer: Any, kind: type[ScorerError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same for all doors, so that fallbacks and breakers do their work."""
-    monkeypatch.setattr("rerank_core.remote.retries._backoff", lambda state: 0.0)
+    monkeypatch.setattr("rerank_core.remote.sending._backoff", lambda attempt: 0.0)
     chat.plan(answer)
     with pytest.raises(kind) as caught:
         Reranker(chat.scorer(door)).rerank(QUERY, TEXTS)

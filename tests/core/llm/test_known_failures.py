@@ -100,7 +100,7 @@ def test_llamaindex_rankgpt_keeps_the_old_scores_in_the_new_order(chat: ChatServ
 
 def test_rankllms_client_asks_for_ever(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """RankLLM repeats a failed request without end; here ``max_retries`` and the deadline end it."""
-    monkeypatch.setattr("rerank_core.remote.retries._backoff", lambda state: 0.0)
+    monkeypatch.setattr("rerank_core.remote.sending._backoff", lambda attempt: 0.0)
     with pytest.raises(Exception, match="3 attempts"):
         rank(chat, {"status": 503})
     assert len(chat.requests) == 3

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import pytest
 from support.loopback import Loopback, score
 from support.providers import MODELS, scorer_of
-from support.waiting import until
 
 from rerank_core import (
     AuthenticationError,
@@ -20,10 +17,9 @@ from rerank_core import (
     RateLimitError,
     RequestTooLargeError,
     Reranker,
-    ScorerTimeoutError,
+    ScorerError,
     load_scorer,
 )
-from rerank_core._call.event_loop import arun
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it"]
@@ -145,6 +141,15 @@ def test_pages_are_followed(loopback: Loopback) -> None:
     assert ranking.usage.requests == 3
 
 
+def test_a_page_that_fails_is_counted(loopback: Loopback) -> None:
+    """With the pages before it."""
+    loopback.plan(page=4, faults=[None, "400"])
+    with pytest.raises(ScorerError) as caught:
+        rank(loopback, texts=[f"text {number}" for number in range(10)])
+    assert caught.value.usage is not None
+    assert caught.value.usage.requests == loopback.stats()["counts"]["requests"] == 2
+
+
 def test_throttling_is_retried_by_us_alone(loopback: Loopback) -> None:
     """As often as ``max_retries`` says, after the time that the service asks for."""
     loopback.plan(faults=["429-retry-after", "503"])
@@ -223,25 +228,3 @@ def test_credentials_that_cannot_be_fetched_are_an_authentication_error(
     with pytest.raises(AuthenticationError, match="CredentialRetrievalError") as caught:
         rank(loopback)
     assert "secret-output" not in str(caught.value)
-
-
-def test_no_thread_waits_for_an_answer(loopback: Loopback) -> None:
-    """A thread signs a request and is free again; a call that is cancelled ends its requests."""
-    loopback.plan(delay=30.0, record=False)
-    reranker = Reranker(scorer_of("bedrock", loopback, max_concurrency=45, documents_per_request=1))
-
-    async def busy_threads() -> int:
-        return anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-
-    async def cancelled() -> int:
-        call = asyncio.ensure_future(reranker.arerank(QUERY, [f"text {number}" for number in range(45)]))
-        await until(lambda: loopback.stats()["most_active"] == 45, seconds=90.0)
-        busy = await arun(busy_threads())
-        call.cancel()
-        await asyncio.wait({call})
-        await until(lambda: loopback.stats()["counts"].get("abandoned") == 45, seconds=90.0)
-        return busy
-
-    assert asyncio.run(cancelled()) == 0
-    with pytest.raises(ScorerTimeoutError):
-        rank(loopback, timeout=0.2, max_retries=0)

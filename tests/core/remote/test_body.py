@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ from support.loopback import Loopback
 from support.providers import scorer_of
 
 from rerank_core import InvalidResponseError, Reranker, ScorerError
-from rerank_core.remote.body import BodyReader, ReplyTooLargeError, encode_json, max_reply_bytes
+from rerank_core.remote.client import ReplyTooLargeError, encode_json, max_reply_bytes, read_body
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it"]
@@ -75,23 +76,23 @@ def test_a_reply_that_repeats_every_text_escaped_is_small_enough() -> None:
     assert max_reply_bytes("q", ["x" * 10**6] * 100) == 64 * 1024 * 1024
 
 
-def test_a_body_is_decompressed_no_further_than_it_may_grow() -> None:
+async def test_a_body_is_decompressed_no_further_than_it_may_grow() -> None:
     """However it is cut into pieces; what is cut off or unknown is an error."""
     data = gzip.compress(b"x" * 1000)
+
+    async def cut(size: int, end: int | None = None) -> AsyncIterator[bytes]:
+        for start in range(0, len(data[:end]), size):
+            yield data[:end][start : start + size]
+
     for size in (1, 7, len(data)):
-        reader = BodyReader("gzip", 1000)
-        for start in range(0, len(data), size):
-            reader.add(data[start : start + size])
-        assert reader.finish() == b"x" * 1000
+        assert await read_body(cut(size), "gzip", 1000) == b"x" * 1000
     with pytest.raises(ReplyTooLargeError):
-        BodyReader("gzip", 999).add(data)
-    cut = BodyReader("GZIP", 1000)
-    cut.add(data[:-4])
+        await read_body(cut(100), "gzip", 999)
     with pytest.raises(httpx.DecodingError):
-        cut.finish()
+        await read_body(cut(100, end=-4), "GZIP", 1000)
     for encoding in ("br", "gzip, gzip"):
         with pytest.raises(httpx.DecodingError):
-            BodyReader(encoding, 1000)
+            await read_body(cut(100), encoding, 1000)
 
 
 def test_a_request_is_written_as_compact_utf_8() -> None:

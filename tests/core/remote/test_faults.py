@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 from support.faults import FaultTable, expected_outcomes
 from support.loopback import FAULTS, Loopback
-from tenacity import wait_random
 
-from rerank_core.remote import retries
+from rerank_core.remote import sending
 
 # One provider for each format; tests/benchmarks/faults.py prints the table of all of them.
 PROVIDERS = ("bedrock", "cohere", "voyage", "jina", "tei", "llamacpp", "deepinfra", "nvidia", "oci", "vertex")
@@ -19,7 +18,7 @@ PROVIDERS = ("bedrock", "cohere", "voyage", "jina", "tei", "llamacpp", "deepinfr
 def table(loopback: Loopback) -> Iterator[FaultTable]:
     """Return the fault table, with waits of some milliseconds between attempts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retries, "_backoff", wait_random(0.0, 0.01))
+        patch.setattr(sending, "_backoff", lambda attempt: 0.005)
         table = FaultTable(loopback)
         yield table
         table.close()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from support.load import Load
 from support.loopback import Loopback
-from tenacity import wait_random
 
-from rerank_core.remote import retries
+from rerank_core.remote import sending
 
 
 @pytest.mark.parametrize("door", ["threads", "loop"])
@@ -16,7 +15,7 @@ def test_no_call_is_wrong_and_none_is_lost(
     loopback: Loopback, provider: str, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one request in twenty refused and one in fifty dropped."""
-    monkeypatch.setattr(retries, "_backoff", wait_random(0.0, 0.05))
+    monkeypatch.setattr(sending, "_backoff", lambda attempt: 0.02)
     load = Load(loopback, provider, calls=200)
     result = load.from_threads() if door == "threads" else load.from_one_loop()
     assert (result.wrong, result.lost) == (0, 0)

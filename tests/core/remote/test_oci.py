@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import httpx
 import pytest
 from support.loopback import Loopback, oci_folder, score
 from support.providers import scorer_of
-from support.waiting import until
 
 from rerank_core import (
     AuthenticationError,
@@ -22,7 +19,6 @@ from rerank_core import (
     ScorerUnavailableError,
     load_scorer,
 )
-from rerank_core._call.event_loop import arun
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it – überall"]
@@ -171,23 +167,3 @@ def test_what_is_missing_is_named(loopback: Loopback, monkeypatch: pytest.Monkey
     monkeypatch.delenv("OCI_COMPARTMENT_ID")
     with pytest.raises(ConfigurationError, match="has no compartment: give compartment_id=, or set OCI_"):
         rank(loopback)
-
-
-def test_no_thread_waits_for_an_answer(loopback: Loopback) -> None:
-    """A thread signs a request and is free again; a call that is cancelled ends its requests."""
-    loopback.plan(delay=30.0, record=False)
-    reranker = Reranker(scorer_of("oci", loopback, max_concurrency=45, documents_per_request=1))
-
-    async def busy_threads() -> int:
-        return anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-
-    async def cancelled() -> int:
-        call = asyncio.ensure_future(reranker.arerank(QUERY, [f"text {number}" for number in range(45)]))
-        await until(lambda: loopback.stats()["most_active"] == 45, seconds=90.0)
-        busy = await arun(busy_threads())
-        call.cancel()
-        await asyncio.wait({call})
-        await until(lambda: loopback.stats()["counts"].get("abandoned") == 45, seconds=90.0)
-        return busy
-
-    assert asyncio.run(cancelled()) == 0

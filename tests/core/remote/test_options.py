@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from support.providers import KEY, scorer_of
 
 from rerank_core import AuthenticationError, ConfigurationError, Passage, Reranker, load_scorer
 from rerank_core._call import event_loop
-from rerank_core.remote.client import join_address
+from rerank_core.remote.access import join_address
 
 QUERY = "find a memory leak"
 TEXTS = ["a memory leak", "Paris in spring", "how to find it"]
@@ -61,6 +62,28 @@ def test_ones_own_client_is_used_and_not_closed(loopback: Loopback, provider: st
     assert again.cache_key() == scorer_of(provider, loopback).cache_key()
     with Reranker(again) as reranker:
         assert len(reranker.rerank(QUERY, TEXTS)) == 3
+    event_loop.run(client.aclose())
+
+
+def test_one_client_serves_an_sdk_and_ours_on_one_loop(loopback: Loopback) -> None:
+    """A client belongs to one event loop; the SDK reads replies on another, in the caller's context."""
+    loopback.plan(record=False)
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+    seen: set[tuple[str, str]] = set()
+
+    async def see(_: httpx.Request) -> None:
+        seen.add((threading.current_thread().name, caller.get()))
+
+    client = httpx.AsyncClient(event_hooks={"request": [see]}, limits=httpx.Limits(max_connections=2))
+    rerankers = [Reranker(scorer_of(provider, loopback, http_client=client)) for provider in ("cohere", "jina")]
+    caller.set("somebody")
+
+    async def calls() -> None:
+        await asyncio.gather(*(reranker.arerank(QUERY, TEXTS) for reranker in rerankers * 20))
+
+    asyncio.run(calls())
+    assert seen == {("rerank-core-loop", "somebody")}
+    assert loopback.stats()["connections"] == 2
     event_loop.run(client.aclose())
 
 

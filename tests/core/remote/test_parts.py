@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 from email.utils import format_datetime
@@ -12,16 +13,15 @@ import anyio
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tenacity import Future
+from pydantic import SecretStr
 
 from rerank_core import InvalidResponseError, RateLimitError, ScorerUnavailableError, Usage
 from rerank_core.model_facts import Limits, find_model_facts
 from rerank_core.reading import estimate_tokens, least_tokens
 from rerank_core.registry import known_providers
-from rerank_core.remote import retries
+from rerank_core.remote import sending
 from rerank_core.remote.endpoints import ENDPOINTS
 from rerank_core.remote.failure import RequestFailure, read_retry_after
-from rerank_core.remote.rate_limit import RateLimiter, _Window
 from rerank_core.remote.response import (
     HttpReply,
     ParsedReply,
@@ -29,6 +29,8 @@ from rerank_core.remote.response import (
     read_reply,
     scores_by_index,
 )
+from rerank_core.remote.sending import RateLimiter, _Window
+from rerank_core.remote.service import RemoteOptions
 from rerank_core.remote.splitting import count_search_units, split
 
 lengths = st.lists(st.integers(1, 5000), max_size=300)
@@ -174,11 +176,35 @@ def test_a_key_shows_in_no_message_and_no_request_id() -> None:
 
 
 @pytest.mark.parametrize("asked", [None, 0.0])
-def test_a_service_that_asks_for_no_wait_gets_the_usual_one(asked: float | None) -> None:
+async def test_a_service_that_asks_for_no_wait_gets_the_usual_one(
+    asked: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With its jitter, so that clients do not all come back at once."""
-    outcome = Future.construct(3, RequestFailure("status", 429, retry_after=asked), has_exception=False)
-    state: Any = SimpleNamespace(attempt_number=3, outcome=outcome)
-    assert len({retries._wait(state) for _ in range(10)}) == 10
+    waited: list[int] = []
+    monkeypatch.setattr(sending, "_backoff", lambda attempt: waited.append(attempt) or 0.0)
+    options = RemoteOptions(max_retries=2)
+    scorer: Any = SimpleNamespace(name="s", options=options, fetch_key=fetch_key)
+    session = sending.ClientSession(asyncio.get_running_loop(), scorer, RateLimiter(options))
+
+    async def refuse(_: object) -> RequestFailure:
+        return RequestFailure("status", 429, retry_after=asked)
+
+    error, _ = await session.send(scorer, refuse, tokens=0, private=list, begin_retry=lambda: True)
+    assert isinstance(error, RateLimitError)
+    assert waited == [1, 2, 3]
+
+
+async def fetch_key() -> SecretStr:
+    """Return a key."""
+    return SecretStr("key")
+
+
+def test_waits_grow_with_jitter() -> None:
+    """From half a second to 20 at most."""
+    waits = [sending._backoff(attempt) for attempt in (1, 3, 9, 5000) for _ in range(50)]
+    assert len(set(waits)) == 200
+    assert all(max(waits[at : at + 50]) <= most for at, most in ((0, 0.5), (50, 2.0), (100, 20.0)))
+    assert max(waits) > 5
 
 
 def test_errors_say_what_to_do() -> None:
@@ -210,7 +236,7 @@ def test_a_window_says_when_more_fits() -> None:
 
 async def test_a_cancelled_wait_gives_its_slot_back() -> None:
     """Whoever waited in vain holds up nobody."""
-    limiter = RateLimiter(1)
+    limiter = RateLimiter(RemoteOptions(max_concurrency=1))
     limiter.pause(10.0)
     with anyio.move_on_after(0.01):
         async with limiter.slot(1):

@@ -10,10 +10,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from support.loopback import Loopback, score
 from support.providers import KEY, MODELS, scorer_of
 from support.scripts import run_script
+from support.waiting import until
 
 from rerank_core import (
     ConfigurationError,
@@ -21,6 +23,7 @@ from rerank_core import (
     RequestTooLargeError,
     Reranker,
     ScorerError,
+    ScorerTimeoutError,
     load_scorer,
 )
 from rerank_core._call import event_loop
@@ -200,7 +203,7 @@ def test_http_takes_what_differs_as_options(loopback: Loopback) -> None:
         ({"auth": "{key}"}, "names no header: give 'Header: {key}'"),
         ({"documents": "query"}, "one name for two fields of the request: model, query, query, top_n"),
         ({"results": None}, r"format\['results'\] is a NoneType: give a string"),
-        ({"path": "/{"}, "has braces around something else than a name"),
+        ({"path": "/{UNSET_VARIABLE}"}, "set the environment variable UNSET_VARIABLE"),
         (None, "format is a NoneType: give a dictionary of strings"),
     ],
 )
@@ -299,6 +302,29 @@ def test_no_cancelled_call_costs_a_connection(loopback: Loopback, provider: str,
             await cancel_after(steps)
 
     event_loop.run(cancel())
+
+
+@pytest.mark.parametrize("provider", ["bedrock", "oci"])
+def test_no_thread_waits_for_an_answer_to_a_signed_request(loopback: Loopback, provider: str) -> None:
+    """A thread signs a request and is free again; a call that is cancelled ends its requests."""
+    loopback.plan(delay=30.0, record=False)
+    reranker = Reranker(scorer_of(provider, loopback, max_concurrency=45, documents_per_request=1))
+
+    async def busy_threads() -> int:
+        return anyio.to_thread.current_default_thread_limiter().borrowed_tokens
+
+    async def cancelled() -> int:
+        call = asyncio.ensure_future(reranker.arerank(QUERY, [f"text {number}" for number in range(45)]))
+        await until(lambda: loopback.stats()["most_active"] == 45, seconds=90.0)
+        busy = await event_loop.arun(busy_threads())
+        call.cancel()
+        await asyncio.wait({call})
+        await until(lambda: loopback.stats()["counts"].get("abandoned") == 45, seconds=90.0)
+        return busy
+
+    assert asyncio.run(cancelled()) == 0
+    with pytest.raises(ScorerTimeoutError):
+        Reranker(scorer_of(provider, loopback, timeout=0.2, max_retries=0)).rerank(QUERY, TEXTS)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -426,7 +452,7 @@ def test_a_missing_sdk_names_the_extra(provider: str, extra: str, monkeypatch: p
 
 def test_tokens_per_minute_hold_back_the_next(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of about 40 estimated tokens, 100 of them in any window, here of half a second."""
-    monkeypatch.setattr("rerank_core.remote.rate_limit._WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr("rerank_core.remote.sending._WINDOW_SECONDS", 0.5)
     loopback.plan()
     scorer = scorer_of("jina", loopback, tokens_per_minute=100, documents_per_request=1)
     began = time.monotonic()

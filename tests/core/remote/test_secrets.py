@@ -13,10 +13,9 @@ import pytest
 from pydantic import SecretStr
 from support.loopback import FAULTS, Loopback
 from support.providers import KEY, MODELS, scorer_of
-from tenacity import wait_none
 
 from rerank_core import ConfigurationError, Reranker, RerankError, ScorerError, load_scorer
-from rerank_core.remote import retries
+from rerank_core.remote import sending
 from rerank_core.serialization import dump_reranker
 
 SECRET_TEXT = "Xanthippe owes 4711 drachmas"
@@ -53,7 +52,7 @@ def shown_by(error: BaseException) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat at once."""
-    monkeypatch.setattr(retries, "_backoff", wait_none())
+    monkeypatch.setattr(sending, "_backoff", lambda attempt: 0.0)
 
 
 @pytest.mark.parametrize("provider", MODELS)

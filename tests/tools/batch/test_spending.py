@@ -14,7 +14,6 @@ import pytest
 from support.batches import some_rows, write_rows
 from support.loopback import Loopback
 from support.providers import scorer_of
-from tenacity import wait_none
 
 from rerank_core import AuthenticationError, Scorer
 from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Windowed
@@ -32,7 +31,7 @@ FAULTS = ["drop", "cut-body", "429", "503", "500", "html-502", "truncated-json",
 @pytest.fixture(autouse=True)
 def _quick_and_healthy(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Repeat without waiting, and leave the service as it was found."""
-    monkeypatch.setattr("rerank_core.remote.retries._backoff", wait_none())
+    monkeypatch.setattr("rerank_core.remote.sending._backoff", lambda attempt: 0.0)
     loopback.plan()
     yield
     loopback.plan()

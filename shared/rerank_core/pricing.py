@@ -91,10 +91,7 @@ PRICES: Mapping[str, Price] = MappingProxyType(
 def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[str, Any]]) -> Price | None:
     """Return the price of a scorer: the override for its model or its name, else the list price, else None.
 
-    Args:
-        scorer: the scorer's name, such as ``"cohere:rerank-v3.5"``.
-        model: its model, such as ``"rerank-v3.5"``.
-        overrides: prices, or dictionaries of their fields, by either of the two.
+    Overrides are prices, or dictionaries of their fields, by either of the two.
 
     >>> price_of("cohere:rerank-v3.5", "rerank-v3.5", {"rerank-v3.5": {"per_1k_search_units": 1.5}})
     Price(per_1k_search_units=1.5, per_1m_tokens=None, per_1m_output_tokens=None)

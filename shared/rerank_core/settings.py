@@ -235,10 +235,8 @@ class RerankSettings(RankingOptions):
             for name in ("api_key", "base_url"):
                 if name in options:
                     raise ConfigurationError(f"model_options holds {name!r}: give {name}= instead")
-            if self.api_key is not None:
-                options["api_key"] = self.api_key
-            if self.base_url is not None:
-                options["base_url"] = self.base_url
+                if (given := getattr(self, name)) is not None:
+                    options[name] = given
             scorer = load_scorer(self.model, **options)
             call = {name: getattr(self, name) for name in ("timeout", "on_error", "retrieval_weight")}
             made = self._made = (wanted, Reranker(scorer, **call))
@@ -264,11 +262,9 @@ class RerankSettings(RankingOptions):
         return {**state, "__dict__": {**state["__dict__"], "api_key": None}, "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        values = dict(state["__dict__"])
-        for name, field in type(self).model_fields.items():
-            if name not in values:
-                values[name] = field.get_default(call_default_factory=True)
-        BaseModel.__setstate__(self, {**state, "__dict__": values})
+        fields = type(self).model_fields.items()
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields}
+        BaseModel.__setstate__(self, {**state, "__dict__": {**defaults, **state["__dict__"]}})
 
 
 def _is_wanted(name: str, info: SerializationInfo) -> bool:

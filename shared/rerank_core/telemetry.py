@@ -134,10 +134,7 @@ def _hold_span(get_tracer: Any, model: str, documents: int, retrieval_weight: fl
 def describe_ranking(span: Any, ranking: Ranking[Any], texts: Sequence[str]) -> None:
     """Set query, documents and scores on a span, as OpenInference names them.
 
-    Args:
-        span: of :func:`start_span`.
-        ranking: what the call returns; of a call that failed, with its error and without documents.
-        texts: what the model may have read, in the order of the input.
+    The ranking of a call that failed has its error and no documents; ``texts`` are in the order of the input.
     """
     if span is None or not span.is_recording():
         return

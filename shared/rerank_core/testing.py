@@ -128,7 +128,7 @@ class ScorerContract(ABC):
             assert abs(one - other) <= self.tolerance, (left, right)
 
     def test_it_declares_a_name_and_a_scale(self) -> None:
-        """The name is not blank, and the scale is one of the two."""
+        """The name is not blank, and the scale is one that there is."""
         scorer = self.make_scorer()
         assert scorer.name.strip()
         assert scorer.scale in get_args(Scale)

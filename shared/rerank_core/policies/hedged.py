@@ -10,7 +10,7 @@ from time import perf_counter
 import anyio
 
 from rerank_core._call.asking import Consumption, call_scorer
-from rerank_core._support.checks import check_fraction, check_seconds
+from rerank_core._support.checks import check_seconds
 from rerank_core.errors import ScorerError
 from rerank_core.policies.base import Policy
 from rerank_core.scorer import Scorer
@@ -19,6 +19,7 @@ from rerank_core.usage import Usage
 
 __all__ = ["Hedged"]
 
+_QUANTILE = 0.95
 _OBSERVED = 200
 """Calls whose times are remembered: few enough to follow a service through the day."""
 _MIN_OBSERVED = 20
@@ -29,14 +30,13 @@ class Hedged(Policy):
     """Sends a second request when the first is slower than usual; the first answer wins, the other is cancelled.
 
     This cuts the slowest answers of a service that is mostly quick (Dean & Barroso, "The Tail at Scale", 2013). It
-    costs as many more requests as are slower than the quantile: 5 % by default. It does nothing for a model in
-    this process. ``usage`` counts both requests; the cost of a cancelled one is estimated.
+    costs as many more requests as are slower than the delay: 5 % by default. It does nothing for a model in this
+    process. ``usage`` counts both requests; the cost of a cancelled one is estimated.
 
     Args:
         scorer: a scorer or its name.
-        delay: seconds to wait for the first answer. None to learn it: the quantile of the last 200 calls, and no
-            second request before 20 calls were observed.
-        quantile: the share of calls that is not considered slow; above 0 and below 1.
+        delay: seconds to wait for the first answer. None to learn it: 95 % of the last 200 calls were quicker,
+            and there is no second request before 20 calls were observed.
 
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
@@ -45,12 +45,11 @@ class Hedged(Policy):
     (2, True)
     """
 
-    options_without_effect_on_scores = frozenset({"delay", "quantile"})
+    options_without_effect_on_scores = frozenset({"delay"})
 
-    def __init__(self, scorer: Scorer | str, *, delay: float | None = None, quantile: float = 0.95) -> None:
+    def __init__(self, scorer: Scorer | str, *, delay: float | None = None) -> None:
         super().__init__("hedged", [scorer])
         self.delay = None if delay is None else check_seconds("delay", delay)
-        self.quantile = check_fraction("quantile", quantile, above_0=True, below_1=True)
         self._seconds: deque[float] = deque(maxlen=_OBSERVED)
 
     @property
@@ -60,8 +59,7 @@ class Hedged(Policy):
             return self.delay
         if len(self._seconds) < _MIN_OBSERVED:
             return None
-        ordered = sorted(self._seconds)
-        return ordered[min(len(ordered) - 1, int(self.quantile * len(ordered)))]
+        return sorted(self._seconds)[int(_QUANTILE * len(self._seconds))]
 
     async def score(self, query: str, texts: Sequence[str]) -> Scored:
         """Return the first answer."""

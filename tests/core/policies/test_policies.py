@@ -425,7 +425,6 @@ class TestCascade:
         (lambda: Breaker(failures=0), "failures is 0"),
         (lambda: Breaker(reset_seconds=-1.0), "reset_seconds is -1.0"),
         (lambda: Hedged(FakeScorer(), delay=0), "delay is 0"),
-        (lambda: Hedged(FakeScorer(), quantile=1.0), "quantile is 1.0"),
         (lambda: Cascade([FakeScorer()], keep=[]), "a cascade of one scorer"),
         (lambda: Cascade([FakeScorer(), FakeScorer()], keep=[1, 2]), "keep has 2 numbers for 2 scorers"),
         (lambda: Cascade([FakeScorer(), FakeScorer()], keep=[0]), "keep is 0"),

@@ -162,16 +162,10 @@ class Checkpoint:
             return path.read_text(encoding="utf-8")
         return str(self._tokenizer_config.get("chat_template") or "")
 
-    def weights_folder(self) -> Path:
-        """Return the folder of the weights, for which sentence-transformers may have made one."""
-        return self.folder / next((folder for _, folder in self.modules()), "")
-
     def describe(self) -> str:
         """Return what a checkpoint without a trained classifier looks like, and what to do with it."""
         if kind := self.other_kind():
             return kind
-        if self.architecture.endswith("ForMaskedLM") and "splade" in str(self.folder).lower():
-            return _SPLADE
         endings = (kind for ending, kind in _ARCHITECTURES.items() if self.architecture.endswith(ending))
         return next(endings, f"{self.architecture}: use 'cross-encoder:' if that can run it")
 

@@ -24,7 +24,6 @@ class ModelFiles:
         offline: never ask the hub; use what its cache on this machine has.
 
     Attributes:
-        place: the folder or repository, as errors call it.
         is_cached: whether the hub's cache stands for the hub.
         error: why the hub did not answer, if it was asked in vain.
     """
@@ -52,10 +51,13 @@ class ModelFiles:
                     f"there is no folder {str(self._folder)!r}, and that is not a hub id either"
                 )
         self.is_cached = is_remote and self._folder is not None
-        self.place = model if self._folder is None else str(self._folder)
         if self._folder is not None:
-            found = (path for path in self._folder.rglob("*") if path.is_file())
+            found = (path for pattern in ("*", "*/*") for path in self._folder.glob(pattern) if path.is_file())
             self.names = frozenset(path.relative_to(self._folder).as_posix() for path in found)
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of this name, in a folder at any depth."""
+        return name in self.names or (self._folder is not None and (self._folder / name).is_file())
 
     def fetch(self, *patterns: str) -> Path:
         """Return the folder with the files of these names or patterns, and with those beside the weights."""

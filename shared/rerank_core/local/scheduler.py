@@ -68,12 +68,8 @@ class Place(Generic[Owner]):
     def take(self, budget: int, longest: int, count: int, padding: int) -> tuple[_Items, int]:
         """Remove and return the items that a batch has room for, and how many tokens of padding it has then."""
         lengths = self._lengths
-        start = 0 if lengths[0] <= longest else bisect_left(lengths, -longest, key=neg)
-        if start == len(lengths):
-            return (), padding
+        start = bisect_left(lengths, -longest, key=neg)
         end = batch_end(lengths, start, budget, longest=longest, count=count, padding=padding)
-        if start == end:
-            return (), padding
         items, tokens = self._items[start:end], sum(lengths[start:end])
         del self._items[start:end], lengths[start:end]
         self.tokens -= tokens

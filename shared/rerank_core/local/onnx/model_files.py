@@ -106,27 +106,25 @@ def can_write_graph(checkpoint: Checkpoint) -> bool:
 
 def _choose_file(files: ModelFiles, checkpoint: Checkpoint, file_name: str | None, precision: Precision) -> str:
     if file_name is not None:
-        if file_name not in files.names:
-            raise _lacks(files, [file_name])
+        if not files.has(file_name):
+            raise _lacks(files, file_name)
         if not file_name.endswith(".onnx") and file_name not in _WEIGHTS:
             raise ConfigurationError(f"file_name is {file_name!r}: give an .onnx file, or {_SAFETENSORS!r}")
         return file_name
-    weights = [name for name in _WEIGHTS if name in files.names and "config.json" in files.names]
+    weights = [name for name in _WEIGHTS if "config.json" in files.names]
+    wanted = [*_SINGLE, _COLBERT, *weights]
     if precision == "int8":
-        int8 = _int8_names()
         direct = [name for name in weights if name.startswith(_SAFETENSORS) and supports(checkpoint.config)]
-        wanted = [*int8, *direct, *_SINGLE, _COLBERT, *weights]
-        missing = [*int8, *_SINGLE, _SAFETENSORS]
-    else:
-        wanted = [*_SINGLE, _COLBERT, *weights, *([*_HALF, *_int8_names()] if precision == "auto" else [])]
-        missing = [*_SINGLE, _SAFETENSORS]
+        wanted = [*_int8_names(), *direct, *wanted]
+    elif precision == "auto":
+        wanted += [*_HALF, *_int8_names()]
     found = next((name for name in wanted if name in files.names), None)
     if found is None:
-        raise _lacks(files, missing)
+        raise _lacks(files, *_SINGLE, _SAFETENSORS)
     return found
 
 
-def _lacks(files: ModelFiles, wanted: Sequence[str]) -> RerankError:
+def _lacks(files: ModelFiles, *wanted: str) -> RerankError:
     if files.error is not None:
         error = unavailable(files.model)
         error.__cause__ = files.error
@@ -134,7 +132,7 @@ def _lacks(files: ModelFiles, wanted: Sequence[str]) -> RerankError:
     names = sorted(files.names)
     found = ", ".join(names[:_MAX_NAMES]) + (" …" if len(names) > _MAX_NAMES else "")
     return ConfigurationError(
-        f"{files.place} has no {' or '.join(wanted)}; it has {found or 'no files'}: give file_name=, or a "
+        f"{files.model} has no {' or '.join(wanted)}; it has {found or 'no files'}: give file_name=, or a "
         "checkpoint with its config.json, or use 'cross-encoder:' which runs it with torch"
     )
 

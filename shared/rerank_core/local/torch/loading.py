@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +66,8 @@ def check_trained(model: Any, checkpoint: Checkpoint) -> None:
 
     For a checkpoint without a trained classifier, transformers makes one up at random, and only logs it.
     """
-    missing = _missing_weights(model.transformers_model, checkpoint.weights_folder())
+    subfolder = next((folder for _, folder in checkpoint.modules()), "")  # sentence-transformers may have made one
+    missing = _missing_weights(model.transformers_model, checkpoint.folder / subfolder)
     if missing:
         raise checkpoint.untrained(missing)
     if kind := checkpoint.other_kind():
@@ -135,27 +135,6 @@ def _hollow_weights(folder: Path, dtype: Any) -> Mapping[str, Any]:
             tensors = torch.load(path, map_location="meta", weights_only=True)
             shapes.update({name: tensor.shape for name, tensor in tensors.items()})
     return {name: torch.zeros((), dtype=dtype).expand(tuple(shape)) for name, shape in shapes.items()}
-
-
-@contextmanager
-def keep_class_unpatched() -> Iterator[None]:
-    """Undo and refuse what a model's remote code replaces in the ``CrossEncoder`` class, which is all models'."""
-    kind = require("sentence_transformers", extra="local", purpose="a cross-encoder on torch").CrossEncoder
-    own, imported = dict(vars(kind)), set(sys.modules)
-    try:
-        yield
-    finally:
-        changed = [name for name, value in own.items() if vars(kind).get(name) is not value]
-        for name in changed:
-            setattr(kind, name, own[name])
-    if changed:
-        for name in set(sys.modules) - imported:
-            if name.startswith("transformers_modules"):
-                del sys.modules[name]  # so that it is noticed the next time, too
-        raise ConfigurationError(
-            f"the model's own code replaces CrossEncoder.{', '.join(changed)} for all models of the process, "
-            "which was undone: use a model without such code, or its vendor's service"
-        )
 
 
 @contextmanager

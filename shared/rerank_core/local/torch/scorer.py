@@ -13,14 +13,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 from rerank_core._support.checks import check_choice, check_text
 from rerank_core._support.extras import check_installed, require
-from rerank_core.errors import ConfigurationError, RerankError, name_scorer
+from rerank_core.errors import ConfigurationError, name_scorer
 from rerank_core.local.checkpoint import Checkpoint
 from rerank_core.local.hub import ModelFiles, is_hub_id, unavailable
 from rerank_core.local.scorer import PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.torch.loading import (
     check_trained,
     choose_tokens_per_batch,
-    keep_class_unpatched,
     set_threads,
     to_chat_template,
     use_template,
@@ -129,19 +128,16 @@ class CrossEncoderScorer(PairScorer):
             {} if template is None else {"chat_template": to_chat_template(template, self.model_facts.instruction)}
         )
         try:
-            with keep_class_unpatched():
-                model = library.CrossEncoder(
-                    self.model,
-                    device=device,
-                    max_length=options.max_length,
-                    revision=options.revision,
-                    local_files_only=offline,
-                    trust_remote_code=options.trust_remote_code,
-                    model_kwargs={"dtype": options.dtype, **attention},
-                    processor_kwargs=prompt,
-                )
-        except RerankError:
-            raise
+            model = library.CrossEncoder(
+                self.model,
+                device=device,
+                max_length=options.max_length,
+                revision=options.revision,
+                local_files_only=offline,
+                trust_remote_code=options.trust_remote_code,
+                model_kwargs={"dtype": options.dtype, **attention},
+                processor_kwargs=prompt,
+            )
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.model) from exc

@@ -6,9 +6,10 @@ import asyncio
 import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import Any, TypeVar
 
 import anyio
 
@@ -23,6 +24,8 @@ from rerank_core.types import Attempt, Passage, Scored
 from rerank_core.usage import Usage
 
 __all__ = ["Cached"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("rerank_core")
 
@@ -93,18 +96,18 @@ class Cached(Policy):
             self._loop, self._flights = loop, {}
         keys, work = await run_text_work(self._make_keys, texts, query)
         steps = _STEPS_PER_KEY * len(keys)
-        known, missing = await run_work(steps, _read_entries, await self._look_up(work), work)
+        found = await self._use_cache(self.cache.get, list(work)) or {}
+        known, missing = await run_work(steps, _read_entries, found, work)
         self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in known.values())
         flights = self._join(work if missing and self.listwise else missing, query)
         with Consumption() as consumed:
             try:
                 if flights:
-                    await asyncio.wait([one.task for one in flights], return_when=asyncio.FIRST_EXCEPTION)
+                    await asyncio.wait([flight.task for flight in flights])
             finally:
                 await self._leave(flights)
             reporting = [flight for flight in flights if flight.report()]
-            ended = [flight for flight in flights if flight.task.done()]
-            return await run_work(steps, _merge, keys, known, ended, reporting, consumed.usage)
+            return await run_work(steps, _merge, keys, known, flights, reporting, consumed.usage)
 
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
@@ -167,7 +170,9 @@ class Cached(Policy):
         try:
             with Consumption(pass_on=False) as flight.consumed:  # the call that began it may have gone
                 scored = await call_scorer(self.scorer, query, list(flight.work.values()))
-                await self._store(await run_work(steps, flight.take_answer, scored, self.scorer))
+                values = await run_work(steps, flight.take_answer, scored, self.scorer)
+                if values:
+                    await self._use_cache(self.cache.put, values)
         except ScorerError as exc:
             if not self.listwise:
                 await run_work(steps, flight.take_partial, exc.partial)
@@ -175,31 +180,21 @@ class Cached(Policy):
         finally:
             self._close(flight)
 
-    async def _look_up(self, work: Mapping[bytes, str]) -> dict[bytes, bytes]:
+    async def _use_cache(self, use: Callable[[Any], Awaitable[T]], given: Any) -> T | None:
+        """Return what the cache returns; None where it fails, which is logged once until it works again."""
         try:
             with anyio.fail_after(self.cache_timeout):
-                found = dict(await self.cache.get(list(work)))
+                result = await use(given)
         except Exception as exc:
-            self._warn(exc)
-            return {}
+            if not self._is_failing:
+                # The message of a foreign exception may hold an address with a password.
+                known = isinstance(exc, RerankError)
+                reason = exc if known else f"{type(exc).__name__} from {type(self.cache).__name__}"
+                _logger.warning("%s goes on without its cache: %s", self.name, reason)
+            self._is_failing = True
+            return None
         self._is_failing = False
-        return found
-
-    async def _store(self, values: Mapping[bytes, bytes]) -> None:
-        try:
-            if values:
-                with anyio.fail_after(self.cache_timeout):
-                    await self.cache.put(values)
-        except Exception as exc:
-            self._warn(exc)
-
-    def _warn(self, exc: Exception) -> None:
-        if not self._is_failing:
-            # The message of a foreign exception may hold an address with a password.
-            known = isinstance(exc, RerankError)
-            reason = exc if known else f"{type(exc).__name__} from {type(self.cache).__name__}"
-            _logger.warning("%s goes on without its cache: %s", self.name, reason)
-        self._is_failing = True
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,15 +288,15 @@ class _Flight:
 def _merge(
     keys: Sequence[bytes],
     known: Mapping[bytes, _Entry],
-    ended: Sequence[_Flight],
+    flights: Set[_Flight],
     reporting: Sequence[_Flight],
     usage: Usage,
 ) -> Scored:
     """Return the answer to a call from what was known and from its flights, some of whose usage it reports."""
     entries = {**known}
-    for flight in ended:
+    for flight in flights:
         entries.update(flight.entries)
-    for flight in ended:
+    for flight in flights:
         if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             raise _copy_error(error, keys, entries, usage)
     if any(key not in entries for key in keys):

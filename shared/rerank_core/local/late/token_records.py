@@ -68,15 +68,9 @@ class RecordProduct:
     def compare(
         self, mean: _Floats, tokens: npt.NDArray[np.floating[Any]], records: Sequence[bytes | memoryview]
     ) -> tuple[_Floats, _Floats]:
-        """Return the product of the means, one per record, and the best matches of the query's tokens.
+        """Return the products of the means, (records,), and the best matches of the tokens, (tokens, records).
 
-        Args:
-            mean: of the query, (width,).
-            tokens: of the query, (tokens, width).
-            records: at least one, as :func:`pack_record` makes them.
-
-        Returns:
-            (records,) and (tokens, records); a record without tokens has a best match of 0.
+        A record without tokens has a best match of 0.
         """
         query = np.concatenate([mean[None], tokens])
         steps = np.maximum(np.abs(query).max(axis=1, keepdims=True), 1e-12) / np.float32(_LARGEST)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Literal, TypeVar, get_args
 
 import anyio
@@ -79,15 +78,11 @@ class Reranker:
         self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self.on_error = on_error
         self.retrieval_weight = check_fraction("retrieval_weight", retrieval_weight)
-        self._total_usage = Usage()
-
-    @property
-    def total_usage(self) -> Usage:
+        self.total_usage = Usage()
         """What all calls of this reranker consumed so far, failed ones too; a copy starts at zero."""
-        return self._total_usage
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_total_usage": Usage()}
+        return {**self.__dict__, "total_usage": Usage()}
 
     def __repr__(self) -> str:
         return f"Reranker({self.scorer.name!r}, {self.selection!r})"
@@ -229,17 +224,13 @@ class Reranker:
     def __enter__(self) -> Reranker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Reranker:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def _make_requests(
@@ -298,7 +289,7 @@ class Reranker:
                 _logger.warning("not reranked, first-stage order returned: %s", exc)
                 return ranking
             except BaseException:
-                self._total_usage += consumed.usage
+                self.total_usage += consumed.usage
                 raise
             ranking = replace(ranking, usage=self._report(span, request, ranking.model, consumed.usage))
             await run_work(steps, telemetry.describe_ranking, span, ranking, request.texts)
@@ -309,7 +300,7 @@ class Reranker:
     ) -> Usage:
         """Add a call's usage to the total, report it, and return it with the call's time."""
         usage = replace(usage, seconds=perf_counter() - request.started)
-        self._total_usage += usage  # only ever in the background loop's thread, so no addition is lost
+        self.total_usage += usage  # only ever in the background loop's thread, so no addition is lost
         failed = None if error is None else type(error).__name__
         telemetry.report(telemetry.CallReport(model, len(request.texts), usage, failed), span)
         return usage

@@ -40,7 +40,10 @@ class Cascade(Policy):
 
     def __init__(self, scorers: Iterable[Scorer | str], *, keep: Sequence[int]) -> None:
         super().__init__("cascade", scorers)
-        self.keep = tuple(check_count("keep", count) for count in _check_list(keep))
+        given: object = keep
+        if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+            raise ConfigurationError(f"keep is {given!r}: give a list of whole numbers such as [40]")
+        self.keep = tuple(check_count("keep", count) for count in given)
         if len(self.scorers) < 2:
             raise ConfigurationError(
                 "a cascade of one scorer: give two or more, from the lightest model to the heaviest"
@@ -96,9 +99,3 @@ def _merge(stages: Sequence[tuple[list[int], Scored]], count: int) -> Scored:
         attempts = [*scored.attempts, *attempts]
         left_out.update(indices[slot] for slot in scored.left_out)
     return Scored(scores, attempts=tuple(attempts), passages=passages, tiers=tiers, left_out=frozenset(left_out))
-
-
-def _check_list(keep: object) -> Sequence[object]:
-    if isinstance(keep, (str, bytes)) or not isinstance(keep, Sequence):
-        raise ConfigurationError(f"keep is {keep!r}: give a list of whole numbers such as [40]")
-    return keep

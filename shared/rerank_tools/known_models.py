@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rerank_core.model_facts import MODELS, ModelFacts
@@ -74,10 +74,8 @@ def known_models() -> list[KnownModel]:
         KnownModel("onnx:<folder or hub id>", "onnx", local=True, scale=None, instructions=None),
     ]
     local += [
-        replace(
-            _describe(f"cross-encoder:<owner>/{model}", facts, "logit"),
-            context=facts.limits.pair or facts.limits.tokens,
-            local=True,
+        _describe(
+            f"cross-encoder:<owner>/{model}", facts, "logit", facts.limits.pair or facts.limits.tokens, local=True
         )
         for model, facts in MODELS.items()
         if facts.unsupported is None and "-" in model  # without one it is a class, not a name
@@ -101,18 +99,20 @@ def _of_service(service: Service) -> Iterator[KnownModel]:
         return
     for model, facts in service.models.items():
         if facts.successor is None:
-            limits = facts.limits.within(service.limits)
-            known = _describe(f"{service.provider}:{model}", facts, scale)
-            yield replace(known, context=limits.pair or limits.document, price=PRICES.get(known.name), **key)
+            name, limits = f"{service.provider}:{model}", facts.limits.within(service.limits)
+            context = limits.pair or limits.document
+            yield _describe(name, facts, scale, context, price=PRICES.get(name), **key)
 
 
-def _describe(name: str, facts: ModelFacts, scale: Scale) -> KnownModel:
+def _describe(name: str, facts: ModelFacts, scale: Scale, context: int | None, **more: Any) -> KnownModel:
     return KnownModel(
         name,
         name.partition(":")[0],
+        context,
         scale=facts.scale or scale,
         instructions=facts.instructions is not None,
         listwise=facts.listwise,
         temperature=facts.temperature,
         caution=facts.caution,
+        **more,
     )

@@ -36,15 +36,9 @@ class Record:
 
 def read_records(path: Path, *, format: RecordFormat = "auto", text_field: str = "text") -> list[Record]:  # noqa: A002
     """Read a file of documents; ``"auto"`` decides by its extension, else as :func:`parse_records` does."""
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ConfigurationError(
-            f"{path} cannot be read: {exc.strerror or exc}: give a file of documents"
-        ) from None
     if format == "auto":
         format = FORMATS.get(path.suffix.lower(), "auto")  # noqa: A001
-    return parse_records(data, source=str(path), format=format, text_field=text_field)
+    return parse_records(_read_bytes(path), source=str(path), format=format, text_field=text_field)
 
 
 def parse_records(
@@ -88,29 +82,21 @@ def decode(data: bytes, *, source: str) -> str:
     return content
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file in UTF-8 that are not blank, each with its number, from 1."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}, line {number + 1} or later: not text in UTF-8: convert it") from None
-    except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}") from None
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a file in UTF-8 that are not blank, each with its place for error messages."""
+    for number, line in _split_lines(decode(_read_bytes(path), source=str(path))):
+        yield f"{path}, line {number}", line
 
 
-def parse_json(content: str | bytes, *, source: str, line: int | None = None) -> Any:
-    """Parse JSON: a file, or one line of it."""
-    place = _place(source, line)
+def parse_json(content: str | bytes, place: str) -> Any:
+    """Parse JSON; the place, such as a file and a line, begins error messages."""
     try:
-        return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        return json.loads(text.rstrip())  # a line's end would count as another line in what is wrong
     except json.JSONDecodeError as exc:
-        at = exc.lineno if line is None else line
+        line = f", line {exc.lineno}" if exc.lineno > 1 else ""
         raise ConfigurationError(
-            f"{source}, line {at}, column {exc.colno}: not JSON ({exc.msg}): correct it, or name the format"
+            f"{place}{line}, column {exc.colno}: not JSON ({exc.msg}): correct it, or name the format"
         ) from None
     except RecursionError:
         raise ConfigurationError(f"{place}: JSON that is nested too deeply: flatten it") from None
@@ -120,16 +106,19 @@ def parse_json(content: str | bytes, *, source: str, line: int | None = None) ->
         raise ConfigurationError(f"{place}: a number in the JSON is too long: write it as a string") from None
 
 
-def parse_json_object(content: str | bytes, *, source: str, line: int | None = None) -> dict[str, Any]:
+def parse_json_object(content: str | bytes, place: str) -> dict[str, Any]:
     """Parse JSON that must be an object."""
-    item = parse_json(content, source=source, line=line)
+    item = parse_json(content, place)
     if not isinstance(item, dict):
-        raise ConfigurationError(f"{_place(source, line)}: {_describe(item)}: give an object")
+        raise ConfigurationError(f"{place}: {_describe(item)}: give an object")
     return item
 
 
-def _place(source: str, line: int | None) -> str:
-    return source if line is None else f"{source}, line {line}"
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}: give another file") from None
 
 
 def _guess_format(content: str) -> str:
@@ -140,7 +129,7 @@ def _guess_format(content: str) -> str:
 def _parse_json_list(content: str, source: str, text_field: str) -> Iterator[Record]:
     if not content.strip():
         return
-    items = parse_json(content, source=source)
+    items = parse_json(content, source)
     if not isinstance(items, list):
         raise ConfigurationError(f"{source} is not a JSON list but {_describe(items)}: give a list, or JSON lines")
     for number, item in enumerate(items, 1):
@@ -149,8 +138,9 @@ def _parse_json_list(content: str, source: str, text_field: str) -> Iterator[Rec
 
 def _parse_json_lines(content: str, source: str, text_field: str) -> Iterator[Record]:
     for number, line in _split_lines(content):
-        item = parse_json(line, source=source, line=number)
-        yield Record(item, _find_text(item, text_field, f"{source}, line {number}"), number)
+        place = f"{source}, line {number}"
+        item = parse_json(line, place)
+        yield Record(item, _find_text(item, text_field, place), number)
 
 
 def _parse_lines(content: str, _source: str, _text_field: str) -> Iterator[Record]:
@@ -160,7 +150,8 @@ def _parse_lines(content: str, _source: str, _text_field: str) -> Iterator[Recor
 
 def _split_lines(content: str) -> Iterator[tuple[int, str]]:
     # Not splitlines(), which also splits at characters that may stand in a JSON string.
-    return ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
+    lines = io.StringIO(content, newline="\n")
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _parse_csv(content: str, source: str, text_field: str, *, delimiter: str = ",") -> Iterator[Record]:

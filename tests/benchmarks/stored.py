@@ -80,7 +80,7 @@ class Bench:
         self.calls: list[Call] = [
             (
                 self.data.queries[query],
-                [text for key in found[query].scores if (text := self.data.documents[key]).strip()],
+                [text for key in found[query].candidates if (text := self.data.documents[key]).strip()],
             )
             for query in list(found)[: self.queries]
         ]

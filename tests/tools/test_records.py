@@ -106,16 +106,18 @@ def test_lines_come_with_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes('\ufeff{"a": "x\u2028y"}\n\n[1]\n'.encode())
     lines = list(read_lines(path))
-    assert [number for number, _ in lines] == [1, 3]
-    assert parse_json_object(lines[0][1], source="a.jsonl", line=1) == {"a": "x\u2028y"}
+    assert [place for place, _ in lines] == [f"{path}, line 1", f"{path}, line 3"]
+    assert parse_json_object(lines[0][1], "a") == {"a": "x\u2028y"}
     with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 3: a list: give an object"):
-        parse_json_object(lines[1][1], source="a.jsonl", line=3)
+        parse_json_object(lines[1][1], "a.jsonl, line 3")
     with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 3, column 7: not JSON"):
-        parse_json_object(b'{"a": b}', source="a.jsonl", line=3)
+        parse_json_object(b'{"a": b}', "a.jsonl, line 3")
+    with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 3, column \d: not JSON"):
+        parse_json_object(b'{"a":\n', "a.jsonl, line 3")
     with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 4: not text in UTF-8"):
-        parse_json_object(b'{"a": "\xff"}', source="a.jsonl", line=4)
+        parse_json_object(b'{"a": "\xff"}', "a.jsonl, line 4")
     path.write_bytes(b'{}\n"\xff"\n')
-    with pytest.raises(ConfigurationError, match=r"a\.jsonl, line \d or later: not text in UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"a\.jsonl is not text in UTF-8 \(byte 0xff at offset 4\)"):
         list(read_lines(path))
     with pytest.raises(ConfigurationError, match="absent cannot be read: No such file"):
         list(read_lines(tmp_path / "absent"))

@@ -146,7 +146,7 @@ class JsonLinesSource(Source):
     def _parse_row(self, number: int, line: bytes, line_number: int) -> Row:
         place = f"{self.path.name}, line {line_number}"
         try:
-            item = parse_json_object(line, source=self.path.name, line=line_number)
+            item = parse_json_object(line, place)
         except ConfigurationError as exc:
             return Row(number, error=str(exc))
         for column in (self.columns.query, self.columns.documents):

@@ -16,7 +16,7 @@ from rerank_core.errors import RerankError
 from rerank_core.pricing import PRICES_AS_OF
 from rerank_core.types import Ranking
 from rerank_tools.cli import options
-from rerank_tools.cli.output import Output, format_dollars, note, write_results, write_table, write_text
+from rerank_tools.cli.output import Output, format_dollars, note, write_results, write_text
 from rerank_tools.known_models import KnownModel, known_models
 from rerank_tools.records import Record
 
@@ -143,11 +143,10 @@ def evaluate(
         for name, path in result.save_runs(runs).items():
             note(f"{name}: {path}")
     table = result.to_table()
-    if output == "table":
-        write_table(table)
+    if output in ("table", "json"):
+        write_results(output, table, (), result.to_dict())
     else:
-        render = {"json": result.to_json, "markdown": table.to_markdown, "html": table.to_html}
-        write_text(render[output]())
+        write_text(table.to_markdown() if output == "markdown" else table.to_html())
 
 
 def models(*, output: options.OutputOption = "table") -> None:

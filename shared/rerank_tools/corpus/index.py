@@ -69,12 +69,7 @@ class CorpusIndex:
 
     @classmethod
     def open(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        text_field: str = "text",
-        keep: bool = True,
-        use_ignore_files: bool = True,
+        cls, path: str | os.PathLike[str], *, text_field: str = "text", use_ignore_files: bool = True
     ) -> CorpusIndex:
         """Load the index of a corpus, or build it where a file's path, size or date changed since.
 
@@ -84,7 +79,6 @@ class CorpusIndex:
         Args:
             path: a folder, or a file.
             text_field: the field that holds the text, in a file of records.
-            keep: False for an index in memory only.
             use_ignore_files: leave out what ``.gitignore`` and ``.ignore`` name, in the folder and above it up to
                 the repository's top.
 
@@ -99,10 +93,7 @@ class CorpusIndex:
         started = time.time_ns()
         files = corpus.files()
         mark = fingerprint(files)
-        folder = None
-        if keep:
-            with suppress(OSError):
-                folder = _make_folder(corpus)
+        folder = _make_folder(corpus)
         if folder is not None:
             with suppress(Exception):  # whatever is odd about it: it is built anew
                 return cls(_load(folder, mark), built=False, kept_at=folder)
@@ -163,10 +154,13 @@ def _parse(line: bytes) -> Chunk:
     return Chunk(*json.loads(line))
 
 
-def _make_folder(corpus: Corpus) -> Path:
-    """Return the folder that keeps an index: in the user's cache folder, since a corpus may be anybody's."""
-    folder = make_private(find_cache_folder(extra="cli", purpose="corpus search") / "corpus")
-    return make_private(folder / digest(str(corpus.path.resolve()), corpus.text_field))
+def _make_folder(corpus: Corpus) -> Path | None:
+    """Return the folder that keeps an index, in the user's cache, since a corpus may be anybody's; else None."""
+    try:
+        folder = make_private(find_cache_folder(extra="cli", purpose="corpus search") / "corpus")
+        return make_private(folder / digest(str(corpus.path.resolve()), corpus.text_field))
+    except OSError:
+        return None
 
 
 def _load(folder: Path, mark: str) -> _Kept:

@@ -95,9 +95,8 @@ def load_dataset(folder: str | Path, *, split: str = "test") -> Dataset:
 def read_run(path: Path) -> dict[str, dict[str, float]]:
     """Return the scores of a TREC run file: query id, ``Q0``, document id, rank, score, tag."""
     run: dict[str, dict[str, float]] = {}
-    for number, line in read_lines(path):
+    for where, line in read_lines(path):
         fields = line.split()
-        where = f"{path}, line {number}"
         if len(fields) != 6:
             raise ConfigurationError(
                 f"{where}: {len(fields)} fields: give query id, Q0, document id, rank, score and tag"
@@ -118,10 +117,9 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
 def _read_texts(path: Path) -> dict[str, str]:
     """Return the texts of a JSON-lines file by ``_id``, each below its title."""
     texts: dict[str, str] = {}
-    for number, line in read_lines(path):
-        row = parse_json_object(line, source=str(path), line=number)
+    for where, line in read_lines(path):
+        row = parse_json_object(line, where)
         key, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
-        where = f"{path}, line {number}"
         if not isinstance(key, str) or not key or any(map(str.isspace, key)):
             raise ConfigurationError(f'{where}: "_id" is {key!r}: give a string without spaces')
         if not isinstance(text, str) or not isinstance(title, str):
@@ -135,16 +133,15 @@ def _read_texts(path: Path) -> dict[str, str]:
 def _read_qrels(path: Path, queries: Container[str]) -> dict[str, dict[str, int]]:
     """Return the grades of a tab-separated file with or without a header: query id, document id, grade."""
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in read_lines(path):
+    for number, (where, line) in enumerate(read_lines(path)):
         fields = line.rstrip("\r\n").split("\t")
-        where = f"{path}, line {number}"
         if len(fields) != 3:
             raise ConfigurationError(
                 f"{where}: {len(fields)} fields: give query id, document id and grade, separated by tabs"
             )
         query, document, grade = fields
         is_number = grade.strip().removeprefix("-").isdecimal()
-        if number == 1 and not is_number:
+        if number == 0 and not is_number:
             continue  # the header
         if not is_number:
             raise ConfigurationError(f"{where}: the grade is {grade!r}: give a whole number")

@@ -21,7 +21,7 @@ from rerank_core.scorer import Scorer
 from rerank_core.usage import Usage
 from rerank_tools.evaluation import measures as measuring
 from rerank_tools.evaluation.dataset import Dataset, load_dataset
-from rerank_tools.evaluation.first_stage import Candidates, FirstStage, retrieve
+from rerank_tools.evaluation.first_stage import FirstStage, retrieve
 from rerank_tools.evaluation.results import EvaluationResult, QueryResult, SystemResult, make_file_name
 
 _UNLIMITED_BYTES = 2**50
@@ -54,8 +54,9 @@ def evaluate(
             reciprocal rank and average precision. It cuts no ranking.
         measures: names for ``ir_measures``, such as ``"nDCG@10"``, instead of the default ones.
         save_to: folder that keeps each reranker's scores as they come, so that a second evaluation sends only
-            what is new; None to keep nothing. Usage and cost are those of this evaluation, and a call that found
-            scores there has no seconds. Not on a network drive.
+            what is new; None to keep nothing. Usage and cost are those of this evaluation; a call that found
+            scores there has no seconds, and those of others include keeping them, a few milliseconds. Not on a
+            network drive.
         progress: show a tqdm bar on the standard error stream, one step per call.
 
     Raises:
@@ -71,14 +72,15 @@ def evaluate(
     """
     check_installed("ir_measures", "numpy", "scipy", extra="eval", purpose="evaluate")
     tqdm = require("tqdm.auto", extra="eval", purpose="evaluate").tqdm
-    default = measuring.list_default_measures(check_count("top_n", top_n))
+    top_n = check_count("top_n", top_n)
+    default = (f"nDCG@{top_n}", "RR", "AP", f"R@{top_n}", f"P@{top_n}")
     parsed = measuring.parse_measures(default if measures is None else measures)
     named = _name_rerankers(rerankers)
     data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     name, found = retrieve(first_stage, data, check_count("candidates", candidates))
     if name in named:
         raise ConfigurationError(f"a reranker is called {name!r}, as the first stage is: give it another name")
-    answers = {name: _answer_by_first_stage(name, found)}
+    answers = {name: found}
     with ExitStack() as stack:
         if save_to is not None:
             named = {
@@ -97,7 +99,6 @@ def evaluate(
         candidates=candidates,
         qrels=qrels,
         systems=_compare(answers, parsed, qrels, {key: reranker.scorer for key, reranker in named.items()}),
-        test=measuring.TEST,
     )
 
 
@@ -118,14 +119,6 @@ def _name_rerankers(rerankers: object) -> dict[str, Reranker]:
             )
         named[name] = item if isinstance(item, Reranker) else Reranker(as_scorer(item))
     return named
-
-
-def _answer_by_first_stage(name: str, found: Mapping[str, Candidates]) -> dict[str, QueryResult]:
-    answers = {}
-    for query, candidates in found.items():
-        ids, scores = tuple(candidates.scores), tuple(candidates.scores.values())
-        answers[query] = QueryResult(ids, scores, ids, scores, candidates.seconds, Usage(), name)
-    return answers
 
 
 @contextmanager
@@ -151,7 +144,7 @@ def _keep_scores(reranker: Reranker, path: Path) -> Iterator[Reranker]:
 def _ask_all(
     reranker: Reranker,
     data: Dataset,
-    found: Mapping[str, Candidates],
+    found: Mapping[str, QueryResult],
     step: Callable[[], object],
     *,
     is_kept: bool,
@@ -159,17 +152,17 @@ def _ask_all(
     """Return the answer to each query; ``is_kept`` tells that scores may come from an earlier evaluation."""
     reranker.warm_up()  # loading a model is no query's latency
     answers = {}
-    for query, candidates in found.items():
-        texts = {document: data.documents[document] for document in candidates.scores}
+    for query, first in found.items():
+        texts = {document: data.documents[document] for document in first.candidates}
         ranking = reranker.rerank(
             data.queries[query],
             texts,
             text_fn=texts.__getitem__,
-            retrieval_scores=candidates.scores.values(),
+            retrieval_scores=first.scores,
         )
         is_timed = texts and not (is_kept and ranking.usage.cached)
         answers[query] = QueryResult(
-            candidates=tuple(texts),
+            candidates=first.candidates,
             # A blank document's 0.0 is no score of the model's.
             scores=tuple(s if texts[key].strip() else None for key, s in zip(texts, ranking.scores, strict=True)),
             ranked=tuple(ranked.document for ranked in ranking),

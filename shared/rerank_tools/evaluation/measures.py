@@ -19,11 +19,6 @@ TEST = (
 """What reports call :func:`paired_p_value` with :func:`correct_p_values`."""
 
 
-def list_default_measures(top_n: int) -> list[str]:
-    """Return nDCG, recall and precision of the best ``top_n``, reciprocal rank and average precision."""
-    return [f"nDCG@{top_n}", "RR", "AP", f"R@{top_n}", f"P@{top_n}"]
-
-
 def parse_measures(names: Iterable[object]) -> list[Any]:
     """Return the measures of these names, such as ``"nDCG@10"``; measures of ``ir_measures`` pass through."""
     if isinstance(names, str):

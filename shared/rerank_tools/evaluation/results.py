@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rerank_core._support.files import write_atomically
 from rerank_core._support.tables import Cell, Column, Table
 from rerank_core.errors import ConfigurationError
 from rerank_core.usage import Usage
-from rerank_tools.evaluation.measures import make_decreasing
+from rerank_tools.evaluation.measures import TEST, make_decreasing
 
 _LEVEL = 0.05
 
@@ -124,7 +123,6 @@ class EvaluationResult:
         candidates: how many candidates the first stage returned at most.
         qrels: the judgements: query id, document id, grade; above 0 is relevant.
         systems: the first stage, then the rerankers in the caller's order.
-        test: how p-values were computed.
     """
 
     dataset: str
@@ -133,7 +131,6 @@ class EvaluationResult:
     candidates: int
     qrels: Mapping[str, Mapping[str, int]]
     systems: tuple[SystemResult, ...]
-    test: str
 
     @property
     def baseline(self) -> SystemResult:
@@ -178,7 +175,7 @@ class EvaluationResult:
         failed = sum(len(system.failures) for system in self.systems)
         notes = (
             "Ranges: 95 % bootstrap intervals of the means." if len(self.qrels) > 1 else "",
-            f"* differs from {self.first_stage}, p < {_LEVEL} ({self.test})." if self.rerankers else "",
+            f"* differs from {self.first_stage}, p < {_LEVEL} ({TEST})." if self.rerankers else "",
             "p50, p95: time per query, reranking alone.",
             f"{failed} calls failed and kept the first stage's order." if failed else "",
         )
@@ -201,13 +198,13 @@ class EvaluationResult:
         return self.to_table().to_html()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the rankings as plain values; no document's text is in it."""
+        """Return everything but the rankings as JSON takes it; no document's text is in it."""
         numbers = ("measures", "intervals", "p_values", "latency_p50", "latency_p95", "failures", "per_query")
         return {
             "dataset": self.dataset,
             "first_stage": self.first_stage,
             "candidates": self.candidates,
-            "test": self.test,
+            "test": TEST,
             "queries": len(self.qrels),
             "measures": list(self.measures),
             "systems": [
@@ -220,10 +217,6 @@ class EvaluationResult:
                 for system in self.systems
             ],
         }
-
-    def to_json(self) -> str:
-        """Return :meth:`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
         """Write each system's ranking as a TREC run file, which evaluation tools read.

@@ -247,12 +247,6 @@ def test_where_the_cache_folder_cannot_be_written_the_index_is_in_memory(folder:
     assert found(index, "auth") == ["guide.md:7"]
 
 
-def test_nothing_is_written_where_nothing_shall_be_kept(folder: Path, cache: Path) -> None:
-    """An index in memory."""
-    assert CorpusIndex.open(folder, keep=False).kept_at is None
-    assert not cache.exists()
-
-
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +336,7 @@ def test_an_empty_folder_and_a_wrong_number(tmp_path: Path, folder: Path) -> Non
     with pytest.raises(ConfigurationError, match="holds nothing to search"):
         CorpusIndex.open(tmp_path / "empty")
     with pytest.raises(ConfigurationError, match="candidates is 0"):
-        CorpusIndex.open(folder, keep=False).search("key", candidates=0)
+        CorpusIndex.open(folder).search("key", candidates=0)
 
 
 def test_links_and_very_large_files_are_passed_over(folder: Path) -> None:

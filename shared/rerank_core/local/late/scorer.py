@@ -55,6 +55,7 @@ class LateOptions(LocalOptions):
 
     Raises:
         ConfigurationError: an option is out of its range.
+        MissingExtraError: scipy is not installed, and vectors are to be pooled.
     """
 
     cache_bytes: int = 64 * 2**20
@@ -70,12 +71,7 @@ class LateOptions(LocalOptions):
 
 
 class LateScorer(LocalScorer):
-    """A scorer that encodes query and documents apart and compares their tokens.
-
-    Raises:
-        ConfigurationError: an option is unknown or out of its range.
-        MissingExtraError: scipy is not installed, and vectors are to be pooled.
-    """
+    """A scorer that encodes query and documents apart and compares their tokens."""
 
     Options: ClassVar[type[ScorerOptions]] = LateOptions
     options: LateOptions

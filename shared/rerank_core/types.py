@@ -198,9 +198,7 @@ class Ranking(Sequence[RankedDocument[D]], Generic[D]):
             )
             for each in self.documents
         ]
-        dropped = len(self.scores) - len(self)
         note = [f"cut at score {cut:.3f}"] if cut is not None else []
-        note += [f"{dropped:,} dropped"] if dropped else []
         note += ["ranked by score and the first stage's, mixed"] if self.mixed_scores else []
         facts = [self.model, f"{len(self):,} of {len(self.scores):,} documents"]
         facts += [f"{self.usage.seconds * 1000:,.0f} ms"] if self.usage.seconds else []

@@ -48,12 +48,13 @@ def ranked(scores: list[float], documents: list[str], **selection: Any) -> Ranki
 
 
 def test_a_table_shows_rank_movement_score_and_the_cut() -> None:
-    """Survivors with their movement and a bar each, where the selection cut, and how many it dropped."""
+    """Survivors with their movement and a bar each, how many were dropped, and where the selection cut."""
     page = Page(ranked([0.2, 0.9, 0.6], ["one", "two", "three"], adaptive_ratio=0.5)._repr_html_())
     assert page.tags.count("tr") == 3
     assert page.tags.count("meter") == 2
     assert re.search(r"1▲ 10\.900two2▲ 10\.600three", page.text)
-    assert "cut at score 0.450 · 1 dropped" in page.text
+    assert "2 of 3 documents" in page.text
+    assert "cut at score 0.450" in page.text
     assert not page.hovers
 
 
@@ -114,7 +115,6 @@ def test_nothing_scored_and_nothing_found_look_right() -> None:
     assert "0 of 0 documents" in Reranker(FakeScorer()).rerank("q", [])._repr_html_()
     nothing = ranked([0.1, 0.2], ["one", "two"], score_threshold=0.5)._repr_html_()
     assert "0 of 2 documents" in nothing
-    assert "2 dropped" in nothing
     attempts = (Attempt("first", RateLimitError("wait")),)
     ranking = ranked([0.5], ["one"])
     paid = replace(ranking, attempts=attempts, usage=replace(ranking.usage, cost=0.002))._repr_html_()

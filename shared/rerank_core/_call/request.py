@@ -121,15 +121,16 @@ class Request(Generic[D]):
         passages: Sequence[Passage | None] = (),
     ) -> tuple[RankedDocument[D], ...]:
         """Return the documents at these positions, ranked in this order."""
+        documents, texts, known = self.documents, self.texts, self.retrieval_scores
         return tuple(
             RankedDocument(
-                self.documents[index],
-                self.texts[index],
+                documents[index],
+                texts[index],
                 index,
                 rank,
                 scores[index],
                 passages[index] if passages else None,
-                self.retrieval_scores[index] if self.retrieval_scores else None,
+                known[index] if known else None,
             )
             for rank, index in enumerate(order, start=1)
         )

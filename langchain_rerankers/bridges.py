@@ -28,7 +28,7 @@ class ChatModelScorer(ModelScorer):
 
     Args:
         model: a ``BaseChatModel``.
-        options: the fields of :class:`rerank_core.llm.options.JudgeOptions`.
+        options: the fields of :class:`rerank_core.llm.scorer.JudgeOptions`.
 
     Raises:
         ConfigurationError: the model is no chat model, or an option is out of its range.

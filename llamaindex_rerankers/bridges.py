@@ -38,7 +38,7 @@ class LLMScorer(ModelScorer):
 
     Args:
         model: an ``LLM``.
-        options: the fields of :class:`rerank_core.llm.options.JudgeOptions`.
+        options: the fields of :class:`rerank_core.llm.scorer.JudgeOptions`.
 
     Raises:
         ConfigurationError: the model is no ``LLM``, or an option is out of its range.

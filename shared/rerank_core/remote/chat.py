@@ -13,9 +13,8 @@ from rerank_core._call.asking import add_consumption
 from rerank_core._call.event_loop import run_work
 from rerank_core.errors import ConfigurationError, ScorerError
 from rerank_core.llm.answer import Reply
-from rerank_core.llm.options import JudgeOptions
 from rerank_core.llm.prompt import Question
-from rerank_core.llm.scorer import JudgeScorer
+from rerank_core.llm.scorer import JudgeOptions, JudgeScorer
 from rerank_core.model_facts import ModelFacts
 from rerank_core.remote.access import first_variable, join_address
 from rerank_core.remote.client import HttpClient, encode_json, failure_of

@@ -121,8 +121,7 @@ class ClientSession:
 
         Args:
             scorer: whose key, timeout and number of retries hold.
-            send: sends the request once, with the key.
-            tokens: about how many the request has.
+            send: sends the request of about so many ``tokens`` once.
             private: returns what no error may quote.
             begin_retry: called before each repetition; False where the call is over, so that there is none.
         """

@@ -97,7 +97,8 @@ class Cached(Policy):
         keys, work = await run_text_work(self._make_keys, texts, query)
         steps = _STEPS_PER_KEY * len(keys)
         found = await self._use_cache(self.cache.get, list(work)) or {}
-        known, missing = await run_work(steps, _read_entries, found, work)
+        # At once where scoring is shared: what ends meanwhile could not be joined, and would be paid for twice.
+        known, missing = await run_work(steps if len(keys) > _MAX_SHARED else 0, _read_entries, found, work)
         self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in known.values())
         flights = self._join(work if missing and self.listwise else missing, query)
         with Consumption() as consumed:

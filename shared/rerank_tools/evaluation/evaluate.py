@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -123,20 +124,16 @@ def _name_rerankers(rerankers: object) -> dict[str, Reranker]:
 
 @contextmanager
 def _keep_scores(reranker: Reranker, path: Path) -> Iterator[Reranker]:
-    """Give a reranker that keeps its scores in a file, which is opened now, so that it is known to be usable."""
+    """Give a copy that keeps its scores in a file, which is opened now, so that it is known to be usable."""
     cached = Cached(reranker.scorer, DiskCache(path, max_bytes=_UNLIMITED_BYTES), cache_timeout=_CACHE_SECONDS)
     try:
         event_loop.run(cached.cache.get([]))
     except RerankError as exc:
         raise ConfigurationError(f"save_to={str(path.parent)!r} cannot be used: {exc}") from exc
+    kept = copy(reranker)
+    kept.scorer = cached
     try:
-        yield Reranker(
-            cached,
-            selection=reranker.selection,
-            timeout=reranker.timeout,
-            on_error=reranker.on_error,
-            retrieval_weight=reranker.retrieval_weight,
-        )
+        yield kept
     finally:
         event_loop.run(cached.cache.aclose())
 
@@ -155,10 +152,7 @@ def _ask_all(
     for query, first in found.items():
         texts = {document: data.documents[document] for document in first.candidates}
         ranking = reranker.rerank(
-            data.queries[query],
-            texts,
-            text_fn=texts.__getitem__,
-            retrieval_scores=first.scores,
+            data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=first.scores
         )
         is_timed = texts and not (is_kept and ranking.usage.cached)
         answers[query] = QueryResult(

@@ -69,25 +69,23 @@ async def call_scorer(scorer: Scorer, query: str, texts: Sequence[str]) -> Score
     The texts are distinct and not blank. The ``partial`` scores of an error are in [0, 1] too. What the call
     consumed is added to the caller's :class:`Consumption`.
     """
+    consumed = Consumption(pass_on=False)
     try:
-        with Consumption(pass_on=False) as consumed:
+        with consumed:
             answer: object = await translate_errors(scorer, scorer.score, query, texts)
+        if isinstance(answer, Scored):
+            consumed.usage = answer.usage
+        with name_scorer(scorer.name):
+            scored = await run_work(len(texts), _validate, answer, scorer, len(texts))
+        consumed.usage = scored.usage
+        return scored
     except ScorerError as exc:
         with anyio.CancelScope(shield=True):
             exc.partial = await run_work(len(exc.partial), _partial_probabilities, exc.partial, scorer)
-        add_consumption(exc.usage or _NOTHING)
+        consumed.usage = exc.usage or consumed.usage
         raise
-    except BaseException:
+    finally:
         add_consumption(consumed.usage)
-        raise
-    try:
-        with name_scorer(scorer.name):
-            scored = await run_work(len(texts), _validate, answer, scorer, len(texts))
-    except BaseException:
-        add_consumption(answer.usage if isinstance(answer, Scored) else consumed.usage)
-        raise
-    add_consumption(scored.usage)
-    return scored
 
 
 async def translate_errors(scorer: Scorer, work: Callable[..., Awaitable[T]], *arguments: object) -> T:

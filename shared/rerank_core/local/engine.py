@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from rerank_core._call.event_loop import in_forked_children
 from rerank_core.local.scheduler import Place, Schedule
@@ -30,19 +30,12 @@ _STOP_SECONDS = 5.0
 class LocalModel(Protocol):
     """What an engine runs: it is made, called and dropped in the engine's thread only.
 
-    One with an attribute ``tokens_per_batch`` sets its own batch size, in padded tokens, after loading.
+    One with an attribute ``tokens_per_batch`` sets its own batch size, in padded tokens, after loading. One with
+    methods ``arm`` and ``interrupt`` lets another thread end its ``forward``: the next one from ``arm`` on.
     """
 
     def forward(self, items: Sequence[Any], /) -> Sequence[Any]:
         """Return one output per item; the items of a batch are padded to the longest."""
-
-
-@runtime_checkable
-class Interruptible(Protocol):
-    """A model whose ``forward`` another thread may end: the next one from ``arm`` on, by ``interrupt``."""
-
-    arm: Callable[[], None]
-    interrupt: Callable[[], None]
 
 
 class ModelJob(ABC, Generic[Item, Output]):
@@ -114,10 +107,9 @@ class _Worker:
         call.is_over = True
         self._has_finished_calls = True
         with self._lock:
-            model: object = self._model
             unwanted = call in self._running and all(running.is_over for running in self._running)
-            if unwanted and isinstance(model, Interruptible):
-                model.interrupt()
+            if unwanted and hasattr(self._model, "interrupt"):
+                self._model.interrupt()
 
     def _serve(self) -> None:
         while not self._stopping and self._receive():
@@ -166,7 +158,7 @@ class _Worker:
         with self._lock:
             if all(call.is_over for call in calls):
                 return  # nobody is left who would interrupt it
-            if isinstance(model, Interruptible):
+            if hasattr(model, "arm"):
                 model.arm()
             self._running = calls
         try:

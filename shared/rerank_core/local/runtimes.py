@@ -47,13 +47,7 @@ _GROUP = 32
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How a model is to be run.
-
-    Attributes:
-        runtime: see :data:`Runtime`.
-        precision: see :data:`Precision`.
-        threads: cores to use, at least 1; None for all physical ones, and never more than the container's quota.
-    """
+    """How a model is to be run; ``threads`` are cores to use, None for all physical ones."""
 
     runtime: Runtime = "auto"
     precision: Precision = "auto"
@@ -61,12 +55,9 @@ class SessionOptions:
 
 
 class OrtSession:
-    """A model on ONNX Runtime: one run at a time, which another thread may end.
+    """A model on ONNX Runtime, a file or in memory: one run at a time, which another thread may end.
 
-    Args:
-        model: a file, or a model in memory.
-        threads: cores to use; see :class:`SessionOptions`.
-        weights: constants that the model in memory names and does not hold; used where they are, not copied.
+    The weights are constants that a model in memory names and does not hold; they are used where they are.
     """
 
     def __init__(
@@ -122,13 +113,7 @@ def require_openvino(module: str = "openvino") -> Any:
 
 
 class OpenVinoSession:
-    """A model on OpenVINO: one run at a time, which another thread may end.
-
-    Args:
-        model: a file, a model in memory, or a model built with OpenVINO's operators.
-        threads: cores to use; see :class:`SessionOptions`, also for the precision.
-        precision: of the arithmetic.
-    """
+    """A model on OpenVINO, a file, in memory or built with its operators; runs as :class:`OrtSession` does."""
 
     def __init__(self, model: Any, *, threads: int | None, precision: str) -> None:
         core = _natives.core(require_openvino())

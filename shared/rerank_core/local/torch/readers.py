@@ -23,31 +23,33 @@ _MASK = "attention_mask"
 
 
 def choose_reader(model: Any, *, instruction: str | None) -> Reader:
-    """Return the fastest reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
+    """Return the faster reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
 
-    Readers are compared on a few pairs, because tokenizers and modules may do anything.
+    They are compared on a few pairs, because tokenizers and modules may do anything.
     """
     prompt = model.prompts.get(model.default_prompt_name) if instruction is None else instruction
-    library = _LibraryReader(model, prompt)
-    if instruction is not None and not _has_place_for_instruction(model, library):
+    if instruction is not None and not _has_place_for(instruction, model):
         raise ConfigurationError(
             "the model follows no instruction: leave out instruction=, or take a model whose chat template or "
             "saved prompts have a place for one"
         )
     try:
-        expected = _probe(library)
+        expected = _preprocess(model, prompt)
     except ValueError as exc:
         raise ConfigurationError(f"the model's prompt has no places for a pair: give template= ({exc})") from exc
     for kind in (_PairReader, _RowReader):
-        with suppress(Exception):  # whatever it is, the library's own way is the right one
+        with suppress(Exception):  # whatever it is, the model is not one for this reader
             reader = kind(model, prompt)
-            if all(map(_equal_features, _probe(reader), expected)):
+            found = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+            if all(map(_equal_features, found, expected)):
                 return reader
-    return library
+    raise ConfigurationError(
+        "the model's modules make tokens of a pair in a way of their own: use another model, or its own library"
+    )
 
 
-def _probe(reader: Reader) -> list[Features]:
-    return [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
+def _preprocess(model: Any, prompt: str | None) -> list[Features]:
+    return [dict(model.preprocess([(_PROBE_QUERY, text)], prompt=prompt)) for text in _PROBE_TEXTS]
 
 
 def _equal_features(ours: Features, theirs: Features) -> bool:
@@ -59,11 +61,11 @@ def _equal_features(ours: Features, theirs: Features) -> bool:
     )
 
 
-def _has_place_for_instruction(model: Any, reader: Reader) -> bool:
+def _has_place_for(instruction: str, model: Any) -> bool:
     """Tell whether an instruction has a place of its own, in a chat template or in front of the query."""
     if not model.supports("message"):
         return any(model.prompts.values())
-    with_it, without = (_probe(one)[0]["input_ids"].tolist() for one in (reader, _LibraryReader(model, None)))
+    with_it, without = (_preprocess(model, prompt)[0]["input_ids"].tolist() for prompt in (instruction, None))
     return bool(with_it != without)
 
 
@@ -105,45 +107,13 @@ class _PairReader:
 class _Row:
     """What the model makes of a query and a text, before padding: lists of the same length, by name."""
 
-    pair: tuple[str, str]
     columns: Mapping[str, Sequence[int]]
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
 
 
-class _LibraryReader:
-    """Leaves batches to the model's own ``preprocess``, and only counts tokens before: works with any model."""
-
-    def __init__(self, model: Any, prompt: str | None) -> None:
-        self._model = model
-        self._prompt = prompt
-
-    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
-        encoded = self._model.tokenizer(
-            [query] * len(texts), list(texts), truncation="longest_first", return_attention_mask=False
-        )
-        rows = zip(texts, encoded["input_ids"], strict=True)
-        return [_Row((query, text), {"input_ids": ids}) for text, ids in rows]
-
-    def features(self, items: Sequence[Any]) -> Features:
-        return dict(self._model.preprocess([item.pair for item in items], prompt=self._prompt))
-
-    def max_text_tokens(self, query: str) -> int | None:
-        limit = self._model.max_seq_length
-        if limit is None or limit > _NO_LIMIT:
-            return None
-        alone = self._model.preprocess([(query, "")], prompt=self._prompt)["input_ids"].shape[-1]
-        return pair_room(limit, alone, self._model.tokenizer.num_special_tokens_to_add(pair=True))
-
-    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        tokenizer = self._model.tokenizer
-        if not tokenizer.is_fast:  # it does not say where its tokens are
-            return [estimate_token_ends(text, limit) for text in texts]
-        return token_ends(tokenizer.backend_tokenizer, texts, limit)
-
-
-class _RowReader(_LibraryReader):
+class _RowReader:
     """Has the model's own ``preprocess`` fill templates, truncate and tokenise, once, and pads what it returns.
 
     For CausalLM rerankers, whose chat template ends in the tokens that they answer to, so that the text before
@@ -151,7 +121,8 @@ class _RowReader(_LibraryReader):
     """
 
     def __init__(self, model: Any, prompt: str | None) -> None:
-        super().__init__(model, prompt)
+        self._model = model
+        self._prompt = prompt
         tokenizer = model.tokenizer
         self._pads_left = tokenizer.padding_side == "left"
         self._fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
@@ -162,24 +133,30 @@ class _RowReader(_LibraryReader):
         self._batch_values: Features = {}
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
-        pairs = [(query, text) for text in texts]
         made = self._model.preprocess(
-            pairs,
+            [(query, text) for text in texts],
             prompt=self._prompt,
             processing_kwargs={"text": {"padding": False}, "common": {"return_tensors": None}},
         )
         columns = {name: value for name, value in made.items() if isinstance(value, list)}
         self._batch_values = {name: value for name, value in made.items() if name not in columns}
         columns.pop(_MASK)
-        rows = zip(pairs, *columns.values(), strict=True)
-        return [_Row(pair, dict(zip(columns, values, strict=True))) for pair, *values in rows]
+        return [_Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
     def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
-        if self._batch_values.get("modality") != "message":
-            return super().max_text_tokens(query)
-        limit = self._model.max_seq_length  # of the filled template, from whose text alone is cut
-        return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
+        limit = self._model.max_seq_length
+        if limit is None or limit > _NO_LIMIT:
+            return None
+        if self._batch_values.get("modality") == "message":  # a filled template, from whose text alone is cut
+            return max(0, limit - len(row))
+        return pair_room(limit, len(row), self._model.tokenizer.num_special_tokens_to_add(pair=True))
+
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        tokenizer = self._model.tokenizer
+        if not tokenizer.is_fast:  # it does not say where its tokens are
+            return [estimate_token_ends(text, limit) for text in texts]
+        return token_ends(tokenizer.backend_tokenizer, texts, limit)
 
     def features(self, items: Sequence[Any]) -> Features:
         import torch
@@ -195,5 +172,5 @@ class _RowReader(_LibraryReader):
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._batch_values
 
 
-Reader = _PairReader | _LibraryReader
+Reader = _PairReader | _RowReader
 """Knows a model's tokenizer and its templates; used by the engine's thread only."""

@@ -191,24 +191,12 @@ def _export(folder: Path, target: Path, *, length: int) -> None:
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
     if takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
         names.append("token_type_ids")
-
-    class Graph(torch.nn.Module):
-        """The logits alone, of inputs by position."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: torch.Tensor) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True))).logits
-
-    graph = Graph().eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the code of models and of the exporter
             torch.onnx.export(
-                graph,
-                tuple(_example(model.config, names, 2, min(9, length)).values()),
+                model,
+                (_example(model.config, names, 2, min(9, length)),),
                 str(target),
                 input_names=names,
                 output_names=["logits"],
@@ -225,7 +213,7 @@ def _export(folder: Path, target: Path, *, length: int) -> None:
         ) from exc
     example = _example(model.config, names, _PAIRS, min(_TOKENS, length))
     with torch.no_grad():
-        expected = graph(*example.values())
+        expected = model(**example).logits
     session = OrtSession(target, threads=None)
     found = session.run({name: value.numpy() for name, value in example.items() if name in session.inputs})[0]
     difference = float((torch.from_numpy(found) - expected).abs().max())
@@ -254,6 +242,7 @@ def _load(folder: Path) -> Any:
         raise ConfigurationError(f"transformers cannot load {folder} ({exc}): {advice}") from exc
     if loading["missing_keys"]:
         raise Checkpoint(folder).untrained(sorted(loading["missing_keys"]))
+    model.config.use_cache = False  # so that the logits are all that it returns
     return model.float().eval()
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_CHARACTERS_PER_TOKEN = 20
-"""More than nearly any text has."""
 _USUAL_CHARACTERS_PER_TOKEN = 8
 """Prose has 4 to 6, so that this much of a text is nearly always enough, and little of it is not needed."""
 _LAST_TOKENS = 8
@@ -163,16 +161,14 @@ class TemplateTokenizer(PairTokenizer):
     def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
         """Return the prompts of a query with each of the texts, in order."""
         before, after = self._around(query)
-        most = self._max_length * _CHARACTERS_PER_TOKEN
-        pairs = []
-        encodings = self._encode([before + text[:most] + after for text in texts])
-        for text, encoding in zip(texts, encodings, strict=True):
-            end = len(before) + len(text[:most])
-            if len(text) > most and len(encoding.ids) <= self._max_length:
-                (encoding,) = self._encode([before + text + after])
-                end = len(before) + len(text)
-            pairs.append(Pair(self._fit(encoding, end)))
-        return pairs
+        (short,) = self._encode([f"{before}x{after}"])
+        tail = sum(start > len(before) for start, _ in short.offsets)
+
+        def encode_prompts(parts: Sequence[str]) -> Sequence[Any]:
+            return self._encode([before + part + after for part in parts])
+
+        encodings = _encode_beginnings(encode_prompts, texts, self._max_length)
+        return [Pair(self._fit(encoding.ids, tail)) for encoding in encodings]
 
     def max_text_tokens(self, query: str) -> int:
         """Return how many tokens of a text are read beside a query."""
@@ -184,15 +180,15 @@ class TemplateTokenizer(PairTokenizer):
         encodings: Sequence[Any] = self._tokenizer.encode_batch(prompts, add_special_tokens=False)
         return encodings
 
-    def _fit(self, encoding: Any, end: int) -> npt.NDArray[np.int32]:
-        """Return the ids of a prompt whose document ends at a position, and is cut if the prompt is too long."""
+    def _fit(self, ids: Sequence[int], tail: int) -> npt.NDArray[np.int32]:
+        """Return the ids of a prompt, of which what is too long is cut before its tail."""
         import numpy as np
 
-        ids = np.array(encoding.ids, dtype=np.int32)
-        if len(ids) <= self._max_length:
-            return ids
-        tail = min(sum(start >= end for start, _ in encoding.offsets), self._max_length)
-        return np.concatenate((ids[: self._max_length - tail], ids[len(ids) - tail :]))
+        tail = min(tail, self._max_length)
+        fitting = (
+            ids if len(ids) <= self._max_length else [*ids[: self._max_length - tail], *ids[len(ids) - tail :]]
+        )
+        return np.array(fitting, dtype=np.int32)
 
     def _around(self, query: str) -> tuple[str, str]:
         """Return the prompt before and after the document."""

@@ -107,9 +107,10 @@ class _Worker:
         call.is_over = True
         self._has_finished_calls = True
         with self._lock:
+            model: Any = self._model
             unwanted = call in self._running and all(running.is_over for running in self._running)
-            if unwanted and hasattr(self._model, "interrupt"):
-                self._model.interrupt()
+            if unwanted and hasattr(model, "interrupt"):
+                model.interrupt()
 
     def _serve(self) -> None:
         while not self._stopping and self._receive():

@@ -145,7 +145,7 @@ class _RowReader:
 
     def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
-        limit = self._model.max_seq_length
+        limit: int | None = self._model.max_seq_length
         if limit is None or limit > _NO_LIMIT:
             return None
         if self._batch_values.get("modality") == "message":  # a filled template, from whose text alone is cut

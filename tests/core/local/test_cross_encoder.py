@@ -147,19 +147,23 @@ def test_padding_on_the_left_changes_no_score_of_an_encoder(bert: Path, tmp_path
     assert scores(folder, texts) == pytest.approx(expected(folder, texts), abs=TOLERANCE)
 
 
-def test_a_model_of_modules_that_are_not_known_is_refused(bert: Path) -> None:
-    """One whose first module returns padded batches only, in the library's own way."""
+def test_a_model_of_other_modules_reads_for_itself(bert: Path, tmp_path: Path) -> None:
+    """A first module that knows nothing of rows gets its batches from the model's own ``preprocess``."""
     from sentence_transformers import CrossEncoder
-
-    from rerank_core.local.torch.readers import choose_reader
 
     with quiet():
         model = CrossEncoder(str(bert), device="cpu")
     own = model[0].preprocess
     model[0].preprocess = lambda inputs, prompt=None: own(inputs, prompt=prompt)
     model.tokenizer.padding_side = "left"
-    with pytest.raises(ConfigurationError, match="modules make tokens of a pair in a way of their own"):
-        choose_reader(model, instruction=None)
+    from rerank_core.local.torch.readers import choose_reader
+
+    read = choose_reader(model, instruction=None)
+    assert type(read).__name__ == "_LibraryReader"
+    items = read.tokenize(QUERY, TEXTS)
+    assert max(map(len, items)) == read.features(items)["input_ids"].shape[1] == 64
+    assert read.max_text_tokens(QUERY) == 64 - len(read.tokenize(QUERY, [""])[0])
+    assert len(read.token_ends(["memory leak"], 1)[0]) == 1
 
 
 @pytest.mark.parametrize("shape", ["bert-1", "bert-2", "xlmr-1"])

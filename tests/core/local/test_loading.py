@@ -197,3 +197,26 @@ def test_differences_that_change_no_score_load(checkpoint: Build, tmp_path: Path
         found = Reranker(f"cross-encoder:{folder}").rerank(QUERY, TEXTS).scores
         expected = Reranker(f"cross-encoder:{checkpoint('xlmr-1')}").rerank(QUERY, TEXTS).scores
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_code_that_patches_the_library_is_refused_and_undone(checkpoint: Build, tmp_path: Path) -> None:
+    """As zerank-1's, whose ``predict`` would be every model's; at the second attempt, too."""
+    from sentence_transformers import CrossEncoder
+
+    folder = tmp_path / "patching"
+    shutil.copytree(checkpoint("bert-1"), folder)
+    (folder / "patching.py").write_text(
+        "from transformers import BertForSequenceClassification\n"
+        "from sentence_transformers import CrossEncoder\n"
+        "class PatchingModel(BertForSequenceClassification):\n"
+        "    pass\n"
+        "CrossEncoder.predict = lambda self, pairs, **options: [0.5] * len(pairs)\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "patching.PatchingModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    before = CrossEncoder.predict
+    for _ in range(2):
+        with quiet(), pytest.raises(ConfigurationError, match=r"own code replaces CrossEncoder\.predict"):
+            Reranker(load_scorer(f"cross-encoder:{folder}", trust_remote_code=True)).warm_up()
+        assert CrossEncoder.predict is before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,33 @@ def _hollow_weights(folder: Path, dtype: Any) -> Mapping[str, Any]:
             tensors = torch.load(path, map_location="meta", weights_only=True)
             shapes.update({name: tensor.shape for name, tensor in tensors.items()})
     return {name: torch.zeros((), dtype=dtype).expand(tuple(shape)) for name, shape in shapes.items()}
+
+
+@contextmanager
+def keep_class_unpatched() -> Iterator[None]:
+    """Undo and refuse what a model's remote code replaces in the ``CrossEncoder`` class, which is all models'.
+
+    Such a model, as zerank-1 is, does not score by its network alone, which is what runs here.
+    """
+    kind = require("sentence_transformers", extra="local", purpose="a cross-encoder on torch").CrossEncoder
+    before, imported = dict(vars(kind)), set(sys.modules)
+    try:
+        yield
+    finally:
+        changed = sorted(name for name, value in vars(kind).items() if value is not before.get(name))
+        for name in changed:
+            if name in before:
+                setattr(kind, name, before[name])
+            else:
+                delattr(kind, name)
+    if changed:
+        for name in set(sys.modules) - imported:
+            if name.startswith("transformers_modules"):
+                del sys.modules[name]  # so that it is noticed the next time, too
+        raise ConfigurationError(
+            f"the model's own code replaces CrossEncoder.{', '.join(changed)} for all models of the process, "
+            "which was undone: use a model without such code, or its vendor's service"
+        )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ _MASK = "attention_mask"
 
 
 def choose_reader(model: Any, *, instruction: str | None) -> Reader:
-    """Return the faster reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
+    """Return the fastest reader that gives a ``CrossEncoder`` the same tokens as its own ``preprocess``.
 
     They are compared on a few pairs, because tokenizers and modules may do anything.
     """
@@ -38,14 +38,12 @@ def choose_reader(model: Any, *, instruction: str | None) -> Reader:
     except ValueError as exc:
         raise ConfigurationError(f"the model's prompt has no places for a pair: give template= ({exc})") from exc
     for kind in (_PairReader, _RowReader):
-        with suppress(Exception):  # whatever it is, the model is not one for this reader
+        with suppress(Exception):  # whatever it is, the library's own way is the right one
             reader = kind(model, prompt)
             found = [reader.features(reader.tokenize(_PROBE_QUERY, [text])) for text in _PROBE_TEXTS]
             if all(map(_equal_features, found, expected)):
                 return reader
-    raise ConfigurationError(
-        "the model's modules make tokens of a pair in a way of their own: use another model, or its own library"
-    )
+    return _LibraryReader(model, prompt)
 
 
 def _preprocess(model: Any, prompt: str | None) -> list[Features]:
@@ -107,13 +105,45 @@ class _PairReader:
 class _Row:
     """What the model makes of a query and a text, before padding: lists of the same length, by name."""
 
+    pair: tuple[str, str]
     columns: Mapping[str, Sequence[int]]
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
 
 
-class _RowReader:
+class _LibraryReader:
+    """Leaves batches to the model's own ``preprocess``, and only counts tokens before: works with any model."""
+
+    def __init__(self, model: Any, prompt: str | None) -> None:
+        self._model = model
+        self._prompt = prompt
+
+    def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
+        encoded = self._model.tokenizer(
+            [query] * len(texts), list(texts), truncation="longest_first", return_attention_mask=False
+        )
+        rows = zip(texts, encoded["input_ids"], strict=True)
+        return [_Row((query, text), {"input_ids": ids}) for text, ids in rows]
+
+    def features(self, items: Sequence[Any]) -> Features:
+        return dict(self._model.preprocess([item.pair for item in items], prompt=self._prompt))
+
+    def max_text_tokens(self, query: str) -> int | None:
+        limit: int | None = self._model.max_seq_length
+        if limit is None or limit > _NO_LIMIT:
+            return None
+        alone = self._model.preprocess([(query, "")], prompt=self._prompt)["input_ids"].shape[-1]
+        return pair_room(limit, alone, self._model.tokenizer.num_special_tokens_to_add(pair=True))
+
+    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
+        tokenizer = self._model.tokenizer
+        if not tokenizer.is_fast:  # it does not say where its tokens are
+            return [estimate_token_ends(text, limit) for text in texts]
+        return token_ends(tokenizer.backend_tokenizer, texts, limit)
+
+
+class _RowReader(_LibraryReader):
     """Has the model's own ``preprocess`` fill templates, truncate and tokenise, once, and pads what it returns.
 
     For CausalLM rerankers, whose chat template ends in the tokens that they answer to, so that the text before
@@ -121,8 +151,7 @@ class _RowReader:
     """
 
     def __init__(self, model: Any, prompt: str | None) -> None:
-        self._model = model
-        self._prompt = prompt
+        super().__init__(model, prompt)
         tokenizer = model.tokenizer
         self._pads_left = tokenizer.padding_side == "left"
         self._fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
@@ -133,30 +162,24 @@ class _RowReader:
         self._batch_values: Features = {}
 
     def tokenize(self, query: str, texts: Sequence[str]) -> Sequence[Any]:
+        pairs = [(query, text) for text in texts]
         made = self._model.preprocess(
-            [(query, text) for text in texts],
+            pairs,
             prompt=self._prompt,
             processing_kwargs={"text": {"padding": False}, "common": {"return_tensors": None}},
         )
         columns = {name: value for name, value in made.items() if isinstance(value, list)}
         self._batch_values = {name: value for name, value in made.items() if name not in columns}
         columns.pop(_MASK)
-        return [_Row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        rows = zip(pairs, *columns.values(), strict=True)
+        return [_Row(pair, dict(zip(columns, values, strict=True))) for pair, *values in rows]
 
     def max_text_tokens(self, query: str) -> int | None:
         (row,) = self.tokenize(query, [""])
-        limit: int | None = self._model.max_seq_length
-        if limit is None or limit > _NO_LIMIT:
-            return None
-        if self._batch_values.get("modality") == "message":  # a filled template, from whose text alone is cut
-            return max(0, limit - len(row))
-        return pair_room(limit, len(row), self._model.tokenizer.num_special_tokens_to_add(pair=True))
-
-    def token_ends(self, texts: Sequence[str], limit: int) -> Sequence[Sequence[int]]:
-        tokenizer = self._model.tokenizer
-        if not tokenizer.is_fast:  # it does not say where its tokens are
-            return [estimate_token_ends(text, limit) for text in texts]
-        return token_ends(tokenizer.backend_tokenizer, texts, limit)
+        if self._batch_values.get("modality") != "message":
+            return super().max_text_tokens(query)
+        limit = self._model.max_seq_length  # of the filled template, from whose text alone is cut
+        return None if limit is None or limit > _NO_LIMIT else max(0, limit - len(row))
 
     def features(self, items: Sequence[Any]) -> Features:
         import torch
@@ -172,5 +195,5 @@ class _RowReader:
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | self._batch_values
 
 
-Reader = _PairReader | _RowReader
+Reader = _PairReader | _LibraryReader
 """Knows a model's tokenizer and its templates; used by the engine's thread only."""

@@ -20,6 +20,7 @@ from rerank_core.local.scorer import PairOptions, PairScorer, logits_to_scores
 from rerank_core.local.torch.loading import (
     check_trained,
     choose_tokens_per_batch,
+    keep_class_unpatched,
     set_threads,
     to_chat_template,
     use_template,
@@ -128,16 +129,19 @@ class CrossEncoderScorer(PairScorer):
             {} if template is None else {"chat_template": to_chat_template(template, self.model_facts.instruction)}
         )
         try:
-            model = library.CrossEncoder(
-                self.model,
-                device=device,
-                max_length=options.max_length,
-                revision=options.revision,
-                local_files_only=offline,
-                trust_remote_code=options.trust_remote_code,
-                model_kwargs={"dtype": options.dtype, **attention},
-                processor_kwargs=prompt,
-            )
+            with keep_class_unpatched():
+                model = library.CrossEncoder(
+                    self.model,
+                    device=device,
+                    max_length=options.max_length,
+                    revision=options.revision,
+                    local_files_only=offline,
+                    trust_remote_code=options.trust_remote_code,
+                    model_kwargs={"dtype": options.dtype, **attention},
+                    processor_kwargs=prompt,
+                )
+        except ConfigurationError:
+            raise
         except Exception as exc:
             if is_hub_id(self.model) and isinstance(exc, OSError):
                 raise unavailable(self.model) from exc

@@ -197,12 +197,7 @@ _HOSTED = (
             "mxbai-rerank-large-v2": ModelFacts(Limits(pair=8_000)),
         },
     ),
-    _hosted(
-        "novita",
-        "https://api.novita.ai/openai",
-        "NOVITA_API_KEY",
-        models=("baai/bge-reranker-v2-m3",),
-    ),
+    _hosted("novita", "https://api.novita.ai/openai", "NOVITA_API_KEY", models=("baai/bge-reranker-v2-m3",)),
     _hosted(
         "nvidia",  # at an address of one's own a NIM, which needs no key
         "https://ai.api.nvidia.com",

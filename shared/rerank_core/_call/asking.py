@@ -46,7 +46,7 @@ class Consumption:
 
     def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
         _innermost.reset(self._token)
-        # A service's scorer counts for itself, and says it in the error alone.
+        # A scorer may count for itself, and say it in the error alone.
         if isinstance(exc, ScorerError) and (exc.usage is None or self.usage != _NOTHING):
             exc.usage = self.usage
         if self._pass_on:

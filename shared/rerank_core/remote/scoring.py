@@ -12,7 +12,7 @@ from time import perf_counter
 import anyio
 from pydantic import SecretStr
 
-from rerank_core._call.asking import add_consumption, answer_deadline
+from rerank_core._call.asking import Consumption, add_consumption, answer_deadline
 from rerank_core._call.event_loop import run_text_work, run_work
 from rerank_core._call.scores import validate_scores
 from rerank_core.errors import InvalidResponseError, RequestTooLargeError, ScorerError, ScorerTimeoutError
@@ -53,51 +53,43 @@ class RemoteCall:
         self._passages: dict[int, Passage] = {}
         self._left_out: set[int] = set()
         self._error: ScorerError | None = None
-        self._consumed = Usage()
+        self._truncated = 0
 
     async def run(self) -> Scored:
         """Return the scores in the order of the texts; an error carries what there is."""
         batches = await run_text_work(self._prepare, self._texts)
-        try:
+        with Consumption() as consumed:
+            add_consumption(Usage(truncated=self._truncated))
             with anyio.CancelScope(deadline=answer_deadline()) as scope:
                 waiting = iter(batches)
                 if len(batches) == 1:
                     await self._score(waiting)
                 else:
+                    at_once = min(len(batches), _BATCHES_PER_SLOT * self._scorer.options.max_concurrency)
                     async with anyio.create_task_group() as group:
-                        for _ in range(
-                            min(len(batches), _BATCHES_PER_SLOT * self._scorer.options.max_concurrency)
-                        ):
+                        for _ in range(at_once):
                             group.start_soon(self._score, waiting)
-        except BaseException:  # cancelled: there is neither an answer nor an error that could say it
-            add_consumption(self._usage())
-            raise
-        if scope.cancelled_caught:
-            self._error = self._error or ScorerTimeoutError(
-                f"the call's timeout passed with {len(self._scores)} of {len(self._texts)} "
-                "texts scored: give it longer, or send fewer documents"
-            )
-        if self._error is not None:
-            self._error.partial = self._scores
-            self._error.usage = self._usage()
-            raise self._error
-        try:
-            return await run_work(len(self._texts), self._make_scored)
-        except BaseException:
-            add_consumption(self._usage())
-            raise
+            if scope.cancelled_caught:
+                self._error = self._error or ScorerTimeoutError(
+                    f"the call's timeout passed with {len(self._scores)} of {len(self._texts)} "
+                    "texts scored: give it longer, or send fewer documents"
+                )
+            if self._error is not None:
+                self._error.partial = self._scores
+                raise self._error
+            return await run_work(len(self._texts), self._make_scored, consumed.usage)
 
-    def _make_scored(self) -> Scored:
+    def _make_scored(self, usage: Usage) -> Scored:
         positions = range(len(self._texts))
         passages = [self._passages.get(position) for position in positions] if self._passages else []
         scores = [self._scores[position] for position in positions]
-        return Scored(scores, self._usage(), passages=passages, left_out=frozenset(self._left_out))
+        return Scored(scores, usage, passages=passages, left_out=frozenset(self._left_out))
 
     def _prepare(self, texts: Sequence[str]) -> list[range]:
         """Count what depends on all texts, and return the batches."""
         if len(texts) > _COUNTED_IF_NEEDED:
             _ = self._lengths
-        self._consumed = Usage(truncated=self._count_truncated())
+        self._truncated = self._count_truncated()
         return self._split()
 
     @cached_property
@@ -144,15 +136,15 @@ class RemoteCall:
         outcome: ParsedReply | RequestFailure = RequestFailure("timeout")
         if self._error is not None:
             return outcome  # a sibling failed while this one waited for its turn; its error is the call's
-        self._consumed += Usage(requests=1)
+        add_consumption(Usage(requests=1))
         started = perf_counter()
         try:
             texts = self._texts[batch.start : batch.stop]
             outcome = await self._session.transport.send(key, self._query, texts)
         finally:  # where it is cancelled, the service may answer all the same
-            self._consumed += Usage(requests=outcome.requests - 1)
+            add_consumption(Usage(requests=outcome.requests - 1))
             if isinstance(outcome, RequestFailure) and outcome.may_be_billed:
-                self._consumed += self._measure(batch, _LOST)
+                add_consumption(self._measure(batch, _LOST))
             if outcome.request_id and quotes_key(outcome.request_id, key.get_secret_value()):
                 outcome = replace(outcome, request_id=None)
             _logger.debug(
@@ -168,16 +160,16 @@ class RemoteCall:
     def _begin_retry(self) -> bool:
         if self._error is not None:
             return False
-        self._consumed += Usage(retries=1)
+        add_consumption(Usage(retries=1))
         return True
 
     async def _accept(self, batch: range, reply: ParsedReply, attempts: int) -> None:
         try:
             measured = await run_work(2 * len(batch), self._measure, batch, reply)
         except BaseException:  # cancelled, but it is paid for
-            self._consumed += self._measure(batch, reply)
+            add_consumption(self._measure(batch, reply))
             raise
-        self._consumed += measured
+        add_consumption(measured)
         try:
             with anyio.CancelScope(shield=True):
                 self._scores.update(await run_work(2 * len(batch), self._read_scores, batch, reply.rows))
@@ -185,6 +177,7 @@ class RemoteCall:
             exc.attempts, exc.status, exc.request_id = attempts, 200, reply.request_id
             self._error = self._error or exc
         else:
+            add_consumption(Usage(documents=len(batch)))
             self._passages.update((batch[index], passage) for index, passage in reply.passages.items())
 
     def _read_scores(self, batch: range, rows: Sequence[tuple[object, object]]) -> dict[int, float]:
@@ -247,13 +240,6 @@ class RemoteCall:
         """Return for each pair the most tokens that may be billed."""
         query = max_tokens(self._query)
         return [self._limits.tokens_read(query, max_tokens(self._texts[position])) for position in batch]
-
-    def _usage(self) -> Usage:
-        return replace(
-            self._consumed,
-            documents=len(self._scores),
-            cost=self._consumed.cost if self._scores or self._scorer.price is not None else None,
-        )
 
     def _count_truncated(self) -> int:
         """Return how many texts are certainly longer than what the model reads: a word is a token at least."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import TypeVar
 
 import anyio
 from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from rerank_core._call.asking import answer_deadline
 from rerank_core.errors import ScorerError
@@ -26,14 +25,7 @@ _logger = logging.getLogger("rerank_core")
 
 _WINDOW_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 60.0
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_OWN_PAUSE_SECONDS = 20.0
-
-
-def _backoff(attempt: int) -> float:
-    """Return how long to wait after an attempt, with jitter, so that clients do not all come back at once."""
-    longest = min(_FIRST_PAUSE_SECONDS * 2 ** min(attempt - 1, 10), _LONGEST_OWN_PAUSE_SECONDS)
-    return random.uniform(0.0, longest)  # noqa: S311 - no secret
+_backoff = wait_random_exponential(multiplier=0.5, max=20.0)
 
 
 class _Window:
@@ -126,34 +118,50 @@ class ClientSession:
             begin_retry: called before each repetition; False where the call is over, so that there is none.
         """
         options, deadline, key = scorer.options, answer_deadline(), SecretStr("")
-        most = options.max_retries + 1
-        for attempt in count(1):
-            outcome: T | RequestFailure
-            outcome = RequestFailure("timeout", message=f"no answer within timeout={options.timeout} s")
+
+        async def attempt() -> T | RequestFailure:
+            nonlocal key
             async with self.limiter.slot(tokens):
                 with anyio.move_on_after(options.timeout):
                     try:
                         key = await scorer.fetch_key()
                     except Exception as exc:
                         # Its message stays out: it may quote the key.
-                        outcome = RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
-                    else:
-                        outcome = await send(key)
-            if not isinstance(outcome, RequestFailure):
-                return outcome, attempt
-            asked = outcome.retry_after or 0.0
-            pause = asked or _backoff(attempt)
-            is_late = asked > _LONGEST_PAUSE_SECONDS or anyio.current_time() + pause >= deadline
-            if not outcome.may_pass or attempt >= most or is_late or not begin_retry():
-                return outcome.without_quotes(key.get_secret_value(), private()).to_error(attempt), attempt
-            self.limiter.pause(asked)
+                        return RequestFailure("key", message=f"api_key= raised {type(exc).__name__}")
+                    return await send(key)
+            return RequestFailure("timeout", message=f"no answer within timeout={options.timeout} s")
+
+        def stop(state: RetryCallState) -> bool:
+            asked = _failure(state).retry_after or 0.0
+            is_late = asked > _LONGEST_PAUSE_SECONDS or anyio.current_time() + state.upcoming_sleep >= deadline
+            return state.attempt_number > options.max_retries or is_late or not begin_retry()
+
+        def before_sleep(state: RetryCallState) -> None:
+            self.limiter.pause(_failure(state).retry_after or 0.0)
             _logger.warning(
                 "%s: attempt %d of %d failed (%s), next in %.2f s",
                 scorer.name,
-                attempt,
-                most,
-                outcome.short,
-                pause,
+                state.attempt_number,
+                options.max_retries + 1,
+                _failure(state).short,
+                state.upcoming_sleep,
             )
-            await anyio.sleep(pause)
-        raise AssertionError("it returns")
+
+        retrying = AsyncRetrying(
+            sleep=anyio.sleep,
+            retry=retry_if_result(lambda outcome: isinstance(outcome, RequestFailure) and outcome.may_pass),
+            wait=lambda state: _failure(state).retry_after or _backoff(state),
+            stop=stop,
+            before_sleep=before_sleep,
+            retry_error_callback=_failure,
+        )
+        outcome: T | RequestFailure = await retrying(attempt)
+        attempts = int(retrying.statistics["attempt_number"])
+        if isinstance(outcome, RequestFailure):
+            return outcome.without_quotes(key.get_secret_value(), private()).to_error(attempts), attempts
+        return outcome, attempts
+
+
+def _failure(state: RetryCallState) -> RequestFailure:
+    outcome = None if state.outcome is None else state.outcome.result()
+    return outcome if isinstance(outcome, RequestFailure) else RequestFailure("invalid")

@@ -181,7 +181,7 @@ async def test_a_service_that_asks_for_no_wait_gets_the_usual_one(
 ) -> None:
     """With its jitter, so that clients do not all come back at once."""
     waited: list[int] = []
-    monkeypatch.setattr(sending, "_backoff", lambda attempt: waited.append(attempt) or 0.0)
+    monkeypatch.setattr(sending, "_backoff", lambda state: waited.append(state.attempt_number) or 0.0)
     options = RemoteOptions(max_retries=2)
     scorer: Any = SimpleNamespace(name="s", options=options, fetch_key=fetch_key)
     session = sending.ClientSession(asyncio.get_running_loop(), scorer, RateLimiter(options))
@@ -201,7 +201,8 @@ async def fetch_key() -> SecretStr:
 
 def test_waits_grow_with_jitter() -> None:
     """From half a second to 20 at most."""
-    waits = [sending._backoff(attempt) for attempt in (1, 3, 9, 5000) for _ in range(50)]
+    states: list[Any] = [SimpleNamespace(attempt_number=attempt) for attempt in (1, 3, 9, 5000)]
+    waits = [sending._backoff(state) for state in states for _ in range(50)]
     assert len(set(waits)) == 200
     assert all(max(waits[at : at + 50]) <= most for at, most in ((0, 0.5), (50, 2.0), (100, 20.0)))
     assert max(waits) > 5

@@ -83,16 +83,26 @@ def decode(data: bytes, *, source: str) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a file in UTF-8 that are not blank, each with its place for error messages."""
-    for number, line in _split_lines(decode(_read_bytes(path), source=str(path))):
-        yield f"{path}, line {number}", line
+    """Yield the lines of a file in UTF-8 that are not blank, each with its place for error messages.
+
+    Line by line, because corpora may take a good part of the memory.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, data in enumerate(file, 1):
+                place = f"{path}, line {number}"
+                line = decode(data, source=place)
+                if line.strip():
+                    yield place, line
+    except OSError as exc:
+        raise _unreadable(path, exc) from None
 
 
 def parse_json(content: str | bytes, place: str) -> Any:
     """Parse JSON; the place, such as a file and a line, begins error messages."""
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        return json.loads(text.rstrip())  # a line's end would count as another line in what is wrong
+        return json.loads(text.rstrip(" \t\r\n"))  # a line's end would count as another line in what is wrong
     except json.JSONDecodeError as exc:
         line = f", line {exc.lineno}" if exc.lineno > 1 else ""
         raise ConfigurationError(
@@ -118,7 +128,11 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}: give another file") from None
+        raise _unreadable(path, exc) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{path} cannot be read: {error.strerror or error}: give another file")
 
 
 def _guess_format(content: str) -> str:
@@ -150,8 +164,7 @@ def _parse_lines(content: str, _source: str, _text_field: str) -> Iterator[Recor
 
 def _split_lines(content: str) -> Iterator[tuple[int, str]]:
     # Not splitlines(), which also splits at characters that may stand in a JSON string.
-    lines = io.StringIO(content, newline="\n")
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
 
 
 def _parse_csv(content: str, source: str, text_field: str, *, delimiter: str = ",") -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_documents_are_kept_as_they_were() -> None:
         ("a".encode("utf-16"), {}, "docs is in UTF-16: convert it"),
         (b"[" * 100_000, {}, "nested too deeply"),
         (b"[" + b"9" * 5000 + b"]", {}, "a number in the JSON is too long"),
+        ('{"text": "a"}\u00a0'.encode(), {}, "docs, line 1, column 14: not JSON"),
         (b"a", {"format": "xml"}, "format is 'xml': give one of auto, json"),
     ],
 )
@@ -117,7 +119,22 @@ def test_lines_come_with_their_numbers(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^a\.jsonl, line 4: not text in UTF-8"):
         parse_json_object(b'{"a": "\xff"}', "a.jsonl, line 4")
     path.write_bytes(b'{}\n"\xff"\n')
-    with pytest.raises(ConfigurationError, match=r"a\.jsonl is not text in UTF-8 \(byte 0xff at offset 4\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"a\.jsonl, line 2 is not text in UTF-8 \(byte 0xff at offset 1\)"
+    ):
         list(read_lines(path))
     with pytest.raises(ConfigurationError, match="absent cannot be read: No such file"):
         list(read_lines(tmp_path / "absent"))
+
+
+def test_a_file_of_lines_is_read_line_by_line(tmp_path: Path) -> None:
+    """A corpus takes no more memory than its texts."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("a line of a large corpus\n" * 200_000)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_lines(path)) == 200_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000

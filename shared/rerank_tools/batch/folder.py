@@ -24,6 +24,7 @@ from typing import Any
 from rerank_core._support.files import digest, digest_file, lock_file, write_atomically
 from rerank_core.errors import ConfigurationError
 from rerank_tools.batch.journal import PartJournal, PartState, read_journal
+from rerank_tools.batch.rows import Outcome
 from rerank_tools.batch.sources import Source
 
 _VERSION = 3
@@ -82,9 +83,7 @@ class BatchFolder:
 
     def load_part(self, number: int) -> PartState:
         """Return how far a part is, from what the folder holds."""
-        entries = read_journal(self._path("state", number, ".journal"), self._part_key(number))
-        is_written = any(self._is_intact(number, entry["written"]) for entry in entries if "written" in entry)
-        return PartState.from_entries(len(self.parts[number]), entries, is_written=is_written)
+        return self._read_part(number)[0]
 
     def load_parts(self) -> dict[int, PartState]:
         """Return how far all parts are."""
@@ -98,10 +97,10 @@ class BatchFolder:
         path = self._path("state", number, ".journal")
         with ExitStack() as held:
             hold_lock(held, path.with_suffix(".lock"), str(self.path), wait_seconds=_WAIT_SECONDS)
-            state = self.load_part(number)
+            state, outcomes = self._read_part(number)
             if state.is_written:
                 return None
-            return PartJournal(path, self._part_key(number), state, held.pop_all())
+            return PartJournal(path, self._part_key(number), outcomes, state.usage, held.pop_all())
 
     def write_part(self, number: int, data: bytes, journal: PartJournal) -> None:
         """Write a part whose rows all have an outcome: the failures, the results, then that it is done."""
@@ -114,6 +113,11 @@ class BatchFolder:
         _write(results, data)
         if not failed:
             journal.finish(results)
+
+    def _read_part(self, number: int) -> tuple[PartState, dict[int, Outcome]]:
+        entries = read_journal(self._path("state", number, ".journal"), self._part_key(number))
+        is_written = any(self._is_intact(number, entry["written"]) for entry in entries if "written" in entry)
+        return PartState.from_entries(len(self.parts[number]), entries, is_written=is_written)
 
     def _is_intact(self, number: int, expected: str) -> bool:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,18 @@ class PartState:
 
     rows: int
     is_written: bool
-    finished: Mapping[int, Outcome]
+    finished: Collection[int]
     failed: int
     usage: Usage
 
     @classmethod
-    def from_entries(cls, rows: int, entries: Iterable[_Entry], *, is_written: bool) -> PartState:
-        """Return what a journal tells; rows of which nothing is known after they were sent count at their most."""
+    def from_entries(
+        cls, rows: int, entries: Iterable[_Entry], *, is_written: bool
+    ) -> tuple[PartState, dict[int, Outcome]]:
+        """Return what a journal tells, and the outcomes of the finished rows, which take much more memory.
+
+        Rows of which nothing is known after they were sent count at their most.
+        """
         usage = Usage()
         outcomes: dict[int, Outcome] = {}
         sent: dict[int, float] = {}
@@ -52,7 +57,8 @@ class PartState:
                 outcomes[row] = Outcome.from_dict(entry)
         finished = {row: outcome for row, outcome in outcomes.items() if outcome.error is None}
         usage += _lost(sum(sent.values()))
-        return cls(rows, is_written, finished, len(outcomes) - len(finished), usage)
+        state = cls(rows, is_written, frozenset(finished), len(outcomes) - len(finished), usage)
+        return state, finished
 
     @property
     def finished_rows(self) -> int:
@@ -68,9 +74,9 @@ class PartJournal:
     again; ``usage`` is what the part consumed in all.
     """
 
-    def __init__(self, path: Path, key: str, state: PartState, lock: ExitStack) -> None:
-        self.outcomes = dict(state.finished)
-        self.usage = state.usage
+    def __init__(self, path: Path, key: str, outcomes: dict[int, Outcome], usage: Usage, lock: ExitStack) -> None:
+        self.outcomes = outcomes
+        self.usage = usage
         self._path = path
         self._key = key
         self._lock = lock

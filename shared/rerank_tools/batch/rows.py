@@ -116,8 +116,9 @@ def check_columns(schema: Any, columns: Columns) -> None:
         if found > 1:
             raise ConfigurationError(f"there are {found} columns {column!r}: rename all but one")
         kind = schema.field(column).type
-        is_list = types.is_nested(kind) and hasattr(kind, "value_type")
-        text = kind.value_type if is_list or types.is_dictionary(kind) else kind
+        is_list = types.is_nested(kind) and hasattr(kind, "value_type") and not types.is_run_end_encoded(kind)
+        text = kind.value_type if is_list else kind
+        text = text.value_type if types.is_dictionary(text) else text
         if is_list != (wanted == "lists of strings") or str(text) not in _STRINGS:
             raise ConfigurationError(f"the column {column!r} is of {kind}: give {wanted}")
     clash = describe_clash(schema.names, columns)

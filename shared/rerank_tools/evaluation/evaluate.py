@@ -13,6 +13,7 @@ from typing import Any
 from rerank_core._call import event_loop
 from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed, require
+from rerank_core._support.files import digest
 from rerank_core.errors import ConfigurationError, RerankError
 from rerank_core.policies.cached import Cached
 from rerank_core.policies.caches import DiskCache
@@ -85,7 +86,7 @@ def evaluate(
     with ExitStack() as stack:
         if save_to is not None:
             named = {
-                key: stack.enter_context(_keep_scores(reranker, Path(save_to) / f"{make_file_name(key)}.scores"))
+                key: stack.enter_context(_keep_scores(reranker, _locate_scores(Path(save_to), key)))
                 for key, reranker in named.items()
             }
         calls = len(named) * len(found)
@@ -120,6 +121,12 @@ def _name_rerankers(rerankers: object) -> dict[str, Reranker]:
             )
         named[name] = item if isinstance(item, Reranker) else Reranker(as_scorer(item))
     return named
+
+
+def _locate_scores(folder: Path, name: str) -> Path:
+    """Return the file of a reranker's own scores: what another one paid for would seem to cost nothing."""
+    # Names that differ in case or odd characters alone give the same file name.
+    return folder / f"{make_file_name(name)}-{digest(name)[:8]}.scores"
 
 
 @contextmanager

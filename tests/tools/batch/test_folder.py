@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ def test_a_part_whose_file_is_gone_or_changed_is_reranked(job: tuple[Path, Path,
     assert (report.ok, report.finished, report.resumed, report.usage.documents) == (True, 12, 4, 32)
     assert results(output) == whole
     assert rerank_file(source, output, options).resumed == 12
+
+
+def test_how_far_a_job_is_takes_little_memory(tmp_path: Path) -> None:
+    """Parts with failed rows are never written for good, and a job of millions of rows has many."""
+    source = write_rows(tmp_path / "in.jsonl", some_rows(100))
+    options = BatchOptions(FakeScorer())
+    folder = BatchFolder(tmp_path / "out", open_source(source, options), {}, rows_per_part=100)
+    with folder.hold():
+        journal = folder.open_part(0)
+        assert journal is not None
+        for number in range(99):
+            journal.add(Outcome(number, list(range(300)), [1.0 / (place + 3) for place in range(300)]))
+        journal.close()
+        tracemalloc.start()
+        try:
+            states = folder.load_parts()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert states[0].finished_rows == 99
+    assert held < 100_000
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", "[]", "{}", '{"finished": 4, "failed": 0}', "\x00" * 8])
@@ -236,3 +258,15 @@ def test_a_part_that_another_process_has_written_is_left_alone(tmp_path: Path) -
     assert os.listdir(tmp_path / "out" / "state") == ["part-00000.journal"]
     assert folder.open_part(0) is None
     assert folder.load_part(0).is_written
+
+
+@pytest.mark.parametrize("end", ["\u00a0", "\u2028", "\x1c", "\x0b", "\0"])
+def test_what_follows_a_line_is_never_copied_into_the_output(tmp_path: Path, end: str) -> None:
+    """The row fails, and every line of the output is JSON."""
+    (row, *_) = rows = some_rows(2)
+    lines = [json.dumps(row) + end, json.dumps(rows[1])]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes("\n".join(lines).encode())
+    report = rerank_file(source, tmp_path / "out", BatchOptions(FakeScorer()))
+    assert (report.finished, report.failed) == (1, 1)
+    assert len(results(tmp_path / "out")) == 1

@@ -15,12 +15,11 @@ from rerank_tools.batch.rows import Outcome
 
 FIRST = Outcome(0, [1, 0], [0.1 + 0.2, 1e-300], Usage(tokens=3))
 FAILED = Outcome(1, error="ScorerError", reason="é\ud800\u2028")
-NOTHING = PartState(2, False, {}, 0, Usage())
 
 
 def write(path: Path, *outcomes: Outcome, key: str = "job") -> None:
     """Append outcomes to a journal."""
-    journal = PartJournal(path, key, NOTHING, ExitStack())
+    journal = PartJournal(path, key, {}, Usage(), ExitStack())
     for outcome in outcomes:
         journal.add(outcome)
     journal.close()
@@ -60,14 +59,15 @@ def test_lines_that_were_changed_or_are_of_another_job_are_ignored(tmp_path: Pat
 def test_one_entry_takes_the_place_of_all(tmp_path: Path) -> None:
     """It tells what the part consumed, and the digest of its output."""
     path = tmp_path / "journal"
-    journal = PartJournal(path, "job", NOTHING, ExitStack())
+    journal = PartJournal(path, "job", {}, Usage(), ExitStack())
     journal.add(FIRST)
     journal.abandon(1, Usage(tokens=4))
     (tmp_path / "results").write_text("all")
     journal.finish(tmp_path / "results")
     journal.close()
     (entry,) = read_journal(path, "job")
-    assert PartState.from_entries(2, [entry], is_written=True) == PartState(2, True, {}, 0, Usage(tokens=7))
+    state = PartState(2, True, frozenset(), 0, Usage(tokens=7))
+    assert PartState.from_entries(2, [entry], is_written=True) == (state, {})
     write(path, FAILED)
     assert [*map(set, read_journal(path, "job"))] == [{"written", "usage"}, {"row", "usage", "error", "reason"}]
 
@@ -80,10 +80,10 @@ def test_an_entry_for_which_the_disk_has_no_room_is_an_error(tmp_path: Path) -> 
         from contextlib import ExitStack
         from pathlib import Path
         from rerank_core import Usage
-        from rerank_tools.batch.journal import PartJournal, PartState, read_journal
+        from rerank_tools.batch.journal import PartJournal, read_journal
 
         path = Path(sys.argv[1])
-        journal = PartJournal(path, "job", PartState(3, False, {}, 0, Usage()), ExitStack())
+        journal = PartJournal(path, "job", {}, Usage(), ExitStack())
         journal.reserve(0, 1.0)
         limit = path.stat().st_size + 10
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

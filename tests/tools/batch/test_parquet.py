@@ -12,6 +12,7 @@ from rerank_core import ConfigurationError
 from rerank_core.testing import FakeScorer
 from rerank_tools.batch import BatchOptions, plan_file, rerank_file
 from rerank_tools.batch.ray.dataset import DatasetWorker
+from rerank_tools.batch.rows import Columns, check_columns
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -33,6 +34,7 @@ def write_table(path: Path, columns: dict[str, Any]) -> Path:
         (arrow.string(), arrow.list_(arrow.string_view())),
         (arrow.large_string(), arrow.large_list(arrow.large_string())),
         (arrow.string(), arrow.list_view(arrow.string())),
+        (arrow.dictionary(arrow.int32(), arrow.string()), arrow.list_(arrow.string())),
     ],
 )
 def test_every_kind_of_string_is_read_and_written(tmp_path: Path, strings: Any, lists: Any) -> None:
@@ -55,6 +57,17 @@ def test_every_kind_of_string_is_read_and_written(tmp_path: Path, strings: Any, 
     schema = parquet.read_schema(tmp_path / "out" / "rows" / "part-00000.parquet")
     before = parquet.read_schema(source)
     assert [schema.field(name).type for name in before.names] == before.types
+
+
+def test_a_list_of_categories_is_a_list_of_strings() -> None:
+    """A dictionary's values are read; what is no list of strings has a value type as well, and is refused."""
+    columns = Columns("query", "documents", ("a", "b", "c"))
+    texts = arrow.string()
+    categories = arrow.list_(arrow.dictionary(arrow.int32(), texts))
+    check_columns(arrow.schema([("query", texts), ("documents", categories)]), columns)
+    runs = arrow.run_end_encoded(arrow.int32(), texts)
+    with pytest.raises(ConfigurationError, match="the column 'documents' is of run_end_encoded"):
+        check_columns(arrow.schema([("query", texts), ("documents", runs)]), columns)
 
 
 def test_two_columns_of_a_name_are_refused_where_they_are_read(tmp_path: Path) -> None:

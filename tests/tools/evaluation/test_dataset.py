@@ -49,7 +49,11 @@ GOOD = b'{"_id": "a", "text": "x"}\n'
             b'{"_id": "a", "text": "x", "title": 3}',
             r'corpus\.jsonl, line 1: "text" is missing, or it',
         ),
-        ("corpus.jsonl", GOOD + b"\xff\xfe\n", r"corpus\.jsonl is not text in UTF-8 \(byte 0xff at offset 26\)"),
+        (
+            "corpus.jsonl",
+            GOOD + b"\xff\n",
+            r"corpus\.jsonl, line 2 is not text in UTF-8 \(byte 0xff at offset 0\)",
+        ),
         ("queries.jsonl", b'{"_id": "q0", "text": null}', r'queries\.jsonl, line 1: "text" is missing'),
         ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq0\td00\n", r"test\.tsv, line 2: 2 fields"),
         ("qrels/test.tsv", b"q0\td00\t1\nq0\td01\tyes\n", r"test\.tsv, line 2: the grade is 'yes'"),

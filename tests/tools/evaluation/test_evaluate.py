@@ -215,6 +215,13 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> N
     assert scorer.left == 0
 
 
+def test_rerankers_with_names_like_each_other_pay_for_themselves(tmp_path: Path) -> None:
+    """Scores of one are none of the other's, whose cost and seconds would be lost."""
+    found = evaluate(dict.fromkeys(["a b", "a-b", "A b"], FakeScorer()), DATA, save_to=tmp_path)
+    assert {system.usage.cached for system in found.rerankers} == {0}
+    assert all(system.latency_p50 is not None for system in found.rerankers)
+
+
 def test_only_what_changed_is_asked_again(tmp_path: Path) -> None:
     """A query's or a document's text, a new candidate, or an option of the scorer; no option of the call."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 
 # Read when the hub's client is imported: a test that would fetch something fails at once instead.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -68,6 +70,14 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RERANK_BRIDGE_CACHE", str(tmp_path_factory.mktemp("models")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Return to the system what a module's models took: glibc keeps it, and a run would grow to gigabytes."""
+    yield
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

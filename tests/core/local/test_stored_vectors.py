@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ print(Reranker(load_scorer("embedded", vectors=sys.argv[1], tokens_per_batch=128
         writer = subprocess.Popen([sys.executable, "-c", source, str(path)], stdout=subprocess.PIPE, text=True)
         file = VectorFile(path)
         while writer.poll() is None and file.stats().documents < stored + 40:
-            pass
+            time.sleep(0.005)
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
         assert file.stats().documents >= stored

@@ -110,7 +110,7 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
     """The parent's connection and its calls under way stay the parent's."""
     output = run_script(
         """
-        import os, sys, threading
+        import os, sys, threading, time
         from rerank_core import Reranker
         from rerank_core.policies.caches import DiskCache
         from rerank_core.policies import Cached
@@ -123,7 +123,7 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
         busy = threading.Thread(target=reranker.rerank, args=("query", ["c"]))
         busy.start()
         while not model.active:
-            pass
+            time.sleep(0.001)
         child = os.fork()
         if child == 0:
             model.latency = 0.0

@@ -38,14 +38,14 @@ def sent(loopback: Loopback) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_200_sequential_calls_use_one_connection(loopback: Loopback, provider: str) -> None:
+def test_50_sequential_calls_use_one_connection(loopback: Loopback, provider: str) -> None:
     """Connections are kept, Voyage AI's too, whose SDK alone would open one for each request."""
     loopback.plan(record=False)
     reranker = Reranker(scorer_of(provider, loopback))
-    for _ in range(200):
+    for _ in range(50):
         reranker.rerank(QUERY, TEXTS)
     stats = loopback.stats()
-    assert (stats["connections"], stats["counts"]["requests"]) == (1, 200)
+    assert (stats["connections"], stats["counts"]["requests"]) == (1, 50)
 
 
 def test_cohere_is_asked_in_multiples_of_a_search_unit(loopback: Loopback) -> None:

@@ -19,7 +19,7 @@ from rerank_core import AuthenticationError, Scorer
 from rerank_core.policies import Cached, Cascade, Fallback, Hedged, Windowed
 from rerank_tools.batch import BatchOptions, plan_file, rerank_file
 
-SCHEDULES = 200
+SCHEDULES = 100
 UNIT = 0.002
 """US dollars of a search unit."""
 PRICES = {"any-model": {"per_1k_search_units": UNIT * 1e3}}
@@ -53,7 +53,7 @@ def policy(dice: random.Random, scorer: Scorer) -> Scorer:
 
 @pytest.mark.timeout(600)
 def test_the_bill_never_exceeds_the_cap(loopback: Loopback, tmp_path: Path) -> None:
-    """In 200 random schedules of faults, retries, hedges, windows, time limits and resumed runs."""
+    """In 100 random schedules of faults, retries, hedges, windows, time limits and resumed runs."""
     # Texts of one letter have about as many tokens as we must assume at most.
     short = [{"query": letter, "documents": list("fghij")} for letter in "abcde"]
     sources = {

@@ -123,7 +123,7 @@ def test_splitting_takes_time_in_proportion_to_the_length(path: str, pieces: lis
         ("a.html", "<a ", 2**22),
         ("a.html", "<![", 2**22),
         ("a.md", "one two three four five six seven eight nine ten\n\n", 2**22),
-        ("a.md", "# a\nb\n", 2**19),
+        ("a.md", "# a\nb\n", 2**18),
         ("a.md", "[a\n", 2**19),
         ("a.txt", "x", 2**22),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ def reference(folder: Path, query: str, texts: Sequence[str], *, max_length: int
 def reranker(name: str, **options: Any) -> Reranker:
     """Return a reranker that keeps its model loaded."""
     return Reranker(load_scorer(name, **options))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _models_are_dropped() -> Iterator[None]:
+    """Keep no model, and no thread of one, for the tests of other modules."""
+    yield
+    reranker.cache_clear()
+    cross_encoder.cache_clear()
 
 
 def scores(name: str, texts: Sequence[str] = TEXTS, query: str = QUERY, **options: Any) -> list[float | None]:

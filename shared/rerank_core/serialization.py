@@ -105,7 +105,7 @@ def _default(field: Any) -> Any:
 
 def _restore(data: Any) -> Any:
     if isinstance(data, list):
-        return tuple(map(_restore, data))  # options that are hashed hold no lists
+        return [_restore(part) for part in data]
     if not isinstance(data, Mapping):
         return data
     values = {name: _restore(part) for name, part in data.items()}

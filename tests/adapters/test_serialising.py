@@ -48,6 +48,13 @@ def test_a_ready_reranker_made_of_names_survives(kind: type[Any], monkeypatch: p
     assert rebuilt(settings).selection() == settings.selection() == Selection(score_threshold=0.5, top_n=2)
 
 
+def test_lists_in_options_stay_lists() -> None:
+    """So the restored scorer is equal to the dumped one."""
+    scorer = load_scorer("llm:m", base_url="http://127.0.0.1:1", body={"stop": ["a", "b"]})
+    restored = restore_reranker(json.loads(json.dumps(dump_reranker(Reranker(scorer))))).scorer
+    assert restored == scorer
+
+
 @pytest.mark.parametrize(
     "options",
     [

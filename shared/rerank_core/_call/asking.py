@@ -30,7 +30,7 @@ class Consumption:
     """Counts what is consumed inside a ``with`` block, also in tasks that are started inside.
 
     At the end the sum becomes the usage of a ``ScorerError`` that leaves the block, and with ``pass_on`` it is
-    added to the next outer block, however this one ends.
+    added to the next outer block, however this one ends. Without it a usage that the error states already stays.
     """
 
     __slots__ = ("_pass_on", "_token", "usage")
@@ -47,7 +47,7 @@ class Consumption:
     def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
         _innermost.reset(self._token)
         # A scorer may count for itself, and say it in the error alone.
-        if isinstance(exc, ScorerError) and (exc.usage is None or self.usage != _NOTHING):
+        if isinstance(exc, ScorerError) and (exc.usage is None or self._pass_on):
             exc.usage = self.usage
         if self._pass_on:
             add_consumption(self.usage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence, Sized
 from math import isfinite
+from numbers import Real
 from typing import TypeVar
 
 from rerank_core._support.checks import check_finite, to_float
@@ -58,7 +59,8 @@ def check_score(score: object, index: int) -> float:
     """Return a scorer's score of a text as a Python float."""
     number = to_float(score)
     if not isfinite(number):
-        shown = repr(number) if isinstance(score, float) else f"a {type(score).__name__}"
+        is_number = isinstance(score, Real) and not isinstance(score, bool)
+        shown = repr(number) if is_number else f"a {type(score).__name__}"
         raise InvalidResponseError(f"returned {shown} for text {index}: a finite number was expected")
     return number
 

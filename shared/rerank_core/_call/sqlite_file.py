@@ -32,7 +32,7 @@ _logger = logging.getLogger("rerank_core")
 _forking = threading.Lock()
 _locks: WeakSet[threading.RLock] = WeakSet()
 """One for each file, within which SQLite is used; added to under the lock above."""
-_taken = threading.local()
+_fork = threading.local()
 
 
 def _keep_threads_out() -> None:
@@ -40,15 +40,18 @@ def _keep_threads_out() -> None:
 
     A child would wait for ever for the locks that such a thread holds, like that of the memory of all files.
     """
+    _fork.taken = []  # so far: Ctrl-C may end the waiting, and the process forks all the same
     _forking.acquire()
+    _fork.taken.append(_forking)
     ends = monotonic() + _FORK_SECONDS
-    _taken.locks = [lock for lock in _locks if lock.acquire(timeout=max(0.0, ends - monotonic()))]
+    for lock in _locks:
+        if lock.acquire(timeout=max(0.0, ends - monotonic())):
+            _fork.taken.append(lock)
 
 
 def _let_threads_in() -> None:
-    for lock in _taken.locks:
-        lock.release()
-    _forking.release()
+    while _fork.taken:
+        _fork.taken.pop().release()
 
 
 def _begin_in_child() -> None:

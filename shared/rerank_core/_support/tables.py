@@ -223,5 +223,6 @@ def _html_cell(cell: Cell, column: Column) -> str:
             f'<mark style="background:rgba(230,180,0,.35);color:inherit">{content}</mark>'
             f"{' ' * after[:1].isspace()}{_html(after)}{' …' * (len(text) > end + _AROUND_CHARS)}"
         )
-    hover = f' title="{_html(text, _HOVER_CHARS)}"' if len(text) > _CELL_CHARS else ""
+    is_cut = cell.mark is not None or len(text) > _CELL_CHARS
+    hover = f' title="{_html(text, _HOVER_CHARS)}"' if is_cut else ""
     return f'<td style="{_TEXT}"{hover}><bdi>{content}</bdi></td>'

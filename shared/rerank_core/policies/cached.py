@@ -80,6 +80,7 @@ class Cached(Policy):
         self.cache_timeout = check_seconds("cache_timeout", cache_timeout)
         self._digest = blake2b(f"{version}\0{self.scorer.cache_key()}".encode(), digest_size=32).digest()
         self._flights: dict[bytes, _Flight] = {}
+        self._lookups: set[_Lookup] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_failing = False
         self._is_ordinal = False
@@ -93,21 +94,25 @@ class Cached(Policy):
         """Return scores from the cache, and the scorer's for what is not there."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # in a forked child, where the parent's calls will never end
-            self._loop, self._flights = loop, {}
+            self._loop, self._flights, self._lookups = loop, {}, set()
         keys, work = await run_text_work(self._make_keys, texts, query)
         steps = _STEPS_PER_KEY * len(keys)
-        found = await self._use_cache(self.cache.get, list(work)) or {}
-        # At once where scoring is shared: what ends meanwhile could not be joined, and would be paid for twice.
-        known, missing = await run_work(steps if len(keys) > _MAX_SHARED else 0, _read_entries, found, work)
+        lookup = _Lookup(query)
+        self._lookups.add(lookup)
+        try:
+            found = await self._use_cache(self.cache.get, list(work)) or {}
+            known, missing = await run_work(steps, _read_entries, found, work)
+        finally:
+            self._lookups.discard(lookup)
         self._is_ordinal = self._is_ordinal or any(entry.ordinal for entry in known.values())
-        flights = self._join(work if missing and self.listwise else missing, query)
+        flights = self._join(work if missing and self.listwise else missing, lookup)
         with Consumption() as consumed:
             try:
                 if flights:
-                    await asyncio.wait([flight.task for flight in flights])
+                    tasks = [flight.task for flight in flights]
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             finally:
-                await self._leave(flights)
-            reporting = [flight for flight in flights if flight.report()]
+                reporting = await self._leave(flights)
             return await run_work(steps, _merge, keys, known, flights, reporting, consumed.usage)
 
     async def aclose(self) -> None:
@@ -128,14 +133,17 @@ class Cached(Policy):
         keys = [hashed.digest() for hashed in hashes]
         return keys, dict(zip(keys, texts, strict=True))
 
-    def _join(self, work: Mapping[bytes, str], query: str) -> set[_Flight]:
-        """Return the flights that score these keys: those that do already, and one for the others."""
+    def _join(self, work: Mapping[bytes, str], lookup: _Lookup) -> set[_Flight]:
+        """Return the flights of these keys: those under way or ended during the lookup, and one for the others."""
         is_shared = len(work) <= _MAX_SHARED
-        joined = {self._flights[key] for key in work if key in self._flights} if is_shared else set()
-        mine = {key: text for key, text in work.items() if key not in self._flights} if joined else work
+        mine, joined = dict(work), set[_Flight]()
+        for key in work if is_shared else ():
+            if (found := self._flights.get(key) or lookup.find(key)) is not None:
+                joined.add(found)
+                del mine[key]
         if mine:
             flight = _Flight(mine)
-            flight.task = asyncio.get_running_loop().create_task(self._fly(flight, query))
+            flight.task = asyncio.get_running_loop().create_task(self._fly(flight, lookup.query))
             # If every call has gone, nobody else asks how it ended, and asyncio would log that.
             flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
             if is_shared:
@@ -145,19 +153,21 @@ class Cached(Policy):
             flight.waiting += 1
         return joined
 
-    async def _leave(self, joined: Set[_Flight]) -> None:
-        """Stop waiting; cancel what nobody else waits for, and return when it has ended."""
+    async def _leave(self, joined: Set[_Flight]) -> list[_Flight]:
+        """Cancel what nobody else waits for, wait until it has ended, and return what this call reports."""
         for flight in joined:
             flight.waiting -= 1
         ending = [flight for flight in joined if not flight.waiting and not flight.task.done()]
         for flight in ending:
             self._close(flight)
             flight.task.cancel()
-        if ending:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([flight.task for flight in ending])
-            for flight in ending:
-                flight.report()
+        try:
+            if ending:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([flight.task for flight in ending])
+        finally:
+            reporting = [flight for flight in joined if flight.task.done() and flight.report()]
+        return reporting
 
     def _close(self, flight: _Flight) -> None:
         """Let no further call join: it starts its own."""
@@ -180,6 +190,9 @@ class Cached(Policy):
             raise
         finally:
             self._close(flight)
+            for lookup in self._lookups:
+                if lookup.query == query:
+                    lookup.ended.update(dict.fromkeys(flight.work, flight))
 
     async def _use_cache(self, use: Callable[[Any], Awaitable[T]], given: Any) -> T | None:
         """Return what the cache returns; None where it fails, which is logged once until it works again."""
@@ -286,6 +299,19 @@ class _Flight:
         return usage != Usage()
 
 
+@dataclass(slots=True, eq=False)
+class _Lookup:
+    """One call's question to the cache, and the flights that ended meanwhile: the answer may be older."""
+
+    query: str
+    ended: dict[bytes, _Flight] = field(default_factory=dict)
+
+    def find(self, key: bytes) -> _Flight | None:
+        """Return the flight that scored this key; None if there is none, or it was cancelled."""
+        flight = self.ended.get(key)
+        return flight if flight is not None and flight.task.done() and not flight.task.cancelled() else None
+
+
 def _merge(
     keys: Sequence[bytes],
     known: Mapping[bytes, _Entry],
@@ -295,9 +321,10 @@ def _merge(
 ) -> Scored:
     """Return the answer to a call from what was known and from its flights, some of whose usage it reports."""
     entries = {**known}
-    for flight in flights:
+    done = [flight for flight in flights if flight.task.done()]
+    for flight in done:
         entries.update(flight.entries)
-    for flight in flights:
+    for flight in done:
         if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             raise _copy_error(error, keys, entries, usage)
     if any(key not in entries for key in keys):

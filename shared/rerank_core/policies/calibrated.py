@@ -91,6 +91,8 @@ class Calibration:
             raise ConfigurationError(
                 f"slope is {self.slope!r} and intercept {self.intercept!r}: both must be finite, the slope above 0"
             )
+        # From JSON they are lists, by which equal calibrations would not be equal.
+        object.__setattr__(self, "knots", tuple(map(tuple, self.knots)))
         numbers = [number for knot in self.knots for number in knot]
         rises = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.knots))
         if not rises or not all(0.0 <= number <= 1.0 for number in numbers):

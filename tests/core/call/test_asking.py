@@ -54,6 +54,24 @@ WRAPS: dict[str, Callable[[Scorer], Scorer]] = {
 REQUESTS = {"cascade": 2}
 
 
+def test_a_usage_that_an_error_states_stays() -> None:
+    """A scorer that calls others says itself what all of it took."""
+
+    class Summing(FakeScorer):
+        async def score(self, query: str, texts: Sequence[str]) -> Scored:
+            await Fallback([Paid()]).score(query, texts)
+            error = ScorerError("down")
+            error.usage = Usage(cost=7.0)
+            raise error
+
+    for scorer in (Summing(), Fallback([Summing()])):
+        reranker = Reranker(scorer)
+        with pytest.raises(ScorerError) as caught:
+            reranker.rerank("leak", TEXTS)
+        assert caught.value.usage is not None
+        assert (caught.value.usage.cost, reranker.total_usage.cost) == (7.0, 7.0)
+
+
 @pytest.mark.parametrize("name", WRAPS)
 def test_a_deadline(name: str) -> None:
     """The error says what was consumed, and so does the total."""

@@ -173,3 +173,38 @@ def test_a_fork_waits_until_no_thread_is_inside_sqlite(tmp_path: Path) -> None:
         str(tmp_path),
     )
     assert output == "['worked', 'forked'] 0 7\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_that_is_interrupted_as_it_waits_leaves_no_lock(tmp_path: Path) -> None:
+    """The process forks all the same, and afterwards any file can be used, and the next fork ends."""
+    output = run_script(
+        """
+        import os, signal, sys, threading, warnings
+        from pathlib import Path
+        from rerank_core.vectors import VectorFile
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sys.unraisablehook = lambda unraisable: print(unraisable.exc_type.__name__)
+        entered, released = threading.Event(), threading.Event()
+
+        def work(connection):
+            entered.set()
+            released.wait()
+
+        first = VectorFile(Path(sys.argv[1], "a"))
+        thread = threading.Thread(target=first._run, args=(work,))
+        thread.start()
+        entered.wait()
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                os._exit(first.stats().documents)
+            print(os.waitpid(child, 0)[1])
+            released.set()
+        print(VectorFile(Path(sys.argv[1], "b")).stats().documents)
+        """,
+        str(tmp_path),
+    )
+    assert output.split() == ["KeyboardInterrupt", "0", "0", "0"]

@@ -300,6 +300,64 @@ class TestConcurrency:
         assert reranker.total_usage.requests == 3
         assert model.calls == 1
 
+    async def test_a_failure_ends_a_call_at_once(self) -> None:
+        """The call waits for no other scoring, and what nobody else waits for ends."""
+        released = asyncio.Event()
+
+        class Failing(FakeScorer):
+            async def score(self, query: str, texts: Sequence[str]) -> Scored:
+                if texts == ["a"]:
+                    await released.wait()
+                    raise ScorerUnavailableError("down")
+                return await super().score(query, texts)
+
+        model = Failing(latency=60.0)
+        cached = Cached(model)
+        calls = [asyncio.ensure_future(cached.score(QUERY, texts)) for texts in (["a"], ["a", "b"])]
+        await until(lambda: model.active)
+        released.set()
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30.0)
+        assert [type(outcome) for outcome in outcomes] == [ScorerUnavailableError] * 2
+        assert model.active == 0
+
+    @pytest.mark.parametrize("works", [True, False])
+    async def test_what_ended_during_a_slow_lookup_is_not_scored_again(self, works: bool) -> None:
+        """The cache's answer is older than the scores of an equal call, or the cache fails."""
+        waits = iter((0.0, 0.2, 0.1))
+
+        class Slow(MemoryCache):
+            async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+                found = await super().get(keys)
+                await asyncio.sleep(next(waits))
+                return found if works else _raise()
+
+            async def put(self, values: Mapping[bytes, bytes]) -> None:
+                await super().put(values) if works else _raise()
+
+        model = FakeScorer()
+        reranker = Reranker(Cached(model, Slow()))
+        rankings = await asyncio.gather(*(reranker.arerank(QUERY, TEXTS) for _ in range(3)))
+        assert model.calls == 1
+        assert {ranking.scores for ranking in rankings} == {rank(FakeScorer()).scores}
+        assert (reranker.total_usage.documents, reranker.total_usage.cached) == (len(TEXTS), 2 * len(TEXTS))
+
+    def test_what_ends_as_the_call_is_cancelled_is_counted(self) -> None:
+        """Whatever the moment, what was scored is in the total."""
+
+        async def cancel_after(steps: int) -> tuple[int, float]:
+            model = FakeScorer()
+            reranker = Reranker(Cached(model))
+            call = asyncio.ensure_future(reranker.arerank(QUERY, TEXTS))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+            return len(model.seen), reranker.total_usage.documents
+
+        for steps in range(20):
+            scored, counted = event_loop.run(cancel_after(steps))
+            assert scored == counted, steps
+
     def test_foreign_exceptions_are_wrapped_and_exits_pass(self) -> None:
         """As without a cache."""
 

@@ -93,3 +93,10 @@ def test_a_calibration_of_another_model_is_refused() -> None:
         Calibrated(FakeScorer(name="other"), PLATT)
     with pytest.raises(ConfigurationError, match="calibration is a int"):
         Calibrated(FakeScorer(), 3)  # type: ignore[arg-type]
+
+
+def test_knots_may_be_lists() -> None:
+    """As in JSON: it is the same calibration."""
+    one, other = (Calibration("fake", "isotonic", knots=knots) for knots in ([[0.0, 0.1]], ((0.0, 0.1),)))  # type: ignore[arg-type]
+    assert one == other
+    assert hash(one) == hash(other)

@@ -35,6 +35,14 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     ]
 
 
+def test_html_shows_what_is_cut_when_the_pointer_rests_on_it() -> None:
+    """Also of a short text, of which only the surroundings of a mark are shown."""
+    text = "here " + "and there " * 14
+    marked = Table("", (Column("text"),), [(Cell(text, mark=(0, 4)),)]).to_html()
+    assert f'title="{text.strip()}"' in marked
+    assert "title=" not in Table("", (Column("text"),), [(Cell(text),)]).to_html()
+
+
 def test_html_holds_every_part() -> None:
     """Markup in a text is escaped."""
     page = TABLE.to_html()

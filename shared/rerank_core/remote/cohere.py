@@ -173,7 +173,7 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
 def _read_passages(results: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[int, Passage]]:
     """Return the best span of each result that has one within its text."""
     for result in results:
-        index, spans = result.index, result.relevant_spans
+        index, spans = result.index, find_value(result, "relevant_spans")  # older SDKs know no spans
         if isinstance(index, int) and 0 <= index < len(texts) and isinstance(spans, list) and spans:
             start, end = find_value(spans[0], "start"), find_value(spans[0], "end")
             if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(texts[index]):

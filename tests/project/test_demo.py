@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DEMO = Path(__file__).parents[2] / "notebooks" / "demo.py"
 
 
+@pytest.mark.usefixtures("one_core")
 def test_the_demo_shows_both_frameworks_in_an_80_column_terminal() -> None:
     """Exit status 0, three questions in each framework, the answers come up, and then stored vectors."""
     environment = {"COLUMNS": "80", "PATH": "/nowhere", "HF_HUB_OFFLINE": "1"}

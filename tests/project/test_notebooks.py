@@ -26,6 +26,7 @@ def test_outputs_are_kept_and_clean(path: Path) -> None:
     assert "**What you will see:**" in notebook.cells[0].source
 
 
+@pytest.mark.usefixtures("one_core")
 @pytest.mark.filterwarnings("ignore")  # Jupyter's own
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_a_fresh_kernel(path: Path) -> None:

@@ -323,19 +323,24 @@ class TestConcurrency:
     @pytest.mark.parametrize("works", [True, False])
     async def test_what_ended_during_a_slow_lookup_is_not_scored_again(self, works: bool) -> None:
         """The cache's answer is older than the scores of an equal call, or the cache fails."""
-        waits = iter((0.0, 0.2, 0.1))
 
         class Slow(MemoryCache):
+            asked, stored = 0, False
+
             async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
                 found = await super().get(keys)
-                await asyncio.sleep(next(waits))
+                self.asked += 1
+                is_first = self.asked == 1
+                await until(lambda: self.asked == 3 and (is_first or self.stored))
+                await asyncio.sleep(0.0 if is_first else 0.05)
                 return found if works else _raise()
 
             async def put(self, values: Mapping[bytes, bytes]) -> None:
+                self.stored = True
                 await super().put(values) if works else _raise()
 
         model = FakeScorer()
-        reranker = Reranker(Cached(model, Slow()))
+        reranker = Reranker(Cached(model, Slow(), cache_timeout=60.0))
         rankings = await asyncio.gather(*(reranker.arerank(QUERY, TEXTS) for _ in range(3)))
         assert model.calls == 1
         assert {ranking.scores for ranking in rankings} == {rank(FakeScorer()).scores}

@@ -115,6 +115,12 @@ class Cached(Policy):
                 reporting = await self._leave(flights)
             return await run_work(steps, _merge, keys, known, flights, reporting, consumed.usage)
 
+    async def knows(self, query: str, texts: Sequence[str]) -> bool:
+        """Return whether the cache has all scores of texts, which are distinct and not blank."""
+        _, work = await run_text_work(self._make_keys, texts, query)
+        found = await self._use_cache(self.cache.get, list(work)) or {}
+        return not _read_entries(found, work)[1]
+
     async def aclose(self) -> None:
         """Release the scorer's connections and the cache's."""
         try:

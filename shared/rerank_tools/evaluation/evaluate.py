@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from functools import reduce
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_core._call import event_loop
+from rerank_core._call.request import separate_distinct
 from rerank_core._support.checks import check_count
 from rerank_core._support.extras import check_installed, require
 from rerank_core._support.files import digest
@@ -154,10 +155,13 @@ def _ask_all(
     is_kept: bool,
 ) -> dict[str, QueryResult]:
     """Return the answer to each query; ``is_kept`` tells that scores may come from an earlier evaluation."""
-    reranker.warm_up()  # loading a model is no query's latency
     answers = {}
+    is_warm = False
     for query, first in found.items():
         texts = {document: data.documents[document] for document in first.candidates}
+        if not (is_warm or (is_kept and _is_known(reranker.scorer, data.queries[query], texts.values()))):
+            reranker.warm_up()  # loading a model is no query's latency
+            is_warm = True
         ranking = reranker.rerank(
             data.queries[query], texts, text_fn=texts.__getitem__, retrieval_scores=first.scores
         )
@@ -175,6 +179,11 @@ def _ask_all(
         )
         step()
     return answers
+
+
+def _is_known(scorer: Scorer, query: str, texts: Iterable[str]) -> bool:
+    """Return whether an earlier evaluation kept all scores, so that no model has to be loaded for them."""
+    return isinstance(scorer, Cached) and event_loop.run(scorer.knows(query, separate_distinct(list(texts))[0]))
 
 
 def _compare(

@@ -215,6 +215,30 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> N
     assert scorer.left == 0
 
 
+class CountsLoads(FakeScorer):
+    """A scorer that counts how often it was made ready."""
+
+    loads = 0
+
+    async def warm_up(self):
+        """Count."""
+        CountsLoads.loads += 1
+
+
+@pytest.mark.parametrize("listwise", [False, True])
+def test_no_model_is_loaded_for_scores_that_are_kept(tmp_path: Path, listwise: bool) -> None:
+    """Only the first query that needs the model makes it ready; blank and repeated documents need none."""
+    documents = {**DATA.documents, "blank": " ", "again": next(iter(DATA.documents.values()))}
+    data = replace(DATA, documents=documents)
+    scorer = CountsLoads(name="fake")
+    scorer.listwise = listwise
+    CountsLoads.loads = 0
+    for number, loads in ((3, 1), (3, 1), (4, 2)):
+        found = {query: dict.fromkeys(documents, 1.0) for query in list(data.judged)[:number]}
+        evaluate({"fake": scorer}, data, save_to=tmp_path, first_stage=found)
+        assert CountsLoads.loads == loads
+
+
 def test_rerankers_with_names_like_each_other_pay_for_themselves(tmp_path: Path) -> None:
     """Scores of one are none of the other's, whose cost and seconds would be lost."""
     found = evaluate(dict.fromkeys(["a b", "a-b", "A b"], FakeScorer()), DATA, save_to=tmp_path)

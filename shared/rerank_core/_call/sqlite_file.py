@@ -80,15 +80,19 @@ class SqliteFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._process = 0
         self._reset()
 
     def _reset(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.RLock()
+        """Begin anew in this process, unless another thread has."""
         with _forking:
+            if self._process == os.getpid():
+                return
+            self._lock = threading.RLock()
             _locks.add(self._lock)
-        self._connection: sqlite3.Connection | None = None
-        self._last_used: dict[bytes, int] = {}
+            self._connection: sqlite3.Connection | None = None
+            self._last_used: dict[bytes, int] = {}
+            self._process = os.getpid()  # last: from now on other threads use the rest
 
     def close(self) -> None:
         """Write the times of last use and close the file, which is opened again when it is needed."""

@@ -208,3 +208,38 @@ def test_a_fork_that_is_interrupted_as_it_waits_leaves_no_lock(tmp_path: Path) -
         str(tmp_path),
     )
     assert output.split() == ["KeyboardInterrupt", "0", "0", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_threads_of_a_forked_child_never_use_the_parents_connection(tmp_path: Path) -> None:
+    """Several use the file for the first time at once, and may be interrupted anywhere."""
+    output = run_script(
+        """
+        import os, sys, threading, warnings
+        from pathlib import Path
+        from rerank_core.vectors import VectorFile
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        file = VectorFile(Path(sys.argv[1], "a"))
+        parents = file._run(lambda connection: connection)
+        failed = 0
+        for _ in range(60):
+            child = os.fork()
+            if child == 0:
+                sys.setswitchinterval(1e-7)
+                barrier, own = threading.Barrier(8), []
+
+                def use():
+                    barrier.wait()
+                    own.append(file._run(lambda connection: connection is not parents))
+
+                threads = [threading.Thread(target=use) for _ in range(8)]
+                [thread.start() for thread in threads]
+                [thread.join() for thread in threads]
+                os._exit(0 if own == [True] * 8 else 1)
+            failed += os.waitpid(child, 0)[1] != 0
+        print(failed)
+        """,
+        str(tmp_path),
+    )
+    assert output == "0\n"

@@ -143,7 +143,13 @@ def _keep_scores(reranker: Reranker, path: Path) -> Iterator[Reranker]:
     try:
         yield kept
     finally:
-        event_loop.run(cached.cache.aclose())
+        event_loop.run(_end(kept, reranker, cached))
+
+
+async def _end(kept: Reranker, reranker: Reranker, cached: Cached) -> None:
+    """Close the file, and count for the reranker what its copy consumed."""
+    reranker.total_usage += kept.total_usage  # in the background loop's thread, as every call does
+    await cached.cache.aclose()
 
 
 def _ask_all(

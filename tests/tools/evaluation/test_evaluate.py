@@ -239,6 +239,14 @@ def test_no_model_is_loaded_for_scores_that_are_kept(tmp_path: Path, listwise: b
         assert CountsLoads.loads == loads
 
 
+def test_a_reranker_counts_what_its_evaluation_consumed(tmp_path: Path) -> None:
+    """Whether scores are kept or not; what is found again is counted as cached."""
+    for save_to, again in ((None, 0), (tmp_path, 0), (tmp_path, 1)):
+        reranker = Reranker(FakeScorer())
+        evaluate({"fake": reranker}, DATA, save_to=save_to)
+        assert (reranker.total_usage.documents > 0, reranker.total_usage.cached > 0) == (not again, bool(again))
+
+
 def test_rerankers_with_names_like_each_other_pay_for_themselves(tmp_path: Path) -> None:
     """Scores of one are none of the other's, whose cost and seconds would be lost."""
     found = evaluate(dict.fromkeys(["a b", "a-b", "A b"], FakeScorer()), DATA, save_to=tmp_path)

@@ -76,7 +76,7 @@ def test_markup_in_a_text_a_query_or_a_name_stays_text(text: str) -> None:
     page = Page(replace(ranking, documents=(*ranking.documents, passage))._repr_html_())
     harmless = {"div", "bdi", "span", "table", "thead", "tbody", "tr", "th", "td", "mark", "meter"}
     assert set(page.tags) <= harmless
-    assert page.attributes == {"style", "scope", "value"}
+    assert page.attributes == {"style", "scope", "title", "value"}
     assert page.text.count(text) == 5
 
 

@@ -112,5 +112,8 @@ def _restore(data: Any) -> Any:
     if "$scorer" in values:
         return load_scorer(values.pop("$scorer"), **values)
     if "$kind" in values:
-        return _KINDS[values.pop("$kind")](**values)
+        kind = _KINDS[values.pop("$kind")]
+        if kind is Calibration:  # JSON has no tuples
+            values["knots"] = tuple(map(tuple, values["knots"]))
+        return kind(**values)
     return getattr(errors, values["$error"]) if "$error" in values else values

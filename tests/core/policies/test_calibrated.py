@@ -95,8 +95,8 @@ def test_a_calibration_of_another_model_is_refused() -> None:
         Calibrated(FakeScorer(), 3)  # type: ignore[arg-type]
 
 
-def test_knots_may_be_lists() -> None:
-    """As in JSON: it is the same calibration."""
-    one, other = (Calibration("fake", "isotonic", knots=knots) for knots in ([[0.0, 0.1]], ((0.0, 0.1),)))  # type: ignore[arg-type]
-    assert one == other
-    assert hash(one) == hash(other)
+@pytest.mark.parametrize("knots", [[(0.0, 0.1)], ([0.0, 0.1],)])
+def test_knots_are_tuples(knots: Any) -> None:
+    """Lists could be changed, and a calibration is compared and hashed."""
+    with pytest.raises(ConfigurationError, match=r"knots are a (list|tuple): give a tuple of tuples"):
+        Calibration("fake", "isotonic", knots=knots)

@@ -92,7 +92,7 @@ class Calibration:
                 f"slope is {self.slope!r} and intercept {self.intercept!r}: both must be finite, the slope above 0"
             )
         if not all(isinstance(part, tuple) for part in (self.knots, *self.knots)):  # lists have no hash
-            raise ConfigurationError(f"knots are a {type(self.knots).__name__}: give a tuple of tuples")
+            raise ConfigurationError("knots are lists, or hold one: give a tuple of tuples")
         numbers = [number for knot in self.knots for number in knot]
         rises = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.knots))
         if not rises or not all(0.0 <= number <= 1.0 for number in numbers):

@@ -212,7 +212,9 @@ def test_what_only_orders_is_remembered_as_such(tmp_path: Path) -> None:
     given = [(text, None) for text in TEXTS]
 
     def cached() -> Cached:
-        return Cached(CompressorScorer(Rows(rows=given), identity="1"), DiskCache(tmp_path / "cache"))
+        return Cached(
+            CompressorScorer(Rows(rows=given), identity="1"), DiskCache(tmp_path / "cache"), cache_timeout=30.0
+        )
 
     first, again = cached(), cached()
     scores = [float(place) for place in range(len(TEXTS))]

@@ -31,7 +31,7 @@ def use(folder, checkpoint):
 
     assert Reranker("embedded").rerank(QUERY, TEXTS)[0].index == 1
     assert asyncio.run(Reranker(Fallback(["embedded"])).arerank(QUERY, TEXTS))[0].index == 1
-    with Reranker(Cached("embedded", DiskCache(folder / "scores.db"))) as reranker:
+    with Reranker(Cached("embedded", DiskCache(folder / "scores.db"), cache_timeout=30.0)) as reranker:
         reranker.rerank(QUERY, TEXTS)
     with Reranker(load_scorer("embedded", vectors=folder / "rerank.vectors")) as reranker:
         assert reranker.precompute(TEXTS).documents == 3

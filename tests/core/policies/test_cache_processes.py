@@ -101,7 +101,7 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
         assert (writer.returncode, errors) == (0, "")
         assert "cached 0" in output
     assert whole(path)
-    with Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18))) as reranker:
+    with Reranker(Cached(FakeScorer(), DiskCache(path, max_bytes=2**18), cache_timeout=30.0)) as reranker:
         assert reranker.rerank("query", [f"text {number}" for number in range(800)]).usage.cached == 800
 
 
@@ -117,7 +117,7 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
         from rerank_core.testing import FakeScorer
 
         model = FakeScorer()
-        reranker = Reranker(Cached(model, DiskCache(sys.argv[1])))
+        reranker = Reranker(Cached(model, DiskCache(sys.argv[1]), cache_timeout=30.0))
         reranker.rerank("query", ["a", "b"])
         model.latency = 1.0
         busy = threading.Thread(target=reranker.rerank, args=("query", ["c"]))

@@ -485,10 +485,10 @@ class TestDiskCache:
     def test_it_outlives_the_process_s_scorer(self, tmp_path: Path) -> None:
         """A second scorer reads what the first one wrote; no text is in the file."""
         path = tmp_path / "folder" / "cache.db"
-        with Reranker(Cached(FakeScorer(), DiskCache(path))) as reranker:
+        with Reranker(Cached(FakeScorer(), DiskCache(path), cache_timeout=30.0)) as reranker:
             first = reranker.rerank(QUERY, TEXTS)
         model = FakeScorer()
-        with Reranker(Cached(model, DiskCache(path))) as reranker:
+        with Reranker(Cached(model, DiskCache(path), cache_timeout=30.0)) as reranker:
             assert reranker.rerank(QUERY, TEXTS).scores == first.scores
         assert model.calls == 0
         assert not any(text.encode() in path.read_bytes() for text in [QUERY, *TEXTS])

@@ -99,6 +99,9 @@ def fuse_ranks(
     Returns:
         The score of each key, in [0, 1], best first; of equal scores, the key that was found first.
 
+    Raises:
+        ConfigurationError: an option is out of its range.
+
     >>> fuse_ranks([["a", "b"], ["b", "c"]])
     {'b': 0.9919354838709677, 'a': 0.5, 'c': 0.49193548387096775}
     """

@@ -22,6 +22,9 @@ class Price:
         per_1k_search_units: for 1,000 search units, ≥ 0.
         per_1m_tokens: for a million tokens that the model reads, ≥ 0.
         per_1m_output_tokens: for a million tokens that a language model writes, ≥ 0.
+
+    Raises:
+        ConfigurationError: a price is negative or no number, or there is none.
     """
 
     per_1k_search_units: float | None = None
@@ -92,6 +95,9 @@ def price_of(scorer: str, model: str, overrides: Mapping[str, Price | Mapping[st
     """Return the price of a scorer: the override for its model or its name, else the list price, else None.
 
     Overrides are prices, or dictionaries of their fields, by either of the two.
+
+    Raises:
+        ConfigurationError: an override is not a price.
 
     >>> price_of("cohere:rerank-v3.5", "rerank-v3.5", {"rerank-v3.5": {"per_1k_search_units": 1.5}})
     Price(per_1k_search_units=1.5, per_1m_tokens=None, per_1m_output_tokens=None)

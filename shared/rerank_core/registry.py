@@ -70,7 +70,12 @@ def load_scorer(name: str, **options: Any) -> Scorer:
 
 
 def as_scorer(scorer: Scorer | str) -> Scorer:
-    """Return the scorer, loaded first where only its name was given."""
+    """Return the scorer, loaded first where only its name was given.
+
+    Raises:
+        ConfigurationError: neither a scorer nor a name, or an unknown name.
+        MissingExtraError: the scorer needs a package that is not installed.
+    """
     made: object = load_scorer(scorer) if isinstance(scorer, str) else scorer
     if not isinstance(made, Scorer):
         raise ConfigurationError(f"scorer is a {type(made).__name__}: give a Scorer or a scorer's name")

@@ -116,6 +116,9 @@ class ConfiguredScorer(Scorer):
     Args:
         model: what follows the colon of the scorer's name.
         options: the fields of the class's ``Options``.
+
+    Raises:
+        ConfigurationError: an option is unknown or out of its range.
     """
 
     provider: str
@@ -133,7 +136,11 @@ class ConfiguredScorer(Scorer):
             self.options = self.Options(**{name: _copy(value) for name, value in options.items()})
 
     def with_options(self, **changes: Any) -> Self:
-        """Return a copy with some options changed."""
+        """Return a copy with some options changed.
+
+        Raises:
+            ConfigurationError: an option is unknown or out of its range.
+        """
         return type(self)(**{**self._options_by_name(), **changes})
 
     def _options_by_name(self) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class Selection(_Values):
         min_keep: how many documents survive at least, the best first, whatever the thresholds; ≥ 0.
         top_n: how many documents survive at most; ≥ 1; None for all. Applied last, so it also limits ``min_keep``.
 
+    Raises:
+        ConfigurationError: a value is out of its range.
+
     >>> Selection(adaptive_ratio=0.5, top_n=3).select([0.2, 0.9, 0.5, 0.1])
     [1, 2]
     """

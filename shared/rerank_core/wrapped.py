@@ -103,7 +103,11 @@ class RerankerScorer(WrappingScorer):
         return await run_work(2 * len(texts), self._to_scored, given, ranked)
 
     def cache_key(self) -> str:
-        """Return what a cache tells scorers apart by."""
+        """Return what a cache tells scorers apart by.
+
+        Raises:
+            ConfigurationError: ``identity`` is not given.
+        """
         if self.options.identity is None:
             raise ConfigurationError(
                 f"{self.name} cannot be cached: give identity=, a text that changes whenever its scores may"

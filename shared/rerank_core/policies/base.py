@@ -23,6 +23,9 @@ class Policy(Scorer):
     Args:
         kind: the policy's part of the name.
         scorers: scorers, or names for :func:`rerank_core.load_scorer`; at least one.
+
+    Raises:
+        ConfigurationError: there is no scorer, or one of them is neither a scorer nor a name.
     """
 
     scale: Scale = "probability"

@@ -29,6 +29,9 @@ class Cascade(Policy):
         keep: how many texts each scorer but the last passes on: one number fewer than there are scorers, each at
             least 1 and none larger than the one before it.
 
+    Raises:
+        ConfigurationError: an option is out of its range.
+
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
     >>> full = FakeScorer()

@@ -35,6 +35,9 @@ class Breaker:
         failures: failures in a row after which it is skipped; at least 1.
         reset_seconds: seconds until a single call may try it again; above 0. If that call succeeds, the scorer is
             used again; if it fails, the scorer is skipped for as long again.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
     """
 
     failures: int = 5

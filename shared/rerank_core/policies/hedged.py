@@ -38,6 +38,9 @@ class Hedged(Policy):
         delay: seconds to wait for the first answer. None to learn it: 95 % of the last 200 calls were quicker,
             and there is no second request before 20 calls were observed.
 
+    Raises:
+        ConfigurationError: an option is out of its range.
+
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
     >>> ranking = Reranker(Hedged(FakeScorer(latency=0.2), delay=0.05)).rerank("leak", ["a leak", "tea"])

@@ -51,6 +51,9 @@ class Windowed(Policy):
         max_windows: windows per document that are scored, at least 1. A document with more is counted in
             ``usage.truncated``.
 
+    Raises:
+        ConfigurationError: an option is out of its range.
+
     >>> from rerank_core import Reranker
     >>> from rerank_core.testing import FakeScorer
     >>> text = "Paris is lovely in spring. Bring an umbrella. A leak is hard to find. It rains."

@@ -103,11 +103,11 @@ def test_the_calls_timeout_keeps_what_arrived(loopback: Loopback, provider: str)
     """The deadline of the whole call passes while one request hangs."""
     loopback.plan(always="slow", only=TEXTS[2])
     scorer = scorer_of(provider, loopback, documents_per_request=2)
-    reranker = Reranker(scorer, timeout=0.6)
+    reranker = Reranker(scorer, timeout=1.5)
     reranker.warm_up()
     started = time.perf_counter()
     error = failure(reranker)
-    assert time.perf_counter() - started < 1.5
+    assert time.perf_counter() - started < 5.0
     assert isinstance(error, ScorerTimeoutError)
     assert set(error.partial) == {0, 1, 4, 5}
     assert "4 of 6 texts" in str(error)

@@ -15,7 +15,7 @@ from typing import IO
 from rerank_core._support.extras import require
 from rerank_core.errors import ConfigurationError
 
-_CACHE_VARIABLE = "RERANK_BRIDGE_CACHE"
+CACHE_VARIABLE = "RERANK_BRIDGE_CACHE"
 
 _BLOCK_BYTES = 2**20
 _DIGEST_BYTES = 16
@@ -102,7 +102,7 @@ def digest_file(path: Path) -> str:
 
 def find_cache_folder(*, extra: str, purpose: str) -> Path:
     """Return where this package keeps what can be made again; the folder need not be there."""
-    if stated := os.environ.get(_CACHE_VARIABLE):
+    if stated := os.environ.get(CACHE_VARIABLE):
         return Path(stated).expanduser().absolute()
     platformdirs = require("platformdirs", extra=extra, purpose=purpose)
     return Path(platformdirs.user_cache_path("rerank-bridge", appauthor=False))

@@ -16,10 +16,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from rerank_core._support.files import digest, find_cache_folder, lock_file
+from rerank_core._support.files import CACHE_VARIABLE, digest, find_cache_folder, lock_file
 from rerank_core.errors import ConfigurationError
-
-_VARIABLE = "RERANK_BRIDGE_CACHE"
 
 
 def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
@@ -44,7 +42,7 @@ def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
         if exc.errno is None:  # a library's, about something else
             raise
         raise ConfigurationError(
-            f"a model cannot be written to {folder} ({exc.strerror}): set {_VARIABLE} to a folder that has room "
+            f"a model cannot be written to {folder} ({exc.strerror}): set {CACHE_VARIABLE} to a folder that has room "
             "and can be written"
         ) from exc
     return entry
@@ -80,7 +78,7 @@ def _check_private(folder: Path) -> None:
         reason = f"it belongs to another user (uid {status.st_uid}): change its owner"
     else:
         return
-    raise ConfigurationError(f"models in {folder} are not trusted, because {reason}, or set {_VARIABLE}")
+    raise ConfigurationError(f"models in {folder} are not trusted, because {reason}, or set {CACHE_VARIABLE}")
 
 
 def _make_entry(part: Path, entry: Path, make: Callable[[Path], None]) -> None:

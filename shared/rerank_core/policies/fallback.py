@@ -63,6 +63,7 @@ class Fallback(Policy):
         breaker: when a scorer that keeps failing is skipped; None for never.
 
     Raises:
+        ConfigurationError: an option is out of its range.
         ScorerUnavailableError: by ``score``, if no scorer answered; gives the reason of each. It is a
             ScorerTimeoutError if all of them were too slow.
 

@@ -139,7 +139,7 @@ class RequestFailure:
 
 
 def quotes_key(said: str, key: str) -> bool:
-    """Whether a text holds six letters and digits of a key in a row, whatever is between them.
+    """Tell whether a text holds six letters and digits of a key in a row, whatever is between them.
 
     >>> quotes_key("no such key: sk-12 34-5x", "sk-12345"), quotes_key("the key that ends in 45", "sk-12345")
     (True, False)

@@ -42,8 +42,8 @@ def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
         if exc.errno is None:  # a library's, about something else
             raise
         raise ConfigurationError(
-            f"a model cannot be written to {folder} ({exc.strerror}): set {CACHE_VARIABLE} to a folder that has room "
-            "and can be written"
+            f"a model cannot be written to {folder} ({exc.strerror}): set {CACHE_VARIABLE} to a folder that "
+            "has room and can be written"
         ) from exc
     return entry
 
